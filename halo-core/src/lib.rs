@@ -1,0 +1,17 @@
+//! Words, states and the wire contract of Halo.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "proto")]
+mod generated {
+    #![allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications, rustdoc::all)]
+    include!(concat!(env!("OUT_DIR"), "/wire_types.rs"));
+}
+
+/// Generated messages (and, under feature `grpc`, clients and servers) of the wire contract.
+#[cfg(feature = "proto")]
+pub mod pb {
+    pub use crate::generated::google::r#type;
+    pub use crate::generated::halo::v1 as halo;
+    pub use crate::generated::wfa::measurement::api::v2alpha as api;
+    pub use crate::generated::wfa::measurement::system::v1alpha as system;
+}

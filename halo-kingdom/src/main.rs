@@ -1,0 +1,2 @@
+//! halo-kingdom
+fn main() {}
