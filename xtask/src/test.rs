@@ -1,0 +1,136 @@
+//! Every test of the workspace, counted.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use crate::run::{self, Failure};
+
+/// Beginnings of the reasons for which a test may be skipped. A test says `SKIPPED: <reason>` on a line of its own.
+pub(crate) const KNOWN_SKIPS: &[&str] = &[
+    // The real impressions live beside the repository and are not part of it.
+    "../shared/data/msnbc is missing",
+];
+
+/// What the Python tests import.
+const PYTHON_PACKAGES: &[&str] = &["pytest==9.*", "grpcio==1.*", "grpcio-tools==1.*", "cryptography", "tink==1.16.1"];
+
+/// What a test run printed, added up.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    skips: Vec<String>,
+}
+
+impl Tally {
+    /// Reads one line of `cargo test` or `pytest`.
+    fn read(&mut self, line: &str) {
+        let line = line.trim();
+        if let Some(reason) = line.strip_prefix("SKIPPED: ") {
+            self.skips.push(reason.to_owned());
+        } else if let Some(counts) = line.strip_prefix("test result:") {
+            self.passed += count_before(counts, "passed");
+            self.failed += count_before(counts, "failed");
+            self.ignored += count_before(counts, "ignored");
+        } else if line.starts_with('=') && line.ends_with('=') && line.contains(" in ") {
+            self.passed += count_before(line, "passed");
+            self.failed += count_before(line, "failed") + count_before(line, "error") + count_before(line, "errors");
+            self.ignored += count_before(line, "skipped");
+        }
+    }
+}
+
+/// The number that stands before `word` in a line of counts, 0 where there is none.
+fn count_before(line: &str, word: &str) -> u64 {
+    let words: Vec<&str> = line.split([' ', ';', ',', '=']).filter(|part| !part.is_empty()).collect();
+    words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+}
+
+/// Runs the Rust tests (documentation examples included) and then the Python ones.
+pub(crate) fn all() -> Result<(), Failure> {
+    let mut tally = Tally::default();
+    // The documentation examples run with the tests; output is shown so that a skipped test can say why.
+    let rust = run::cargo(&["test", "--workspace", "--all-features", "--no-fail-fast", "--", "--show-output"]);
+    let rust_passed = watch("Rust tests", rust, &mut tally)?;
+    let python_passed = watch("Python tests", python()?, &mut tally)?;
+
+    let unknown: Vec<&String> =
+        tally.skips.iter().filter(|reason| !KNOWN_SKIPS.iter().any(|known| reason.starts_with(known))).collect();
+    for reason in &tally.skips {
+        println!("skipped: {reason}");
+    }
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skips.len() as u64 + tally.ignored);
+    if !rust_passed || !python_passed || tally.failed > 0 {
+        return Err(Failure("tests failed; the failures are named above".into()));
+    }
+    if tally.ignored > 0 {
+        return Err(Failure(format!("{} tests are marked to be ignored; none may be", tally.ignored)));
+    }
+    if let Some(reason) = unknown.first() {
+        return Err(Failure(format!("a test was skipped for a reason that is not on the list: {reason}")));
+    }
+    if tally.passed == 0 {
+        return Err(Failure("no test ran".into()));
+    }
+    Ok(())
+}
+
+/// Runs a command, lets its output through and adds it up. Tells whether it succeeded.
+fn watch(name: &str, mut command: Command, tally: &mut Tally) -> Result<bool, Failure> {
+    eprintln!("xtask: {name}: {command:?}");
+    let io = |error: std::io::Error| Failure(format!("{name} could not run: {error}"));
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(io)?;
+    let output = child.stdout.take().ok_or_else(|| Failure(format!("{name} has no output")))?;
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.map_err(io)?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.read(&line);
+    }
+    Ok(child.wait().map_err(io)?.success())
+}
+
+/// `pytest` in a virtual environment that holds exactly [`PYTHON_PACKAGES`]. The tests find the programs that the
+/// Rust tests built through `HALO_TARGET_DIR`.
+fn python() -> Result<Command, Failure> {
+    let environment = run::target().join("python");
+    let interpreter = environment.join("bin/python");
+    if !interpreter.exists() {
+        let mut create = Command::new("python3");
+        create.args(["-m", "venv"]).arg(&environment);
+        run::step("Python environment", create)?;
+    }
+    let mut install = Command::new(&interpreter);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
+    run::step("Python packages", install)?;
+    run::step("programs for the Python tests", run::cargo(&["build", "--workspace", "--all-features", "--bins", "--examples"]))?;
+
+    let mut pytest = Command::new(interpreter);
+    let tests: Vec<PathBuf> = ["examples/tests/python", "halo-crypto/tests/python"].iter().map(PathBuf::from).collect();
+    pytest
+        .args(["-m", "pytest", "-p", "no:cacheprovider", "-ra"])
+        .args(tests)
+        .env("HALO_TARGET_DIR", run::target().join("debug"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .current_dir(run::root());
+    Ok(pytest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tally, count_before};
+
+    #[test]
+    fn counts_are_read_from_both_runners() {
+        let mut tally = Tally::default();
+        tally.read("test result: ok. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        tally.read("=================== 3 passed, 1 skipped in 0.12s ===================");
+        tally.read("SKIPPED: ../shared/data/msnbc is missing");
+        assert_eq!((tally.passed, tally.failed, tally.ignored, tally.skips.len()), (15, 1, 3, 1));
+        assert_eq!(count_before("nothing here", "passed"), 0);
+    }
+}
