@@ -1,6 +1,14 @@
 //! Words, states and the wire contract of Halo.
 #![forbid(unsafe_code)]
 
+pub mod clock;
+mod error;
+pub mod privacy;
+pub mod resource;
+pub mod session;
+
+pub use error::Error;
+
 #[cfg(feature = "proto")]
 mod generated {
     #![allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications, rustdoc::all)]
