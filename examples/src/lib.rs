@@ -1,1 +1,12 @@
-//! examples
+//! The main job of Halo end to end, and its benchmarks.
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod consumer;
+pub mod error;
+pub mod outcome;
+pub mod pki;
+pub mod population;
+pub mod quickstart;
+pub mod report;
+pub mod truth;
