@@ -1,1 +1,27 @@
-//! halo-sketch
+//! Counting people and hiding them: VID sampling, Liquid Legions sketches, estimators with their standard errors, and
+//! integer-exact noise.
+//!
+//! Everything here is pure: no clock, no ambient randomness, no input or output.
+//!
+//! ```
+//! use halo_core::privacy::MaximumFrequency;
+//! use halo_sketch::liquid_legions::{LiquidLegions, Params, clear_union};
+//!
+//! let params = Params::new(12.0, 100_000, 10_000_000)?;
+//! let mut news = LiquidLegions::new(params);
+//! news.insert_all(0..6_000);
+//! let mut sports = LiquidLegions::new(params);
+//! sports.insert_all(4_000..9_000);
+//!
+//! let union = clear_union(&[news, sports], MaximumFrequency::new(10).expect("10 is in range"))?;
+//! assert!(union.active < union.registers_in);
+//! # Ok::<(), halo_sketch::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod fingerprint;
+pub mod liquid_legions;
+pub mod sampler;
+
+pub use error::Error;
