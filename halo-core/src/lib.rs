@@ -3,9 +3,12 @@
 
 pub mod clock;
 mod error;
+pub mod measurement;
 pub mod privacy;
 pub mod resource;
 pub mod session;
+#[cfg(feature = "transport")]
+pub mod transport;
 
 pub use error::Error;
 

@@ -1,0 +1,11 @@
+//! Measurements, requisitions and participants: the states that they go through.
+//!
+//! A state is an enum that is stored. What happens to it is an event, and `state.on(event)` is the next state or an
+//! [`IllegalEvent`] that names both, so that nobody sets a state by hand. Terminal states refuse every event.
+
+mod lifecycle;
+
+pub use lifecycle::{
+    IllegalEvent, MeasurementEvent, MeasurementState, ParticipantEvent, ParticipantState, PublicMeasurementState,
+    RequisitionEvent, RequisitionState,
+};
