@@ -9,6 +9,8 @@ pub mod resource;
 pub mod session;
 #[cfg(feature = "transport")]
 pub mod transport;
+#[cfg(feature = "proto")]
+pub mod wire;
 
 pub use error::Error;
 
