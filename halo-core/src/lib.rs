@@ -16,7 +16,7 @@ pub use error::Error;
 
 #[cfg(feature = "proto")]
 mod generated {
-    #![allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications, rustdoc::all)]
+    #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, unused_qualifications, rustdoc::all)]
     include!(concat!(env!("OUT_DIR"), "/wire_types.rs"));
 }
 

@@ -1,5 +1,6 @@
 //! Real connections over loopback: who is let in, who is not, and what they are told.
 #![cfg(feature = "transport")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::sync::Arc;
 use std::time::Duration;

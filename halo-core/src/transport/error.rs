@@ -116,11 +116,10 @@ impl TransportError {
                 return Some(found);
             }
             // An io::Error hands out the cause of what it wraps, not what it wraps.
-            if let Some(io) = error.downcast_ref::<std::io::Error>() {
-                if let Some(inner) = io.get_ref() {
-                    error = inner;
-                    continue;
-                }
+            let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            if let Some(inner) = wrapped {
+                error = inner;
+                continue;
             }
             error = error.source()?;
         }
