@@ -1,1 +1,114 @@
-//! To be written.
+//! Hashing to the group: RFC 9380, `hash_to_ristretto255`, with SHA-512 and one domain tag for each use.
+//!
+//! No hash is ever a known multiple of another element, so ciphertexts of hashes of different strings cannot be related.
+
+use curve25519_dalek::ristretto::RistrettoPoint;
+use sha2::{Digest, Sha512};
+
+use crate::group::Point;
+
+/// What is hashed. The same bytes in two domains give unrelated elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// A register's index, as a decimal string.
+    Index,
+    /// A register's key, as the decimal string of the value plus one.
+    Key,
+    /// A constant of the protocol, by name.
+    Constant,
+    /// The id of noise.
+    NoiseId,
+}
+
+impl Domain {
+    /// The domain separation tag (RFC 9380, 3.1).
+    #[must_use]
+    pub const fn tag(self) -> &'static [u8] {
+        match self {
+            Self::Index => b"HALO-LLV2-V1-INDEX-ristretto255_XMD:SHA-512_R255MAP_RO_",
+            Self::Key => b"HALO-LLV2-V1-KEY-ristretto255_XMD:SHA-512_R255MAP_RO_",
+            Self::Constant => b"HALO-LLV2-V1-CONSTANT-ristretto255_XMD:SHA-512_R255MAP_RO_",
+            Self::NoiseId => b"HALO-LLV2-V1-NOISEID-ristretto255_XMD:SHA-512_R255MAP_RO_",
+        }
+    }
+}
+
+/// The element that a byte string stands for.
+#[must_use]
+pub fn hash_to_group(domain: Domain, message: &[u8]) -> Point {
+    Point(RistrettoPoint::from_uniform_bytes(&expand_message_xmd(message, domain.tag())))
+}
+
+/// A constant of the protocol: `unit` (what a count is a multiple of), `destroyed_register_key`,
+/// `blinded_histogram_noise_register_key`.
+#[must_use]
+pub fn constant(name: &str) -> Point {
+    hash_to_group(Domain::Constant, name.as_bytes())
+}
+
+/// `expand_message_xmd` of RFC 9380, 5.3.1, with SHA-512 and `LENGTH` bytes of output. One block is all that is needed
+/// here, so `LENGTH` is at most 64 and the tag at most 255 bytes.
+fn expand_message_xmd<const LENGTH: usize>(message: &[u8], tag: &[u8]) -> [u8; LENGTH] {
+    const { assert!(LENGTH <= 64, "more than one block is not supported") };
+    let tag_length = [tag.len() as u8];
+    let first = Sha512::new()
+        .chain_update([0; 128])
+        .chain_update(message)
+        .chain_update((LENGTH as u16).to_be_bytes())
+        .chain_update([0])
+        .chain_update(tag)
+        .chain_update(tag_length)
+        .finalize();
+    let second = Sha512::new().chain_update(first).chain_update([1]).chain_update(tag).chain_update(tag_length).finalize();
+    std::array::from_fn(|position| second[position])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expansion_agrees_with_the_published_values() {
+        // RFC 9380, K.3: expand_message_xmd with SHA-512, 32 bytes.
+        let tag = b"QUUX-V01-CS02-with-expander-SHA512-256";
+        for (message, expected) in [
+            ("", "6b9a7312411d92f921c6f68ca0b6380730a1a4d982c507211a90964c394179ba"),
+            ("abc", "0da749f12fbe5483eb066a5f595055679b976e93abe9be6f0f6318bce7aca8dc"),
+        ] {
+            assert_eq!(hex::encode(expand_message_xmd::<32>(message.as_bytes(), tag)), expected);
+        }
+    }
+
+    #[test]
+    fn elements_stay_what_they_are() {
+        let golden = include_str!("../tests/vectors/hash_to_group.txt");
+        let cases = [
+            (Domain::Index, "0"),
+            (Domain::Index, "12345"),
+            (Domain::Key, "1"),
+            (Domain::Key, "10000000"),
+            (Domain::Constant, "unit"),
+            (Domain::Constant, "destroyed_register_key"),
+            (Domain::Constant, "blinded_histogram_noise_register_key"),
+            (Domain::NoiseId, "publisher_noise_register_id"),
+            (Domain::NoiseId, "padding_noise_register_id"),
+        ];
+        let now: String = cases
+            .iter()
+            .map(|(domain, message)| {
+                format!("{domain:?} {message} {:?}\n", hash_to_group(*domain, message.as_bytes()).encode())
+            })
+            .collect();
+        assert_eq!(now, golden);
+    }
+
+    #[test]
+    fn domains_are_apart() {
+        let all = [Domain::Index, Domain::Key, Domain::Constant, Domain::NoiseId];
+        for (position, one) in all.iter().enumerate() {
+            for other in &all[..position] {
+                assert_ne!(hash_to_group(*one, b"1"), hash_to_group(*other, b"1"));
+            }
+        }
+    }
+}
