@@ -1,0 +1,343 @@
+//! Bodies at rest.
+//!
+//! A body on its way is a *spool file*: chunks are appended and synced before anything is acknowledged. A complete,
+//! verified body is a *blob*: an object whose key is the Duchy's id, the computation and the SHA-256 of the content.
+
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use halo_core::resource::DuchyId;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use tokio::runtime::Handle;
+
+use super::store::{BodyId, TransferKey};
+
+/// How much of a blob is read or written at once.
+const BLOCK_BYTES: u64 = 1 << 20;
+
+/// What went wrong with a body.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BlobError {
+    /// The object store failed. The same call may succeed later.
+    #[error("the blob store failed: {0}")]
+    Store(#[from] object_store::Error),
+    /// A file could not be read or written. The same call may succeed later.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bytes are not those that were announced.
+    #[error("the body differs from what was announced: {0}; nothing of it is kept, send it again from the start")]
+    Altered(String),
+    /// A task was stopped with the server.
+    #[error("the server is shutting down")]
+    Stopped,
+}
+
+/// The bodies of one Duchy.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    objects: Arc<dyn ObjectStore>,
+    duchy: DuchyId,
+    spool: PathBuf,
+}
+
+fn file_error(path: &Path) -> impl FnOnce(io::Error) -> BlobError + '_ {
+    move |source| BlobError::File { path: path.to_owned(), source }
+}
+
+/// Runs blocking file work off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| BlobError::Stopped)?
+}
+
+impl Blobs {
+    /// Bodies below `directory`, which is made if it is missing: `blobs` and `spool`.
+    ///
+    /// # Errors
+    /// If the directories cannot be made.
+    pub fn local(directory: &Path, duchy: DuchyId) -> Result<Self, BlobError> {
+        let (blobs, spool) = (directory.join("blobs"), directory.join("spool"));
+        for path in [&blobs, &spool] {
+            fs::create_dir_all(path).map_err(file_error(path))?;
+        }
+        let objects = LocalFileSystem::new_with_prefix(&blobs)?.with_fsync(true).with_automatic_cleanup(true);
+        Ok(Self { objects: Arc::new(objects), duchy, spool })
+    }
+
+    fn key(&self, computation: &str, sha256: &[u8; 32]) -> Key {
+        Key::from_iter([self.duchy.as_str(), computation, &hex::encode(sha256)])
+    }
+
+    fn spool_file(&self, transfer: &TransferKey) -> PathBuf {
+        let mut name = Sha256::new();
+        name.update(transfer.target.as_bytes());
+        name.update(transfer.sha256);
+        self.spool.join(&transfer.computation).join(hex::encode(name.finalize()))
+    }
+
+    /// Opens the spool file of a partial body for appending after its first `length` bytes; what lies beyond was never
+    /// acknowledged and is cut off.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or holds less than `length` bytes.
+    pub async fn resume(&self, transfer: &TransferKey, length: u64) -> Result<Spool, BlobError> {
+        let path = self.spool_file(transfer);
+        blocking(move || {
+            let directory = path.parent().unwrap_or(&path);
+            fs::create_dir_all(directory).map_err(file_error(directory))?;
+            let open = || -> io::Result<fs::File> {
+                let mut file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+                if file.metadata()?.len() < length {
+                    return Err(io::Error::other("it is shorter than recorded"));
+                }
+                file.set_len(length)?;
+                file.seek(SeekFrom::End(0))?;
+                Ok(file)
+            };
+            let file = open().map_err(file_error(&path))?;
+            Ok(Spool { path, file, length })
+        })
+        .await
+    }
+
+    /// Removes the spool file of a partial body; a missing one is no error.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be removed.
+    pub async fn discard(&self, transfer: &TransferKey) -> Result<(), BlobError> {
+        let path = self.spool_file(transfer);
+        blocking(move || match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(&path)(error)),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// Stores the content of a reader as a blob and checks that it is the body that it is said to be.
+    ///
+    /// # Errors
+    /// [`BlobError::Altered`] if length or digest differ; nothing is stored then.
+    pub async fn put(
+        &self,
+        computation: &str,
+        body: &BodyId,
+        reader: impl Read + Send + 'static,
+    ) -> Result<(), BlobError> {
+        let key = self.key(computation, &body.sha256);
+        let mut upload = WriteMultipart::new(self.objects.put_multipart(&key).await?);
+        let (mut digest, mut length) = (Sha256::new(), 0);
+        let mut reader = reader;
+        loop {
+            let (block, rest) = blocking(move || {
+                let mut block = Vec::new();
+                reader.by_ref().take(BLOCK_BYTES).read_to_end(&mut block).map_err(file_error(Path::new("body")))?;
+                Ok((block, reader))
+            })
+            .await?;
+            reader = rest;
+            if block.is_empty() {
+                break;
+            }
+            digest.update(&block);
+            length += block.len() as u64;
+            upload.wait_for_capacity(1).await?;
+            upload.put(block.into());
+        }
+        let problem = if length != body.length {
+            Some(format!("it has {length} bytes instead of {}", body.length))
+        } else if <[u8; 32]>::from(digest.finalize()) != body.sha256 {
+            Some("its SHA-256 is another one".to_owned())
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            upload.abort().await?;
+            return Err(BlobError::Altered(problem));
+        }
+        upload.finish().await?;
+        Ok(())
+    }
+
+    /// Stores a complete spool file as a blob.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub async fn keep(&self, transfer: &TransferKey, body: &BodyId) -> Result<(), BlobError> {
+        let path = self.spool_file(transfer);
+        let file = fs::File::open(&path).map_err(file_error(&path))?;
+        self.put(&transfer.computation, body, file).await
+    }
+
+    /// A reader of a blob for threads that may block: not those of the runtime.
+    #[must_use]
+    pub fn reader(&self, computation: &str, body: &BodyId) -> BlobReader {
+        BlobReader {
+            objects: Arc::clone(&self.objects),
+            key: self.key(computation, &body.sha256),
+            runtime: Handle::current(),
+            length: body.length,
+            position: 0,
+            block: bytes::Bytes::new(),
+        }
+    }
+
+    /// Part of a blob: at most `length` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// If the blob is missing or ends before `offset`.
+    pub async fn range(
+        &self,
+        computation: &str,
+        body: &BodyId,
+        offset: u64,
+        length: u64,
+    ) -> Result<bytes::Bytes, BlobError> {
+        let end = body.length.min(offset.saturating_add(length));
+        if offset >= end {
+            return Ok(bytes::Bytes::new());
+        }
+        Ok(self.objects.get_range(&self.key(computation, &body.sha256), offset..end).await?)
+    }
+
+    /// Removes every blob and spool file of a computation.
+    ///
+    /// # Errors
+    /// If something is there and cannot be removed.
+    pub async fn remove_all(&self, computation: &str) -> Result<(), BlobError> {
+        let prefix = Key::from_iter([self.duchy.as_str(), computation]);
+        let keys: Vec<Key> = self.objects.list(Some(&prefix)).map_ok(|meta| meta.location).try_collect().await?;
+        for key in keys {
+            self.objects.delete(&key).await?;
+        }
+        let directory = self.spool.join(computation);
+        blocking(move || match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(&directory)(error)),
+            _ => Ok(()),
+        })
+        .await
+    }
+}
+
+/// A partial body that is being appended to.
+#[derive(Debug)]
+pub struct Spool {
+    path: PathBuf,
+    file: fs::File,
+    length: u64,
+}
+
+impl Spool {
+    /// Bytes written, synced or not.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends a chunk. It is small, and the page cache takes it without waiting for the disk.
+    ///
+    /// # Errors
+    /// If the disk is full or fails.
+    pub fn append(&mut self, chunk: &[u8]) -> Result<(), BlobError> {
+        self.file.write_all(chunk).map_err(file_error(&self.path))?;
+        self.length += chunk.len() as u64;
+        Ok(())
+    }
+
+    /// Makes everything appended durable and gives the file back with the length that may now be recorded.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub async fn sync(self) -> Result<(Self, u64), BlobError> {
+        blocking(move || {
+            self.file.sync_all().map_err(file_error(&self.path))?;
+            let length = self.length;
+            Ok((self, length))
+        })
+        .await
+    }
+}
+
+/// Reads a blob block by block. Blocks the thread while the store is asked.
+#[derive(Debug)]
+pub struct BlobReader {
+    objects: Arc<dyn ObjectStore>,
+    key: Key,
+    runtime: Handle,
+    length: u64,
+    position: u64,
+    block: bytes::Bytes,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.block.is_empty() && self.position < self.length {
+            let range = self.position..self.length.min(self.position + BLOCK_BYTES);
+            self.block = self.runtime.block_on(self.objects.get_range(&self.key, range)).map_err(io::Error::other)?;
+            self.position += self.block.len() as u64;
+        }
+        let count = out.len().min(self.block.len());
+        out[..count].copy_from_slice(&self.block.split_to(count));
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(bytes: &[u8]) -> BodyId {
+        BodyId { sha256: Sha256::digest(bytes).into(), length: bytes.len() as u64, records: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_body_survives_interruption_and_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::local(directory.path(), DuchyId::new("worker1").unwrap()).unwrap();
+        let content: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let body = id(&content);
+        let transfer = TransferKey { target: "r".to_owned(), computation: "c".to_owned(), sha256: body.sha256 };
+
+        let mut spool = blobs.resume(&transfer, 0).await.unwrap();
+        spool.append(&content[..1000]).unwrap();
+        let (mut spool, recorded) = spool.sync().await.unwrap();
+        spool.append(b"never acknowledged").unwrap();
+        drop(spool);
+        assert!(blobs.resume(&transfer, 5000).await.is_err());
+        let mut spool = blobs.resume(&transfer, recorded).await.unwrap();
+        spool.append(&content[1000..]).unwrap();
+        spool.sync().await.unwrap();
+
+        let altered = BodyId { sha256: [0; 32], ..body };
+        assert!(matches!(blobs.keep(&transfer, &altered).await, Err(BlobError::Altered(_))));
+        let short = BodyId { length: 5, ..body };
+        assert!(matches!(blobs.keep(&transfer, &short).await, Err(BlobError::Altered(_))));
+        blobs.keep(&transfer, &body).await.unwrap();
+        blobs.discard(&transfer).await.unwrap();
+        assert_eq!(blobs.range("c", &body, 2_999_990, 100).await.unwrap(), &content[2_999_990..]);
+        let mut reader = blobs.reader("c", &body);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).unwrap();
+            all
+        });
+        assert_eq!(read.await.unwrap(), content);
+
+        blobs.remove_all("c").await.unwrap();
+        assert!(blobs.range("c", &body, 0, 1).await.is_err());
+        blobs.remove_all("c").await.unwrap();
+    }
+}

@@ -1,0 +1,258 @@
+//! The configuration file of a Duchy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use halo_core::resource::DuchyId;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// What is wrong with a configuration file.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not the TOML that is expected.
+    #[error("{path} is not a Duchy's configuration: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value cannot be used.
+    #[error("{path}: {key} {problem}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+/// One Duchy's configuration: a TOML file. Paths are relative to the file's directory; certificates and keys are PEM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This Duchy's id, such as `worker1`.
+    #[serde(deserialize_with = "duchy_id")]
+    pub id: DuchyId,
+    /// Address and port to listen on, such as `127.0.0.1:8444`.
+    pub listen: String,
+    /// Directory of the database, the blobs, partial bodies and working files. One process at a time.
+    pub state_dir: PathBuf,
+    /// File with 64 hexadecimal digits: the key under which secrets at rest are sealed. Without it the environment
+    /// variable `HALO_DUCHY_KEK` holds the digits.
+    pub key_encryption_key_file: Option<PathBuf>,
+    /// Whether to take part in measurements without any noise. Default: false, such measurements are refused.
+    #[serde(default)]
+    pub allow_no_noise: bool,
+    /// Memory that one computation may use for records, in MiB. Default: 512.
+    #[serde(default = "default_memory_budget_mib")]
+    pub memory_budget_mib: u64,
+    /// The largest body that is accepted, in MiB. Default: 65536.
+    #[serde(default = "default_maximum_body_mib")]
+    pub maximum_body_mib: u64,
+    /// How long a worker may be silent before another one takes its computation over, in seconds. Default: 60.
+    #[serde(default = "default_lease_seconds")]
+    pub lease_seconds: u64,
+    /// The certificate with which this Duchy serves and calls.
+    pub tls: TlsConfig,
+    /// The certificate with which this Duchy signs keys and results.
+    pub consent: ConsentConfig,
+    /// Where the Kingdom is.
+    pub kingdom: EndpointConfig,
+    /// The other Duchies.
+    #[serde(default)]
+    pub peers: Vec<PeerConfig>,
+    /// The publishers whose uploads are accepted.
+    #[serde(default)]
+    pub data_providers: Vec<PartyConfig>,
+    /// The consumers whose measurements are computed.
+    #[serde(default)]
+    pub measurement_consumers: Vec<PartyConfig>,
+}
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Certificate chain, the own certificate first.
+    pub certificate: PathBuf,
+    /// PKCS#8 key of the first certificate.
+    pub private_key: PathBuf,
+}
+
+/// The certificate for consent signaling.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentConfig {
+    /// X.509 certificate.
+    pub certificate: PathBuf,
+    /// PKCS#8 key, P-256.
+    pub private_key: PathBuf,
+    /// Resource name at the Kingdom: `duchies/{duchy}/certificates/{certificate}`.
+    pub name: String,
+}
+
+/// A server and the root that its certificate comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointConfig {
+    /// `https://host:port`.
+    pub endpoint: String,
+    /// Root certificate of its authority.
+    pub root_certificate: PathBuf,
+}
+
+/// Another Duchy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Its id.
+    #[serde(deserialize_with = "duchy_id")]
+    pub id: DuchyId,
+    /// `https://host:port`.
+    pub endpoint: String,
+    /// Root certificate of its authority, for TLS and for consent signaling.
+    pub root_certificate: PathBuf,
+}
+
+/// A publisher or a consumer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartyConfig {
+    /// Its external id: 11 base64url characters.
+    pub id: String,
+    /// Root certificate of its authority, for TLS and for consent signaling.
+    pub root_certificate: PathBuf,
+}
+
+const fn default_memory_budget_mib() -> u64 {
+    512
+}
+
+const fn default_maximum_body_mib() -> u64 {
+    65_536
+}
+
+const fn default_lease_seconds() -> u64 {
+    60
+}
+
+fn duchy_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<DuchyId, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+impl Config {
+    /// Reads a file and makes its paths absolute or relative to the working directory.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has an unknown key, lacks a key, or a value is out of range; the error names it.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        config.resolve(path.parent().unwrap_or_else(|| Path::new("")));
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn resolve(&mut self, base: &Path) {
+        let paths = [
+            &mut self.state_dir,
+            &mut self.tls.certificate,
+            &mut self.tls.private_key,
+            &mut self.consent.certificate,
+            &mut self.consent.private_key,
+            &mut self.kingdom.root_certificate,
+        ];
+        let peers = self.peers.iter_mut().map(|peer| &mut peer.root_certificate);
+        let parties = self.data_providers.iter_mut().chain(&mut self.measurement_consumers);
+        let roots = parties.map(|party| &mut party.root_certificate);
+        for path in paths.into_iter().chain(&mut self.key_encryption_key_file).chain(peers).chain(roots) {
+            *path = base.join(&*path);
+        }
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let refuse = |key, problem: String| Err(ConfigError::Value { path: path.to_owned(), key, problem });
+        if !(16..=1 << 20).contains(&self.memory_budget_mib) {
+            return refuse("memory_budget_mib", format!("must be 16 to 1048576, but is {}", self.memory_budget_mib));
+        }
+        if !(1..=1 << 30).contains(&self.maximum_body_mib) {
+            return refuse("maximum_body_mib", format!("must be 1 to 2^30, but is {}", self.maximum_body_mib));
+        }
+        if !(3..=86_400).contains(&self.lease_seconds) {
+            return refuse("lease_seconds", format!("must be 3 to 86400, but is {}", self.lease_seconds));
+        }
+        let mut ids: Vec<&DuchyId> = self.peers.iter().map(|peer| &peer.id).chain([&self.id]).collect();
+        ids.sort();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse("peers", format!("name {} twice; the Duchy itself is not its own peer", pair[0]));
+        }
+        if !self.consent.name.starts_with(&format!("duchies/{}/certificates/", self.id)) {
+            return refuse(
+                "consent.name",
+                format!("must be duchies/{}/certificates/{{id}}, but is {}", self.id, self.consent.name),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        id = "worker1"
+        listen = "127.0.0.1:0"
+        state_dir = "state"
+        tls = { certificate = "tls.pem", private_key = "tls.key" }
+        consent = { certificate = "c.pem", private_key = "c.key", name = "duchies/worker1/certificates/AAAAAAAAAAE" }
+        kingdom = { endpoint = "https://localhost:1", root_certificate = "kingdom.pem" }
+        [[peers]]
+        id = "aggregator"
+        endpoint = "https://localhost:2"
+        root_certificate = "/elsewhere/a.pem"
+    "#;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("duchy.toml");
+        fs::write(&file, text).unwrap();
+        Config::from_file(&file).inspect(|config| assert!(config.state_dir.starts_with(directory.path())))
+    }
+
+    #[test]
+    fn defaults_and_relative_paths() {
+        let config = read(TEXT).unwrap();
+        assert!(!config.allow_no_noise);
+        assert_eq!(config.memory_budget_mib, 512);
+        assert_eq!(config.peers[0].root_certificate, Path::new("/elsewhere/a.pem"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            (TEXT.replace("listen", "lisen"), "lisen"),
+            (TEXT.replace("id = \"aggregator\"", "id = \"worker1\""), "worker1 twice"),
+            (TEXT.replace("duchies/worker1/", "duchies/worker2/"), "consent.name"),
+            (TEXT.replace("id = \"worker1\"", "id = \"Worker\""), "Duchy id"),
+            (format!("memory_budget_mib = 1\n{TEXT}"), "memory_budget_mib"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Named points at which a test build kills its own process.
+//!
+//! A point is `MOMENT.STAGE` with one of the moments `before-commit`, `mid-delivery`, `after-commit` and the name of a
+//! stage. In a build with the feature `failpoints`, when the directory in the environment variable `HALO_FAILPOINTS` has a
+//! file `POINT.armed`, the process writes what the point reports into it, renames it to `POINT.fired`, syncs it and kills
+//! itself with SIGKILL. In every other build nothing is looked at.
+//!
+//! Where the points lie:
+//!
+//! | stage | before-commit | mid-delivery | after-commit |
+//! |---|---|---|---|
+//! | of work | before the transaction that ends it | within the delivery of what it made, before the acknowledgement | after the transaction |
+//! | waiting for bodies | before a received body is bound | in the middle of receiving it | after it is bound, before the reply |
+//! | `WAIT_REQUISITIONS_AND_KEY_SET` | before the Kingdom's report is applied | in the middle of a publisher's upload | after it is applied |
+//! | `WAIT_TO_START` | before the Kingdom's report is applied | after the report is read | after it is applied |
+//! | `COMPLETE` | before the keys are destroyed | while blobs are removed | after the keys are destroyed |
+//!
+//! What a point before a commit reports is one hexadecimal SHA-256 a line: of the outputs that the commit would store.
+
+use super::stage::{Role, Stage};
+
+/// When within a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// Before the transaction.
+    BeforeCommit,
+    /// While something is sent or received.
+    MidDelivery,
+    /// After the transaction.
+    AfterCommit,
+}
+
+impl Moment {
+    /// All moments, in the order in which they pass.
+    pub const ALL: [Self; 3] = [Self::BeforeCommit, Self::AfterCommit, Self::MidDelivery];
+
+    /// The first part of a point's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BeforeCommit => "before-commit",
+            Self::MidDelivery => "mid-delivery",
+            Self::AfterCommit => "after-commit",
+        }
+    }
+}
+
+/// The name of a point, such as `before-commit.SETUP_PHASE`.
+#[must_use]
+pub fn point_name(moment: Moment, stage: Stage) -> String {
+    format!("{}.{stage}", moment.name())
+}
+
+/// Every point that a computation with a maximum frequency of 2 or more passes in this role: three for each stage that
+/// [`Role::enters`]. A Duchy that takes no publisher's upload does not pass `mid-delivery.WAIT_REQUISITIONS_AND_KEY_SET`.
+#[must_use]
+pub fn failpoint_names(role: Role) -> Vec<String> {
+    let stages = Stage::ALL.into_iter().filter(|stage| role.enters(*stage));
+    stages.flat_map(|stage| Moment::ALL.map(|moment| point_name(moment, stage))).collect()
+}
+
+/// Passes a point. `report` is called only when the point is armed.
+#[cfg(not(feature = "failpoints"))]
+pub fn pass(_moment: Moment, _stage: Stage, _report: impl FnOnce() -> String) {}
+
+/// Passes a point. `report` is called only when the point is armed.
+#[cfg(feature = "failpoints")]
+pub fn pass(moment: Moment, stage: Stage, report: impl FnOnce() -> String) {
+    let Some(directory) = std::env::var_os("HALO_FAILPOINTS").map(std::path::PathBuf::from) else { return };
+    let name = point_name(moment, stage);
+    let armed = directory.join(format!("{name}.armed"));
+    if !armed.exists() {
+        return;
+    }
+    let fired = directory.join(format!("{name}.fired"));
+    let write = || -> std::io::Result<()> {
+        std::fs::write(&armed, report())?;
+        std::fs::File::open(&armed)?.sync_all()?;
+        std::fs::rename(&armed, &fired)?;
+        std::fs::File::open(&directory)?.sync_all()
+    };
+    if let Err(error) = write() {
+        tracing::error!(point = name, %error, "the fail-point could not report");
+    }
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_role_has_three_points_in_each_of_its_twelve_stages() {
+        for (role, without) in [(Role::Aggregator, "WAIT_TO_START"), (Role::Worker, "WAIT_SETUP_PHASE_INPUTS")] {
+            let names = failpoint_names(role);
+            assert_eq!(names.len(), 36);
+            assert!(names.contains(&"before-commit.SETUP_PHASE".to_owned()));
+            assert!(names.iter().all(|name| !name.ends_with(without)));
+        }
+    }
+}
