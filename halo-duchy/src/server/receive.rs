@@ -1,0 +1,184 @@
+//! Takes in one body: from a publisher or from another Duchy, in one stream or in several.
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tonic::Status;
+
+use super::blobs::{BlobError, Blobs};
+use super::store::{BodyId, Store, StoreError, TransferKey};
+
+/// After how many bytes progress is made durable within a stream.
+const CHECKPOINT_BYTES: u64 = 8 << 20;
+
+/// What the header of a stream announces.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    /// What the body is for, and its digest.
+    pub transfer: TransferKey,
+    /// The whole body.
+    pub body: BodyId,
+    /// Where in the body this stream goes on.
+    pub offset: u64,
+    /// Bytes of one record.
+    pub record_bytes: u64,
+    /// The largest body that is accepted, in bytes.
+    pub limit: u64,
+}
+
+/// The answer to a failure of the blobs.
+pub fn blob_status(error: &BlobError) -> Status {
+    match error {
+        BlobError::Altered(_) => Status::invalid_argument(error.to_string()),
+        _ => Status::unavailable(error.to_string()),
+    }
+}
+
+/// The answer to a failure of the store.
+pub fn store_status(error: &StoreError) -> Status {
+    match error {
+        StoreError::OtherBody { .. } => Status::failed_precondition(error.to_string()),
+        StoreError::NotAwaited { .. } | StoreError::Database(_) => Status::unavailable(error.to_string()),
+        _ => Status::internal(error.to_string()),
+    }
+}
+
+/// Appends the chunks of one stream to what is stored of the body, and keeps the body as a blob when it is complete and
+/// is the one announced. Its records are checked by the caller, who binds it.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a header that contradicts itself or a body that is oversized or altered: nothing of it is kept.
+/// `OUT_OF_RANGE` for an offset that is not the stored length, and `ABORTED` for a stream that ends early: what arrived
+/// is kept, and the message says how many bytes are stored and how to go on. `UNAVAILABLE` if the disk fails.
+pub async fn receive(
+    store: &dyn Store,
+    blobs: &Blobs,
+    announced: &Announcement,
+    mut chunks: impl Stream<Item = Result<Bytes, Status>> + Send + Unpin,
+) -> Result<(), Status> {
+    let Announcement { transfer, body, offset, .. } = announced;
+    if announced.body.length > announced.limit {
+        return Err(Status::invalid_argument(format!(
+            "a body of {} bytes is larger than the {} bytes accepted here",
+            body.length, announced.limit
+        )));
+    }
+    if body.records.checked_mul(announced.record_bytes) != Some(body.length) {
+        return Err(Status::invalid_argument(format!(
+            "{} records of {} bytes are not {} bytes",
+            body.records, announced.record_bytes, body.length
+        )));
+    }
+    let stored = store.transferred(transfer).await.map_err(|error| store_status(&error))?;
+    if *offset != stored {
+        return Err(Status::out_of_range(format!(
+            "{stored} bytes of this body are stored; go on with offset {stored} instead of {offset}"
+        )));
+    }
+    let mut spool = blobs.resume(transfer, stored).await.map_err(|error| blob_status(&error))?;
+    let mut recorded = stored;
+    let mut broken = None;
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Ok(chunk) if spool.length() + chunk.len() as u64 > body.length => {
+                discard(store, blobs, transfer).await?;
+                return Err(Status::invalid_argument(format!(
+                    "more than the {} bytes announced; nothing of the body is kept, send it again from the start",
+                    body.length
+                )));
+            }
+            Ok(chunk) => spool.append(&chunk).map_err(|error| blob_status(&error))?,
+            Err(status) => {
+                broken = Some(status);
+                break;
+            }
+        }
+        if spool.length() - recorded >= CHECKPOINT_BYTES {
+            (spool, recorded) = spool.sync().await.map_err(|error| blob_status(&error))?;
+            store.set_transferred(transfer, recorded).await.map_err(|error| store_status(&error))?;
+        }
+    }
+    let (_, length) = spool.sync().await.map_err(|error| blob_status(&error))?;
+    store.set_transferred(transfer, length).await.map_err(|error| store_status(&error))?;
+    if length < body.length {
+        let cause = broken.map_or_else(|| "the stream ended early".to_owned(), |status| status.message().to_owned());
+        return Err(Status::aborted(format!(
+            "{cause}: {length} of {} bytes are stored; go on with offset {length}",
+            body.length
+        )));
+    }
+    match blobs.keep(transfer, body).await {
+        Ok(()) => Ok(()),
+        Err(error @ BlobError::Altered(_)) => {
+            discard(store, blobs, transfer).await?;
+            Err(blob_status(&error))
+        }
+        Err(error) => Err(blob_status(&error)),
+    }
+}
+
+/// Forgets what is stored of a partial body.
+///
+/// # Errors
+/// `UNAVAILABLE` if the store or the disk fails.
+pub async fn discard(store: &dyn Store, blobs: &Blobs, transfer: &TransferKey) -> Result<(), Status> {
+    store.set_transferred(transfer, 0).await.map_err(|error| store_status(&error))?;
+    blobs.discard(transfer).await.map_err(|error| blob_status(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::stage::Role;
+    use crate::server::store::{NewComputation, Report, SqliteStore};
+    use halo_core::clock::Timestamp;
+    use halo_core::resource::DuchyId;
+    use sha2::{Digest, Sha256};
+    use tonic::Code;
+
+    #[tokio::test]
+    async fn truncated_oversized_altered_and_resumed_bodies() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&directory.path().join("duchy.sqlite")).await.unwrap();
+        let blobs = Blobs::local(directory.path(), DuchyId::new("worker1").unwrap()).unwrap();
+        let new = NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() };
+        let report = Report {
+            computation: "c".to_owned(),
+            kingdom_state: 1,
+            received: Vec::new(),
+            new: Some(new),
+            over: None,
+            refusal: None,
+        };
+        store.apply(Some(&report), "one", Timestamp::EPOCH).await.unwrap();
+
+        let content: Vec<u8> = (0..1920_u32).map(|i| (i % 251) as u8).collect();
+        let sha256 = Sha256::digest(&content).into();
+        let first = Announcement {
+            transfer: TransferKey { target: "r".to_owned(), computation: "c".to_owned(), sha256 },
+            body: BodyId { sha256, length: 1920, records: 10 },
+            offset: 0,
+            record_bytes: 192,
+            limit: 1 << 20,
+        };
+        let send = async |announced: &Announcement, bytes: &[u8]| {
+            let chunks: Vec<_> = bytes.chunks(500).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+            receive(&store, &blobs, announced, futures::stream::iter(chunks)).await.map_err(|status| status.code())
+        };
+        let small = Announcement { limit: 100, ..first.clone() };
+        assert_eq!(send(&small, &content).await, Err(Code::InvalidArgument));
+        let uneven = Announcement { record_bytes: 191, ..first.clone() };
+        assert_eq!(send(&uneven, &content).await, Err(Code::InvalidArgument));
+        assert_eq!(send(&first, &[&content[..], b"x"].concat()).await, Err(Code::InvalidArgument));
+        let mut altered = content.clone();
+        altered[7] ^= 1;
+        assert_eq!(send(&first, &altered).await, Err(Code::InvalidArgument));
+        assert_eq!(store.transferred(&first.transfer).await.unwrap(), 0);
+
+        assert_eq!(send(&first, &content[..1000]).await, Err(Code::Aborted));
+        assert_eq!(store.transferred(&first.transfer).await.unwrap(), 1000);
+        assert_eq!(send(&first, &content).await, Err(Code::OutOfRange));
+        let rest = Announcement { offset: 1000, ..first.clone() };
+        assert_eq!(send(&rest, &content[1000..]).await, Ok(()));
+        assert_eq!(blobs.range("c", &first.body, 0, 1920).await.unwrap(), &content[..]);
+    }
+}
