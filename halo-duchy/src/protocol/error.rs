@@ -1,0 +1,142 @@
+//! What can go wrong in a protocol, and who is to blame.
+
+use std::fmt;
+use std::io;
+
+use super::{Description, DuchyId, Slot};
+
+/// Where a body of records came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A message of this Duchy.
+    Duchy(DuchyId),
+    /// The requisition at this position among those fulfilled at this Duchy.
+    Requisition(usize),
+    /// A file that this Duchy wrote itself.
+    Own,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Duchy(duchy) => write!(f, "the message from {duchy}"),
+            Self::Requisition(position) => write!(f, "requisition {position} of this Duchy"),
+            Self::Own => f.write_str("a file of this Duchy's own workspace"),
+        }
+    }
+}
+
+/// Why a step refused. Nothing has been consumed and nothing has been sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// The parameters are out of range: correct the measurement or the protocol configuration.
+    #[error("the protocol parameters are not usable: {0}")]
+    Parameters(String),
+    /// The list of participants does not fit this Duchy: correct the list or the key.
+    #[error("the ring of Duchies is not usable: {0}")]
+    Ring(String),
+    /// The state is not one of this computation, Duchy, parameters and engine version: load the right one.
+    #[error("the state does not belong here: {0}")]
+    ForeignState(String),
+    /// The stored state does not decode: it was damaged or written by something else.
+    #[error("the state does not decode: {0}")]
+    MalformedState(String),
+    /// A message that nobody owes at this point: refuse it at the door.
+    #[error("nobody awaits {received} here; awaited: {awaited}")]
+    UnexpectedMessage {
+        /// What arrived.
+        received: Slot,
+        /// What was awaited, in words.
+        awaited: String,
+    },
+    /// Two messages claim the same slot: keep the first one only.
+    #[error("{0} was handed in twice")]
+    DuplicateMessage(Slot),
+    /// A message is still missing: wait for it.
+    #[error("{0} is missing")]
+    MissingMessage(Slot),
+    /// The requisitions are not the ones with which the computation began.
+    #[error("the requisitions differ from those with which the computation began")]
+    OtherRequisitions,
+    /// A body differs from what its header says: refuse it.
+    #[error("{origin} is not what its header says: {reason}")]
+    BadBody {
+        /// Where it came from.
+        origin: Origin,
+        /// What differs.
+        reason: String,
+    },
+    /// A record is no triple (or row) of ciphertexts: refuse the body.
+    #[error("record {record} of {origin} is not acceptable: {reason}")]
+    BadRecord {
+        /// Where the body came from.
+        origin: Origin,
+        /// Position of the record in the body, from 0.
+        record: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The number of records is not the one that the protocol prescribes.
+    #[error("the {description} from {from} has {received} records where {expected} are due")]
+    WrongCount {
+        /// What the message carries.
+        description: Description,
+        /// Who sent it.
+        from: DuchyId,
+        /// How many records it has.
+        received: u64,
+        /// What is due, in words.
+        expected: String,
+        /// Everybody whose deviation could explain it.
+        suspects: Vec<DuchyId>,
+    },
+    /// The counts contradict each other: more noise than tuples beyond what an `i64` holds.
+    #[error("the counts of the computation do not fit together: {0}")]
+    Inconsistent(String),
+    /// The noise cannot be calibrated or drawn.
+    #[error("the noise cannot be made: {0}")]
+    Noise(String),
+    /// More registers are active than the sketch can tell apart: use a larger sketch.
+    #[error("the sketch is saturated: {active} of {registers} registers are active; a larger sketch is needed")]
+    Saturated {
+        /// Active registers after the noise baseline has been taken off.
+        active: i64,
+        /// Registers of the sketch.
+        registers: u64,
+    },
+    /// All parties wait and nothing is under way (local runs only).
+    #[error("every Duchy waits and no message is under way; missing: {0}")]
+    Stalled(String),
+    /// Reading or writing failed: try again.
+    #[error("reading or writing records failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl ProtocolError {
+    /// The Duchies of which at least one deviated from the protocol; empty when nobody can be named. One entry means
+    /// that it is certain.
+    pub fn culprits(&self) -> Vec<DuchyId> {
+        match self {
+            Self::UnexpectedMessage { received, .. } => vec![received.from.clone()],
+            Self::DuplicateMessage(slot) => vec![slot.from.clone()],
+            Self::BadBody { origin: Origin::Duchy(duchy), .. } | Self::BadRecord { origin: Origin::Duchy(duchy), .. } => {
+                vec![duchy.clone()]
+            }
+            Self::WrongCount { suspects, .. } => suspects.clone(),
+            Self::BadBody { .. }
+            | Self::BadRecord { .. }
+            | Self::Parameters(_)
+            | Self::Ring(_)
+            | Self::ForeignState(_)
+            | Self::MalformedState(_)
+            | Self::MissingMessage(_)
+            | Self::OtherRequisitions
+            | Self::Inconsistent(_)
+            | Self::Noise(_)
+            | Self::Saturated { .. }
+            | Self::Stalled(_)
+            | Self::Io(_) => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The noise of one Duchy: noise registers in the setup phase, noise tuples in phases one and two.
+//!
+//! The totals are public constants of the computation; which share of them is of which kind is secret.
+
+use halo_core::privacy::PrivacyParams;
+use halo_crypto::batch;
+use halo_crypto::group::Point;
+use halo_crypto::hash::{self, Domain};
+use halo_sketch::noise::{NoiseSpec, Sensitivity, ShiftedNoise};
+use rand_core::Rng;
+
+use super::super::shuffle::Shuffle;
+use super::super::stream::{Purpose, StepRandomness, Stream};
+use super::super::ProtocolError;
+use super::parameters::{NoiseParameters, Parameters};
+use super::{Constants, Duchy, columns};
+
+/// All noises of a computation, calibrated.
+#[derive(Debug)]
+pub(crate) struct Noise {
+    pub(crate) blinded_histogram: ShiftedNoise,
+    pub(crate) publisher: ShiftedNoise,
+    pub(crate) reach: ShiftedNoise,
+    /// Present when F > 1.
+    pub(crate) frequency: Option<ShiftedNoise>,
+    /// T: noise registers of every Duchy.
+    pub(crate) registers: u64,
+    /// Noise tuples of every Duchy; 0 when F = 1.
+    pub(crate) tuples: u64,
+}
+
+impl Noise {
+    /// Liquid Legions v2, which noiser is used where: sensitivities are those of adding or removing what one publisher
+    /// knows of one person, for the publisher noise of one person at all publishers.
+    pub(crate) fn calibrate(
+        parameters: &Parameters,
+        noise: &NoiseParameters,
+        duchies: usize,
+    ) -> Result<Self, ProtocolError> {
+        let publishers = parameters.publishers;
+        let one = |params, sensitivity| calibrate(noise, params, sensitivity, duchies);
+        let blinded_histogram = one(noise.blinded_histogram, Sensitivity { l1: 2, l2_squared: 2 })?;
+        let publisher = one(
+            noise.noise_for_publisher_noise,
+            Sensitivity { l1: publishers, l2_squared: publishers * publishers },
+        )?;
+        let reach = one(noise.reach, Sensitivity { l1: 1, l2_squared: 1 })?;
+        let frequency = noise
+            .frequency
+            .filter(|_| parameters.maximum_frequency.counts_frequency())
+            .map(|params| one(params, Sensitivity { l1: 2, l2_squared: 2 }))
+            .transpose()?;
+        let s = u64::from(publishers);
+        let registers = sum_products(&[
+            (2, publisher.shift()),
+            (2, reach.shift()),
+            (s * (s + 1), blinded_histogram.shift()),
+        ])?;
+        let classes = u64::from(parameters.maximum_frequency.get()) + 1;
+        let tuples = sum_products(&[(2 * classes, frequency.as_ref().map_or(0, ShiftedNoise::shift))])?;
+        // Every total of the computation then fits an i64.
+        sum_products(&[(duchies as u64, registers), (duchies as u64, tuples)])?;
+        Ok(Self { blinded_histogram, publisher, reach, frequency, registers, tuples })
+    }
+}
+
+fn calibrate(
+    noise: &NoiseParameters,
+    params: PrivacyParams,
+    sensitivity: Sensitivity,
+    duchies: usize,
+) -> Result<ShiftedNoise, ProtocolError> {
+    NoiseSpec {
+        mechanism: noise.mechanism,
+        calibration: noise.calibration,
+        params,
+        sensitivity,
+        contributors: duchies as u32,
+        honest_contributors: noise.honest_contributors,
+    }
+    .calibrate()
+    .map_err(|error| ProtocolError::Noise(error.to_string()))
+}
+
+fn sum_products(terms: &[(u64, u64)]) -> Result<u64, ProtocolError> {
+    terms
+        .iter()
+        .try_fold(0u64, |sum, (a, b)| sum.checked_add(a.checked_mul(*b)?))
+        .filter(|total| *total <= (i64::MAX as u64) / 4)
+        .ok_or_else(|| ProtocolError::Noise("ε and δ ask for more noise than can be counted".to_owned()))
+}
+
+/// What a noise register is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RegisterKind {
+    /// Hides how many publishers share a register. The id is shared by the copies of one group.
+    BlindedHistogram(u64),
+    /// Hides how much noise the publishers added.
+    Publisher,
+    /// Makes the reach private. Each id is unique.
+    Reach(u64),
+    /// Makes the number of noise registers constant.
+    Padding,
+}
+
+/// Liquid Legions v2, setup phase, noise: adds the T noise registers of this Duchy.
+pub(crate) fn add_registers(
+    duchy: &Duchy,
+    noise: &Noise,
+    randomness: &StepRandomness,
+    output: &mut Shuffle<'_>,
+) -> Result<(), ProtocolError> {
+    let counts = randomness.stream(Purpose::NoiseCount);
+    let draw = |noiser: &ShiftedNoise, index: u64| noiser.sample(&mut counts.rng(index));
+    let publishers = u64::from(duchy.parameters.publishers);
+    // For k = 1..S: c_k groups of k copies. Each c is at most twice its shift, so the padding is never negative.
+    let groups: Vec<u64> = (1..=publishers).map(|k| draw(&noise.blinded_histogram, k)).collect();
+    let publisher = draw(&noise.publisher, 0);
+    let reach = draw(&noise.reach, publishers + 1);
+    let real: u64 = groups.iter().zip(1..).map(|(count, copies)| count * copies).sum::<u64>() + publisher + reach;
+    let padding = noise
+        .registers
+        .checked_sub(real)
+        .ok_or_else(|| ProtocolError::Noise("more noise was drawn than its range allows".to_owned()))?;
+
+    let group_count: u64 = groups.iter().sum();
+    let copies = groups.iter().zip(1u64..).flat_map(|(count, copies)| (0..*count).map(move |_| copies));
+    let registers = copies
+        .zip(0u64..)
+        .flat_map(|(copies, id)| (0..copies).map(move |_| RegisterKind::BlindedHistogram(id)))
+        .chain((0..publisher).map(|_| RegisterKind::Publisher))
+        .chain((0..reach).map(|id| RegisterKind::Reach(group_count + id)))
+        .chain((0..padding).map(|_| RegisterKind::Padding));
+
+    let writer = RegisterWriter::new(duchy, randomness);
+    for_each_batch(registers, duchy.chunk_records, |first, kinds| output.push(&writer.encrypt(first, kinds)))
+}
+
+/// Calls `each` with runs of at most `limit` items and the position of the first.
+fn for_each_batch<T>(
+    items: impl Iterator<Item = T>,
+    limit: usize,
+    mut each: impl FnMut(u64, &[T]) -> Result<(), ProtocolError>,
+) -> Result<(), ProtocolError> {
+    let mut items = items.peekable();
+    let mut first = 0;
+    let mut batch = Vec::new();
+    while items.peek().is_some() {
+        batch.clear();
+        batch.extend(items.by_ref().take(limit));
+        each(first, &batch)?;
+        first += batch.len() as u64;
+    }
+    Ok(())
+}
+
+struct RegisterWriter<'a> {
+    duchy: &'a Duchy,
+    ids: Stream,
+    messages: Stream,
+    nonces: [Stream; 3],
+}
+
+impl<'a> RegisterWriter<'a> {
+    fn new(duchy: &'a Duchy, randomness: &StepRandomness) -> Self {
+        Self {
+            duchy,
+            ids: randomness.stream(Purpose::NoiseId),
+            messages: randomness.stream(Purpose::NoiseMessage),
+            nonces: [Purpose::NonceA, Purpose::NonceB, Purpose::NonceC].map(|purpose| randomness.stream(purpose)),
+        }
+    }
+
+    /// The records of the noise registers from position `first`.
+    fn encrypt(&self, first: u64, kinds: &[RegisterKind]) -> Vec<u8> {
+        let constants = &self.duchy.constants;
+        let ids: Vec<Vec<u8>> = kinds
+            .iter()
+            .map(|kind| match kind {
+                RegisterKind::BlindedHistogram(id) => random_message("blinded_histogram_noise", &self.ids, *id),
+                RegisterKind::Publisher => constants.publisher_noise_id.clone(),
+                RegisterKind::Reach(id) => random_message("reach_dp_noise", &self.ids, *id),
+                RegisterKind::Padding => constants.padding_noise_id.clone(),
+            })
+            .collect();
+        let indexes = batch::hash_to_group(Domain::NoiseId, &ids);
+        // A group of publisher noise or padding can be small enough to survive the size test; with the key of blinded
+        // histogram noise it is then dropped by its third flag.
+        let keys: Vec<Point> = kinds
+            .iter()
+            .map(|kind| match kind {
+                RegisterKind::Reach(_) => constants.destroyed_key,
+                RegisterKind::BlindedHistogram(_) | RegisterKind::Publisher | RegisterKind::Padding => {
+                    constants.noise_key
+                }
+            })
+            .collect();
+        let counts = random_points(&self.messages, first, kinds.len());
+        let key = &self.duchy.full_key;
+        let nonces = |column: usize| self.nonces[column].scalars(first, kinds.len());
+        columns::encode(&[
+            batch::encrypt(key, &indexes, &nonces(0)),
+            batch::encrypt(key, &keys, &nonces(1)),
+            batch::encrypt(key, &counts, &nonces(2)),
+        ])
+    }
+}
+
+/// A label and 32 random bytes.
+fn random_message(label: &str, stream: &Stream, index: u64) -> Vec<u8> {
+    let mut message = label.as_bytes().to_vec();
+    let mut random = [0u8; 32];
+    stream.rng(index).fill_bytes(&mut random);
+    message.extend_from_slice(&random);
+    message
+}
+
+/// Uniform points that nobody knows to be multiples of another.
+pub(crate) fn random_points(stream: &Stream, first: u64, count: usize) -> Vec<Point> {
+    let messages: Vec<Vec<u8>> = (0..count).map(|i| random_message("random", stream, first + i as u64)).collect();
+    batch::hash_to_group(Domain::NoiseId, &messages)
+}
+
+/// What a noise tuple looks like when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TupleKind {
+    /// As a usable register with this count: flags (0, R, R).
+    Frequency(usize),
+    /// As a register that publishers destroyed between them: flags (R, R, R).
+    Destroyed,
+    /// Makes the number of noise tuples constant: flags (0, 0, R).
+    Padding,
+}
+
+/// Liquid Legions v2, frequency noise: adds the 2·μ·(F+1) noise tuples of this Duchy. The flags are encrypted under the
+/// keys of those who have yet to peel them, the counts under the full key.
+pub(crate) fn add_tuples(
+    duchy: &Duchy,
+    noise: &Noise,
+    randomness: &StepRandomness,
+    output: &mut Shuffle<'_>,
+) -> Result<(), ProtocolError> {
+    let Some(noiser) = &noise.frequency else { return Ok(()) };
+    let counts = randomness.stream(Purpose::NoiseCount);
+    let frequency = duchy.parameters.frequency();
+    // One count for each frequency, the last for the destroyed tuples.
+    let drawn: Vec<u64> = (0..=frequency as u64).map(|index| noiser.sample(&mut counts.rng(index))).collect();
+    let padding = noise
+        .tuples
+        .checked_sub(drawn.iter().sum())
+        .ok_or_else(|| ProtocolError::Noise("more noise was drawn than its range allows".to_owned()))?;
+    let tuples = drawn[..frequency]
+        .iter()
+        .zip(1..)
+        .flat_map(|(count, f)| (0..*count).map(move |_| TupleKind::Frequency(f)))
+        .chain((0..drawn[frequency]).map(|_| TupleKind::Destroyed))
+        .chain((0..padding).map(|_| TupleKind::Padding));
+
+    let multiples = batch::multiples(&duchy.constants.unit, frequency);
+    let messages = randomness.stream(Purpose::FrequencyMessage);
+    let nonces = [
+        Purpose::FrequencyNonceA,
+        Purpose::FrequencyNonceB,
+        Purpose::FrequencyNonceC,
+        Purpose::FrequencyNonceD,
+    ]
+    .map(|purpose| randomness.stream(purpose));
+    for_each_batch(tuples, duchy.chunk_records, |first, kinds| {
+        // Four random points a tuple, used or not, so that a tuple's randomness depends on its position alone.
+        let random = random_points(&messages, 4 * first, 4 * kinds.len());
+        let column = |index: usize| -> Vec<Point> {
+            let message = |(kind, random): (&TupleKind, &[Point])| match (index, kind) {
+                (0, TupleKind::Frequency(_) | TupleKind::Padding) | (1, TupleKind::Padding) => Point::identity(),
+                (3, TupleKind::Frequency(f)) => multiples[f - 1],
+                _ => random[index],
+            };
+            kinds.iter().zip(random.chunks_exact(4)).map(message).collect()
+        };
+        let draw = |index: usize| nonces[index].scalars(first, kinds.len());
+        let flags = &duchy.remaining_key;
+        output.push(&columns::encode(&[
+            batch::encrypt(flags, &column(0), &draw(0)),
+            batch::encrypt(flags, &column(1), &draw(1)),
+            batch::encrypt(flags, &column(2), &draw(2)),
+            batch::encrypt(&duchy.full_key, &column(3), &draw(3)),
+        ]))
+    })
+}
+
+impl Constants {
+    /// The points and ids that the protocol fixes.
+    pub(crate) fn new() -> Self {
+        Self {
+            unit: hash::constant("unit"),
+            destroyed_key: hash::constant("destroyed_register_key"),
+            noise_key: hash::constant("blinded_histogram_noise_register_key"),
+            publisher_noise_id: b"publisher_noise_register_id".to_vec(),
+            padding_noise_id: b"padding_noise_register_id".to_vec(),
+        }
+    }
+}

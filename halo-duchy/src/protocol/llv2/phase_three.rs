@@ -1,0 +1,125 @@
+//! Execution phase three: counts are compared with 1, 2, …, F − 1 by zero tests that nobody who opens them has blinded.
+
+use halo_crypto::batch;
+use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
+
+use super::super::record::for_each_chunk;
+use super::super::shuffle::Shuffle;
+use super::super::stream::{Purpose, StepRandomness};
+use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
+use super::outcome::Counts;
+use super::setup::wrong_count;
+use super::{Duchy, columns};
+
+impl Duchy {
+    /// Ciphertexts in a row: zero tests against 1..F−1.
+    fn row(&self) -> usize {
+        self.parameters.frequency() - 1
+    }
+
+    /// Rows that are in memory at once: as many ciphertexts as a chunk of registers has.
+    fn chunk_rows(&self) -> usize {
+        (3 * self.chunk_records / self.row()).max(1)
+    }
+
+    /// Liquid Legions v2, phase three, worker. The first worker makes the rows, everybody peels a layer, and the rows
+    /// (not the elements inside them, whose place is their meaning) are shuffled.
+    pub(super) fn worker_phase_three(
+        &self,
+        forwarded: u64,
+        received: &Received,
+        randomness: &StepRandomness,
+        workspace: &dyn Workspace,
+    ) -> Result<Step, ProtocolError> {
+        // There cannot be more usable tuples than went around in phase two: what this worker passed on and the noise
+        // of the workers after it.
+        let after = (self.ring.len() - 2 - self.position) as u64;
+        let most = self.noise_tuples().saturating_mul(after).saturating_add(forwarded);
+        if received.body.records() > most {
+            let expected = format!("at most {most}, as many tuples as there are,");
+            return Err(wrong_count(received, expected, self.upstream()));
+        }
+        let body = if self.position == 0 {
+            self.make_rows(received, randomness, workspace)?
+        } else {
+            self.peel_rows(received, randomness, workspace)?
+        };
+        let message = Message { to: self.next().clone(), description: Description::ExecutionPhaseThreeInput, body };
+        Ok(Step::Done { output: None, outbox: vec![message] })
+    }
+
+    /// Liquid Legions v2, phase three, first worker: for each count C and j = 1..F−1 the element r·(C − j·U), every
+    /// element with a fresh secret r, with the own layer peeled.
+    ///
+    /// j·U is subtracted in the clear and not as an encryption: all elements of a row then have multiples r_j·u of
+    /// the same u in front, which is safe. Whoever sees an element does not know the discrete logarithm ρ of u (it
+    /// contains the first worker's own re-randomisation of phase two; who knew it could read the count anyway), so
+    /// (r·ρ·G, r·(c − j)·U) is a Diffie–Hellman pair over the bases ρ·G and U: unless c = j it is indistinguishable
+    /// from two independent uniform points.
+    fn make_rows(
+        &self,
+        received: &Received,
+        randomness: &StepRandomness,
+        workspace: &dyn Workspace,
+    ) -> Result<super::super::Body, ProtocolError> {
+        let row = self.row();
+        let origin = Origin::Duchy(received.slot.from.clone());
+        let scales = randomness.stream(Purpose::ScaleRow);
+        let multiples = batch::multiples(&self.constants.unit, row);
+        let mut output = Shuffle::new(randomness, workspace, row * CIPHERTEXT_BYTES, received.body.records())?;
+        for_each_chunk(&received.body, CIPHERTEXT_BYTES, &origin, self.chunk_rows(), |chunk| {
+            let counts = columns::decode_rows(chunk, 1, &origin)?;
+            let mut elements: Vec<Ciphertext> = counts
+                .iter()
+                .flat_map(|count| multiples.iter().map(|multiple| Ciphertext { u: count.u, e: count.e - *multiple }))
+                .collect();
+            let scalars = scales.scalars(chunk.first * row as u64, elements.len());
+            batch::peel_and_scale(&self.secret, &scalars, &mut elements);
+            output.push(&columns::encode_rows(&elements))
+        })?;
+        output.finish()
+    }
+
+    /// Liquid Legions v2, phase three, other workers: peel the own layer, shuffle rows.
+    fn peel_rows(
+        &self,
+        received: &Received,
+        randomness: &StepRandomness,
+        workspace: &dyn Workspace,
+    ) -> Result<super::super::Body, ProtocolError> {
+        let row_bytes = self.row() * CIPHERTEXT_BYTES;
+        let origin = Origin::Duchy(received.slot.from.clone());
+        let mut output = Shuffle::new(randomness, workspace, row_bytes, received.body.records())?;
+        for_each_chunk(&received.body, row_bytes, &origin, self.chunk_rows(), |chunk| {
+            let mut elements = columns::decode_rows(chunk, self.row(), &origin)?;
+            batch::peel(&self.secret, &mut elements);
+            output.push(&columns::encode_rows(&elements))
+        })?;
+        output.finish()
+    }
+
+    /// Liquid Legions v2, phase three, aggregator: peel the last layer of every row. The first element that opens to
+    /// the identity tells the frequency; a row without one is F or more.
+    pub(super) fn aggregator_phase_three(
+        &self,
+        counts: &Counts,
+        rows: u64,
+        received: &Received,
+    ) -> Result<Step, ProtocolError> {
+        if received.body.records() != rows {
+            return Err(wrong_count(received, format!("exactly {rows}, as were sent around,"), self.upstream()));
+        }
+        let row_bytes = self.row() * CIPHERTEXT_BYTES;
+        let origin = Origin::Duchy(received.slot.from.clone());
+        let mut histogram = vec![0u64; self.row() + 1];
+        for_each_chunk(&received.body, row_bytes, &origin, self.chunk_rows(), |chunk| {
+            let elements = columns::decode_rows(chunk, self.row(), &origin)?;
+            let zeros = batch::opens_to_identity(&self.secret, &elements);
+            for row in zeros.chunks_exact(self.row()) {
+                histogram[row.iter().position(|zero| *zero).unwrap_or(self.row())] += 1;
+            }
+            Ok(())
+        })?;
+        Ok(Step::Done { output: Some(self.outcome(counts, Some(&histogram))?), outbox: Vec::new() })
+    }
+}

@@ -1,0 +1,111 @@
+//! Execution phase two: flags are peeled and scaled around the ring; the aggregator tests them and counts reach.
+
+use halo_crypto::batch;
+use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
+
+use super::super::record::for_each_chunk;
+use super::super::shuffle::Shuffle;
+use super::super::stream::{Purpose, StepRandomness};
+use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
+use super::outcome::Counts;
+use super::setup::wrong_count;
+use super::{Duchy, TUPLE_BYTES, columns, noise};
+
+impl Duchy {
+    /// Liquid Legions v2, phase two, worker: peel the own layer off every flag and multiply the rest by a fresh secret
+    /// scalar, which keeps zero at zero and makes everything else uniform whatever the aggregator chose;
+    /// re-randomise the count under the full key; add frequency noise; shuffle.
+    pub(super) fn worker_phase_two(
+        &self,
+        received: &Received,
+        randomness: &StepRandomness,
+        history: [u8; 32],
+        workspace: &dyn Workspace,
+    ) -> Result<Step, ProtocolError> {
+        let records = received.body.records();
+        // The aggregator and every worker before this one have added their noise.
+        let due = self.noise_tuples().saturating_mul(self.position as u64 + 1);
+        if records < due {
+            let expected = format!("at least {due} noise tuples");
+            return Err(wrong_count(received, expected, self.upstream()));
+        }
+        let origin = Origin::Duchy(received.slot.from.clone());
+        let scales = [Purpose::ScaleFlagA, Purpose::ScaleFlagB, Purpose::ScaleFlagC].map(|p| randomness.stream(p));
+        let count_nonces = randomness.stream(Purpose::RerandomizeCount);
+        let mut output =
+            Shuffle::new(randomness, workspace, TUPLE_BYTES, records.saturating_add(self.noise_tuples()))?;
+        for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.chunk_records, |chunk| {
+            let mut tuples = columns::decode::<4>(chunk, &origin)?;
+            let (flags, count) = tuples.split_at_mut(3);
+            for (flag, scale) in flags.iter_mut().zip(&scales) {
+                batch::peel_and_scale(&self.secret, &scale.scalars(chunk.first, flag.len()), flag);
+            }
+            let nonces = count_nonces.scalars(chunk.first, count[0].len());
+            batch::rerandomize(&self.full_key, &mut count[0], &nonces);
+            output.push(&columns::encode(&tuples))
+        })?;
+        if let Some(noise) = &self.noise {
+            noise::add_tuples(self, noise, randomness, &mut output)?;
+        }
+        let body = output.finish()?;
+        let forwarded = body.records();
+        let message = Message { to: self.next().clone(), description: Description::ExecutionPhaseTwoInput, body };
+        if self.parameters.maximum_frequency.counts_frequency() {
+            Ok(self.wait(Description::ExecutionPhaseThreeInput, history, vec![forwarded], vec![message]))
+        } else {
+            Ok(Step::Done { output: None, outbox: vec![message] })
+        }
+    }
+
+    /// Liquid Legions v2, phase two, aggregator: open the three flags of every tuple and test them for zero; count the
+    /// active registers; when frequencies are measured, send the counts of the usable tuples to the first worker.
+    pub(super) fn aggregator_phase_two(
+        &self,
+        registers: u64,
+        tuples: u64,
+        received: &Received,
+        randomness: &StepRandomness,
+        history: [u8; 32],
+        workspace: &dyn Workspace,
+    ) -> Result<Step, ProtocolError> {
+        let records = received.body.records();
+        let workers = self.ring.len() as u64 - 1;
+        let due = self.noise_tuples().saturating_mul(workers).saturating_add(tuples);
+        if records != due {
+            let expected = format!("exactly {due}, what was sent around and the workers' noise,");
+            return Err(wrong_count(received, expected, self.upstream()));
+        }
+        let origin = Origin::Duchy(received.slot.from.clone());
+        let with_frequency = self.parameters.maximum_frequency.counts_frequency();
+        let count_nonces = randomness.stream(Purpose::RerandomizeCount);
+        let mut noise_tuples = 0u64;
+        let mut output = Shuffle::new(randomness, workspace, CIPHERTEXT_BYTES, records)?;
+        for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.chunk_records, |chunk| {
+            let [a, b, c, counts] = columns::decode::<4>(chunk, &origin)?;
+            let [a, b, c] = [a, b, c].map(|flag| batch::opens_to_identity(&self.secret, &flag));
+            noise_tuples += c.iter().filter(|zero| **zero).count() as u64;
+            if !with_frequency {
+                return Ok(());
+            }
+            // Usable: the same key everywhere, neither the destroyed register's nor that of noise.
+            let usable = (0..counts.len()).filter(|i| a[*i] && !b[*i] && !c[*i]);
+            let (positions, mut counts): (Vec<usize>, Vec<Ciphertext>) = usable.map(|i| (i, counts[i])).unzip();
+            // Re-randomised and shuffled, so that the workers, who have seen these ciphertexts before, do not learn
+            // which of their tuples were usable.
+            let nonces: Vec<_> = positions.iter().map(|i| count_nonces.scalar(chunk.first + *i as u64)).collect();
+            batch::rerandomize(&self.full_key, &mut counts, &nonces);
+            output.push(&columns::encode_rows(&counts))
+        })?;
+        let counts = Counts { registers, tuples: records, noise_tuples };
+        if !with_frequency {
+            return Ok(Step::Done { output: Some(self.outcome(&counts, None)?), outbox: Vec::new() });
+        }
+        // Fails now rather than after phase three when the counts contradict each other.
+        self.outcome(&counts, None)?;
+        let body = output.finish()?;
+        let carried = vec![registers, records, noise_tuples, body.records()];
+        let description = Description::ExecutionPhaseThreeInput;
+        let message = Message { to: self.ring[0].id.clone(), description, body };
+        Ok(self.wait(description, history, carried, vec![message]))
+    }
+}

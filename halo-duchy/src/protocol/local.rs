@@ -1,0 +1,165 @@
+//! All Duchies of a computation in one process: for tests, notebooks, and to see what a protocol does.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::llv2::{Duchy, Outcome, check_requisition};
+use super::{
+    Body, Description, DuchyId, MemoryBody, ProtocolError, Received, Slot, State, Step, Workspace,
+};
+
+/// One Duchy and the requisitions that were fulfilled at it.
+#[derive(Debug)]
+pub struct Party {
+    /// Its side of the protocol.
+    pub duchy: Duchy,
+    /// Registers of its publishers.
+    pub requisitions: Vec<Body>,
+}
+
+/// A message under way: everything that a network could change.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// Who is said to have sent it.
+    pub from: DuchyId,
+    /// Who gets it.
+    pub to: DuchyId,
+    /// What it is said to carry.
+    pub description: Description,
+    /// Its records, with their header.
+    pub body: Body,
+}
+
+impl Envelope {
+    /// All bytes of the body.
+    ///
+    /// # Errors
+    /// When the body cannot be read.
+    pub fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.body.open()?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Puts other bytes in, under a header that fits them (bytes beyond the last whole record are kept, and not counted
+    /// as a record).
+    pub fn replace(&mut self, bytes: Vec<u8>) {
+        let record_bytes = self.body.record_bytes();
+        let records = (bytes.len() / record_bytes.max(1)) as u64;
+        let sha256 = Sha256::digest(&bytes).into();
+        self.body = Arc::new(MemoryBody::with_header(bytes, record_bytes, records, sha256));
+    }
+
+    /// Puts other bytes in and leaves the header as it was.
+    pub fn corrupt(&mut self, bytes: Vec<u8>) {
+        let (records, sha256) = (self.body.records(), self.body.sha256());
+        self.body = Arc::new(MemoryBody::with_header(bytes, self.body.record_bytes(), records, sha256));
+    }
+}
+
+/// Sits on the wire between the Duchies.
+pub trait Interceptor {
+    /// Sees every message before it is delivered, and may change it.
+    fn message(&mut self, _envelope: &mut Envelope) {}
+
+    /// Sees every state that a Duchy keeps between two steps, and gives back the one to go on with, for example after
+    /// a way through its stored form.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    fn state(&mut self, state: State) -> Result<State, ProtocolError> {
+        Ok(state)
+    }
+}
+
+/// Delivers everything unchanged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faithful;
+
+impl Interceptor for Faithful {}
+
+/// Runs all parties to the end and gives what the aggregator learns. Every requisition is checked first.
+///
+/// # Errors
+/// The first error of any party; [`ProtocolError::Stalled`] when messages went astray.
+pub fn run(
+    parties: &[Party],
+    workspace: &dyn Workspace,
+    interceptor: &mut dyn Interceptor,
+) -> Result<Outcome, ProtocolError> {
+    let mut run = Run { seats: parties.iter().map(Seat::new).collect(), outcome: None, interceptor };
+    for (position, party) in parties.iter().enumerate() {
+        party.requisitions.iter().try_for_each(check_requisition)?;
+        let step = party.duchy.start(&party.requisitions, workspace)?;
+        run.take(position, step)?;
+    }
+    while let Some(position) = run.seats.iter().position(Seat::is_ready) {
+        let seat = &mut run.seats[position];
+        let inbox: Vec<Received> = seat.inbox.drain(..seat.awaiting.len()).collect();
+        let state = seat.state.take().ok_or_else(|| ProtocolError::Stalled("a state".to_owned()))?;
+        let party = seat.party;
+        let step = party.duchy.advance(&state, &party.requisitions, &inbox, workspace)?;
+        run.take(position, step)?;
+    }
+    let missing: Vec<String> =
+        run.seats.iter().flat_map(|seat| &seat.awaiting).map(Slot::to_string).collect();
+    match run.outcome {
+        Some(outcome) if missing.is_empty() => Ok(outcome),
+        _ => Err(ProtocolError::Stalled(missing.join(", "))),
+    }
+}
+
+struct Seat<'a> {
+    party: &'a Party,
+    state: Option<State>,
+    awaiting: Vec<Slot>,
+    inbox: VecDeque<Received>,
+}
+
+impl<'a> Seat<'a> {
+    fn new(party: &'a Party) -> Self {
+        Self { party, state: None, awaiting: Vec::new(), inbox: VecDeque::new() }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state.is_some() && self.inbox.len() >= self.awaiting.len()
+    }
+}
+
+struct Run<'a, 'i> {
+    seats: Vec<Seat<'a>>,
+    outcome: Option<Outcome>,
+    interceptor: &'i mut dyn Interceptor,
+}
+
+impl Run<'_, '_> {
+    /// Files what a step gave: the state at its Duchy, the messages in the inboxes.
+    fn take(&mut self, position: usize, step: Step) -> Result<(), ProtocolError> {
+        let outbox = match step {
+            Step::Wait { state, outbox, awaiting } => {
+                self.seats[position].state = Some(self.interceptor.state(state)?);
+                self.seats[position].awaiting = awaiting;
+                outbox
+            }
+            Step::Done { output, outbox } => {
+                self.seats[position].awaiting.clear();
+                self.outcome = output.or(self.outcome.take());
+                outbox
+            }
+        };
+        for message in outbox {
+            let from = self.seats[position].party.duchy.id().clone();
+            let mut envelope =
+                Envelope { from, to: message.to, description: message.description, body: message.body };
+            self.interceptor.message(&mut envelope);
+            let slot = Slot { from: envelope.from, description: envelope.description };
+            if let Some(seat) = self.seats.iter_mut().find(|seat| seat.party.duchy.id() == &envelope.to) {
+                seat.inbox.push_back(Received { slot, body: envelope.body });
+            }
+        }
+        Ok(())
+    }
+}
