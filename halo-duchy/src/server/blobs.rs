@@ -336,6 +336,10 @@ mod tests {
         });
         assert_eq!(read.await.unwrap(), content);
 
+        let nothing = id(&[]);
+        blobs.put("c", &nothing, io::empty()).await.unwrap();
+        assert!(blobs.range("c", &nothing, 0, 10).await.unwrap().is_empty());
+
         blobs.remove_all("c").await.unwrap();
         assert!(blobs.range("c", &body, 0, 1).await.is_err());
         blobs.remove_all("c").await.unwrap();
