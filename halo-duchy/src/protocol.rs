@@ -23,9 +23,9 @@
 //! [`local::run`] runs all Duchies of a computation in one process.
 
 mod error;
-pub mod local;
-pub mod llv2;
 mod join;
+pub mod llv2;
+pub mod local;
 mod record;
 mod shuffle;
 mod state;

@@ -120,7 +120,8 @@ impl ProtocolError {
         match self {
             Self::UnexpectedMessage { received, .. } => vec![received.from.clone()],
             Self::DuplicateMessage(slot) => vec![slot.from.clone()],
-            Self::BadBody { origin: Origin::Duchy(duchy), .. } | Self::BadRecord { origin: Origin::Duchy(duchy), .. } => {
+            Self::BadBody { origin: Origin::Duchy(duchy), .. }
+            | Self::BadRecord { origin: Origin::Duchy(duchy), .. } => {
                 vec![duchy.clone()]
             }
             Self::WrongCount { suspects, .. } => suspects.clone(),

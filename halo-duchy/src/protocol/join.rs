@@ -178,8 +178,9 @@ mod tests {
             let mut seen = Seen::default();
             join.finish(2, &mut seen).unwrap();
             seen.groups.sort();
-            let expected: Vec<_> =
-                (1..=9u8).map(|id| (0..2).map(|k| (48 + 2 * u64::from(id) + k, vec![id])).collect::<Vec<_>>()).collect();
+            let expected: Vec<_> = (1..=9u8)
+                .map(|id| (0..2).map(|k| (48 + 2 * u64::from(id) + k, vec![id])).collect::<Vec<_>>())
+                .collect();
             assert_eq!(seen.groups, expected);
             assert_eq!(seen.surplus.len(), 53);
             seen.surplus.sort_unstable();

@@ -162,7 +162,8 @@ impl Duchy {
         if ring.len() < 2 {
             return refuse(format!("{} Duchies; at least 2 are needed", ring.len()));
         }
-        if let Some((at, twice)) = ring.iter().enumerate().find(|(at, one)| ring[..*at].iter().any(|o| o.id == one.id)) {
+        if let Some((at, twice)) = ring.iter().enumerate().find(|(at, one)| ring[..*at].iter().any(|o| o.id == one.id))
+        {
             return refuse(format!("{} is named twice, the second time at position {at}", twice.id));
         }
         let Some(position) = ring.iter().position(|participant| participant.id == me) else {

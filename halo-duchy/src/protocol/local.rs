@@ -7,9 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::llv2::{Duchy, Outcome, check_requisition};
-use super::{
-    Body, Description, DuchyId, MemoryBody, ProtocolError, Received, Slot, State, Step, Workspace,
-};
+use super::{Body, Description, DuchyId, MemoryBody, ProtocolError, Received, Slot, State, Step, Workspace};
 
 /// One Duchy and the requisitions that were fulfilled at it.
 #[derive(Debug)]
@@ -104,8 +102,7 @@ pub fn run(
         let step = party.duchy.advance(&state, &party.requisitions, &inbox, workspace)?;
         run.take(position, step)?;
     }
-    let missing: Vec<String> =
-        run.seats.iter().flat_map(|seat| &seat.awaiting).map(Slot::to_string).collect();
+    let missing: Vec<String> = run.seats.iter().flat_map(|seat| &seat.awaiting).map(Slot::to_string).collect();
     match run.outcome {
         Some(outcome) if missing.is_empty() => Ok(outcome),
         _ => Err(ProtocolError::Stalled(missing.join(", "))),
@@ -152,8 +149,7 @@ impl Run<'_, '_> {
         };
         for message in outbox {
             let from = self.seats[position].party.duchy.id().clone();
-            let mut envelope =
-                Envelope { from, to: message.to, description: message.description, body: message.body };
+            let mut envelope = Envelope { from, to: message.to, description: message.description, body: message.body };
             self.interceptor.message(&mut envelope);
             let slot = Slot { from: envelope.from, description: envelope.description };
             if let Some(seat) = self.seats.iter_mut().find(|seat| seat.party.duchy.id() == &envelope.to) {

@@ -9,9 +9,9 @@ use halo_crypto::hash::{self, Domain};
 use halo_sketch::noise::{NoiseSpec, Sensitivity, ShiftedNoise};
 use rand_core::Rng;
 
+use super::super::ProtocolError;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
-use super::super::ProtocolError;
 use super::parameters::{NoiseParameters, Parameters};
 use super::{Constants, Duchy, columns};
 
@@ -40,10 +40,8 @@ impl Noise {
         let publishers = parameters.publishers;
         let one = |params, sensitivity| calibrate(noise, params, sensitivity, duchies);
         let blinded_histogram = one(noise.blinded_histogram, Sensitivity { l1: 2, l2_squared: 2 })?;
-        let publisher = one(
-            noise.noise_for_publisher_noise,
-            Sensitivity { l1: publishers, l2_squared: publishers * publishers },
-        )?;
+        let publisher =
+            one(noise.noise_for_publisher_noise, Sensitivity { l1: publishers, l2_squared: publishers * publishers })?;
         let reach = one(noise.reach, Sensitivity { l1: 1, l2_squared: 1 })?;
         let frequency = noise
             .frequency
@@ -51,11 +49,8 @@ impl Noise {
             .map(|params| one(params, Sensitivity { l1: 2, l2_squared: 2 }))
             .transpose()?;
         let s = u64::from(publishers);
-        let registers = sum_products(&[
-            (2, publisher.shift()),
-            (2, reach.shift()),
-            (s * (s + 1), blinded_histogram.shift()),
-        ])?;
+        let registers =
+            sum_products(&[(2, publisher.shift()), (2, reach.shift()), (s * (s + 1), blinded_histogram.shift())])?;
         let classes = u64::from(parameters.maximum_frequency.get()) + 1;
         let tuples = sum_products(&[(2 * classes, frequency.as_ref().map_or(0, ShiftedNoise::shift))])?;
         // Every total of the computation then fits an i64.
@@ -258,13 +253,9 @@ pub(crate) fn add_tuples(
 
     let multiples = batch::multiples(&duchy.constants.unit, frequency);
     let messages = randomness.stream(Purpose::FrequencyMessage);
-    let nonces = [
-        Purpose::FrequencyNonceA,
-        Purpose::FrequencyNonceB,
-        Purpose::FrequencyNonceC,
-        Purpose::FrequencyNonceD,
-    ]
-    .map(|purpose| randomness.stream(purpose));
+    let nonces =
+        [Purpose::FrequencyNonceA, Purpose::FrequencyNonceB, Purpose::FrequencyNonceC, Purpose::FrequencyNonceD]
+            .map(|purpose| randomness.stream(purpose));
     for_each_batch(tuples, duchy.chunk_records, |first, kinds| {
         // Four random points a tuple, used or not, so that a tuple's randomness depends on its position alone.
         let random = random_points(&messages, 4 * first, 4 * kinds.len());

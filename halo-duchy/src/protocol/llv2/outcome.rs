@@ -72,8 +72,9 @@ impl Duchy {
         })?;
         let reach_baseline = shift(reach);
         let tuple_noise = self.noise_tuples().saturating_mul(duchies);
-        let active_registers =
-            [counts.noise_tuples, reach_baseline, tuple_noise].into_iter().try_fold(signed(counts.tuples)?, subtract)?;
+        let active_registers = [counts.noise_tuples, reach_baseline, tuple_noise]
+            .into_iter()
+            .try_fold(signed(counts.tuples)?, subtract)?;
         let bin_baseline = shift(frequency);
         let usable_histogram = histogram
             .map(|bins| bins.iter().map(|bin| subtract(signed(*bin)?, bin_baseline)).collect::<Result<_, _>>())

@@ -67,7 +67,9 @@ impl Parameters {
         let Some(noise) = &self.noise else { return Ok(()) };
         if noise.honest_contributors == 0 || noise.honest_contributors as usize > duchies {
             let honest = noise.honest_contributors;
-            return refuse(format!("{honest} honest contributors; the number must be from 1 to {duchies}, the Duchies"));
+            return refuse(format!(
+                "{honest} honest contributors; the number must be from 1 to {duchies}, the Duchies"
+            ));
         }
         if noise.frequency.is_none() && self.maximum_frequency.counts_frequency() {
             return refuse("frequencies are measured with noise, but their ε and δ are missing".to_owned());
@@ -93,10 +95,9 @@ impl Parameters {
             .into_iter()
             .fold(consumed, |consumed, params| match params {
                 None => consumed.number(0),
-                Some(params) => consumed
-                    .number(1)
-                    .number(params.epsilon.get().to_bits())
-                    .number(params.delta.get().to_bits()),
+                Some(params) => {
+                    consumed.number(1).number(params.epsilon.get().to_bits()).number(params.delta.get().to_bits())
+                }
             })
     }
 }

@@ -67,8 +67,12 @@ impl Duchy {
         let origin = Origin::Duchy(received.slot.from.clone());
         let mut join = Join::new(workspace, PAYLOAD_BYTES, records)?;
         for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.chunk_records, |chunk| {
-            let index: Vec<u8> =
-                chunk.bytes.chunks_exact(REGISTER_BYTES).flat_map(|record| &record[..CIPHERTEXT_BYTES]).copied().collect();
+            let index: Vec<u8> = chunk
+                .bytes
+                .chunks_exact(REGISTER_BYTES)
+                .flat_map(|record| &record[..CIPHERTEXT_BYTES])
+                .copied()
+                .collect();
             let index = columns::decode_rows(&Chunk { first: chunk.first, bytes: &index }, 1, &origin)?;
             let opened = batch::encode_points(&batch::open(&self.secret, &index));
             for ((key, record), position) in
@@ -153,8 +157,9 @@ impl<'a> SameKeyAggregation<'a> {
 
     fn aggregate(&mut self) -> Result<(), ProtocolError> {
         let [keys, counts] = self.decode(&self.members, &self.positions)?;
-        let zeros: Vec<Scalar> =
-            (0..self.sizes.len()).map(|group| Scalar::random(&mut self.scalars.rng(self.done + group as u64))).collect();
+        let zeros: Vec<Scalar> = (0..self.sizes.len())
+            .map(|group| Scalar::random(&mut self.scalars.rng(self.done + group as u64)))
+            .collect();
         let zeros = batch::encrypt_zero(&self.duchy.full_key, &zeros);
 
         // All differences K_i − K_0 of all groups, scaled at once.

@@ -32,8 +32,7 @@ impl Duchy {
         let origin = Origin::Duchy(received.slot.from.clone());
         let scales = [Purpose::ScaleFlagA, Purpose::ScaleFlagB, Purpose::ScaleFlagC].map(|p| randomness.stream(p));
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
-        let mut output =
-            Shuffle::new(randomness, workspace, TUPLE_BYTES, records.saturating_add(self.noise_tuples()))?;
+        let mut output = Shuffle::new(randomness, workspace, TUPLE_BYTES, records.saturating_add(self.noise_tuples()))?;
         for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.chunk_records, |chunk| {
             let mut tuples = columns::decode::<4>(chunk, &origin)?;
             let (flags, count) = tuples.split_at_mut(3);

@@ -109,7 +109,8 @@ impl Duchy {
                 batch::encrypt(&self.full_key, &counts, &nonces[1].scalars(from, count)),
             ]);
             let mut records = Vec::with_capacity(chunk.bytes.len());
-            for (old, new) in chunk.bytes.chunks_exact(REGISTER_BYTES).zip(replaced.chunks_exact(2 * CIPHERTEXT_BYTES)) {
+            for (old, new) in chunk.bytes.chunks_exact(REGISTER_BYTES).zip(replaced.chunks_exact(2 * CIPHERTEXT_BYTES))
+            {
                 records.extend_from_slice(&old[..CIPHERTEXT_BYTES]);
                 records.extend_from_slice(new);
             }
