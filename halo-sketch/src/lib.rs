@@ -20,8 +20,10 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod estimate;
 pub mod fingerprint;
 pub mod liquid_legions;
+pub mod noise;
 pub mod sampler;
 
 pub use error::Error;
