@@ -36,7 +36,8 @@ impl fmt::Display for Epsilon {
     }
 }
 
-/// δ of a differential privacy guarantee: at least 0 and below 1.
+/// δ of a differential privacy guarantee, from 0 to 1. With 1 nothing is promised; configurations of the reference give
+/// it to noises inside the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Delta(f64);
 
@@ -44,12 +45,12 @@ impl Delta {
     /// Checks the range.
     ///
     /// # Errors
-    /// If `value` is below 0, 1 or more, or not a number.
+    /// If `value` is below 0, above 1, or not a number.
     pub fn new(value: f64) -> Result<Self, Error> {
-        if (0.0..1.0).contains(&value) {
+        if (0.0..=1.0).contains(&value) {
             Ok(Self(value))
         } else {
-            Err(Error::value("delta", value, "at least 0 and below 1"))
+            Err(Error::value("delta", value, "at least 0 and at most 1"))
         }
     }
 
@@ -96,7 +97,7 @@ impl PrivacyParams {
             Err(Error::value(
                 "delta",
                 self.delta,
-                "greater than 0 and below 1, because the noise of the protocol has a bounded range",
+                "greater than 0, because the noise of the protocol has a bounded range",
             ))
         }
     }
@@ -231,7 +232,7 @@ mod tests {
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Epsilon::new(bad).is_err(), "{bad}");
         }
-        for bad in [-1e-300, 1.0, 2.0, f64::NAN, f64::INFINITY] {
+        for bad in [-1e-300, 1.000_001, 2.0, f64::NAN, f64::INFINITY] {
             assert!(Delta::new(bad).is_err(), "{bad}");
         }
         assert_eq!(Epsilon::new(1e-9).unwrap().get(), 1e-9);
