@@ -1,0 +1,185 @@
+//! From a sketch to the body of an upload: registers encrypted under the joint key of the Duchies.
+//!
+//! A record is three ciphertexts of 64 bytes: index, key, count. What each encrypts:
+//!
+//! | register | index | key | count |
+//! |---|---|---|---|
+//! | of one person | H(index) | H(key + 1) | min(count, F + 1)·U |
+//! | destroyed (two persons) | H(index) | H("destroyed_register_key") | the same |
+//! | noise | H("publisher_noise_register_id") | H("blinded_histogram_noise_register_key") | a random element |
+//!
+//! Noise registers hide how many registers the sketch has; the Duchies recognise them by index and key and drop them.
+//! Records are shuffled, so that neither order nor place tells anything.
+
+use std::io::{self, Write};
+
+use halo_core::privacy::MaximumFrequency;
+use halo_crypto::{
+    batch,
+    elgamal::{CIPHERTEXT_BYTES, CompositeKey},
+    group::{Point, Scalar},
+    hash::{self, Domain},
+};
+use halo_sketch::{
+    liquid_legions::{LiquidLegions, Register, RegisterKey},
+    noise::{ShiftedNoise, sampler::uniform_below},
+};
+use rand_core::CryptoRng;
+use zeroize::Zeroize;
+
+use crate::{
+    Error,
+    progress::{Observer, Stage, report},
+};
+
+/// Bytes of an encrypted register.
+pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
+
+/// Registers that are encrypted at a time: what memory is bounded by, about 20 MB.
+const BATCH: usize = 16 * 1024;
+
+/// How registers are to be encrypted.
+#[derive(Clone, Debug)]
+pub struct Encryption<'a> {
+    /// The joint key of the Duchies.
+    pub key: &'a CompositeKey,
+    /// F: counts above F are all encrypted as F + 1, which the Duchies cannot tell from one another either.
+    pub maximum_frequency: MaximumFrequency,
+    /// How many noise registers are added; `None` only where the whole measurement goes without noise.
+    pub noise: Option<&'a ShiftedNoise>,
+}
+
+/// A record before it is encrypted.
+#[derive(Clone, Copy)]
+enum Record {
+    Register(Register),
+    Noise,
+}
+
+/// Encrypts a sketch with its noise registers, in random order, and writes the records. Returns how many there are.
+///
+/// `rng` must be a cryptographic generator that was seeded by the operating system: whoever knows its seed can decrypt.
+///
+/// # Errors
+/// [`Error::Interrupted`] when the observer asks to stop; what `write` returns, as [`Error::File`] by the caller.
+pub fn encrypt(
+    sketch: &LiquidLegions,
+    encryption: &Encryption<'_>,
+    out: &mut impl Write,
+    observer: &mut dyn Observer,
+    rng: &mut impl CryptoRng,
+) -> Result<u64, EncryptError> {
+    let mut records: Vec<Record> = sketch.registers().map(Record::Register).collect();
+    let noise = encryption.noise.map_or(0, |noise| noise.sample(rng));
+    records.extend(std::iter::repeat_n(Record::Noise, noise as usize));
+    shuffle(&mut records, rng);
+
+    let plaintexts = Plaintexts::new(encryption.maximum_frequency);
+    let total = records.len() as u64;
+    let mut bytes = Vec::with_capacity(BATCH.min(records.len()) * REGISTER_BYTES);
+    for (batch, first) in records.chunks(BATCH).zip((0..).step_by(BATCH)) {
+        report(observer, Stage::Encrypting, first, Some(total)).map_err(EncryptError::Stopped)?;
+        let points = plaintexts.of(batch, rng);
+        let mut nonces: Vec<Scalar> = points.iter().map(|_| Scalar::random(rng)).collect();
+        bytes.clear();
+        batch::encode_ciphertexts(&batch::encrypt(encryption.key, &points, &nonces), &mut bytes);
+        nonces.zeroize();
+        out.write_all(&bytes).map_err(EncryptError::Write)?;
+    }
+    report(observer, Stage::Encrypting, total, Some(total)).map_err(EncryptError::Stopped)?;
+    Ok(total)
+}
+
+/// Why encryption ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum EncryptError {
+    /// The records could not be written.
+    #[error("cannot write encrypted registers: {0}")]
+    Write(io::Error),
+    /// The observer asked to stop.
+    #[error(transparent)]
+    Stopped(Error),
+}
+
+/// A uniform permutation (Fisher and Yates).
+fn shuffle<T>(items: &mut [T], rng: &mut impl CryptoRng) {
+    for last in (1..items.len()).rev() {
+        let other = uniform_below(last as u128 + 1, rng) as usize;
+        items.swap(last, other);
+    }
+}
+
+/// The elements that records stand for.
+struct Plaintexts {
+    destroyed: Point,
+    noise_index: Point,
+    noise_key: Point,
+    /// Count c at position c − 1, up to F + 1.
+    counts: Vec<Point>,
+}
+
+impl Plaintexts {
+    fn new(maximum_frequency: MaximumFrequency) -> Self {
+        Self {
+            destroyed: hash::constant("destroyed_register_key"),
+            noise_index: hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id"),
+            noise_key: hash::constant("blinded_histogram_noise_register_key"),
+            counts: batch::multiples(&hash::constant("unit"), maximum_frequency.get() as usize + 1),
+        }
+    }
+
+    /// Index, key and count of each record in turn.
+    fn of(&self, records: &[Record], rng: &mut impl CryptoRng) -> Vec<Point> {
+        let indexes: Vec<String> = records.iter().filter_map(Record::index).collect();
+        let keys: Vec<String> = records.iter().filter_map(Record::key).collect();
+        let ids: Vec<[u8; 32]> = records
+            .iter()
+            .filter(|record| matches!(record, Record::Noise))
+            .map(|_| {
+                let mut id = [0; 32];
+                rng.fill_bytes(&mut id);
+                id
+            })
+            .collect();
+        let mut indexes = batch::hash_to_group(Domain::Index, &indexes).into_iter();
+        let mut keys = batch::hash_to_group(Domain::Key, &keys).into_iter();
+        let mut random = batch::hash_to_group(Domain::NoiseId, &ids).into_iter();
+        let next = |source: &mut dyn Iterator<Item = Point>| source.next().unwrap_or_else(Point::identity);
+        let mut points = Vec::with_capacity(3 * records.len());
+        for record in records {
+            match record {
+                Record::Register(register) => {
+                    points.push(next(&mut indexes));
+                    match register.key {
+                        RegisterKey::Unique(_) => {
+                            points.push(next(&mut keys));
+                            let count = register.count.clamp(1, self.counts.len() as u64);
+                            points.push(self.counts[count as usize - 1]);
+                        }
+                        RegisterKey::Destroyed => points.extend([self.destroyed, self.destroyed]),
+                    }
+                }
+                Record::Noise => points.extend([self.noise_index, self.noise_key, next(&mut random)]),
+            }
+        }
+        points
+    }
+}
+
+impl Record {
+    /// What the index is a hash of.
+    fn index(&self) -> Option<String> {
+        match self {
+            Self::Register(register) => Some(register.index.to_string()),
+            Self::Noise => None,
+        }
+    }
+
+    /// What the key is a hash of.
+    fn key(&self) -> Option<String> {
+        match self {
+            Self::Register(Register { key: key @ RegisterKey::Unique(_), .. }) => Some(key.proto_value().to_string()),
+            Self::Register(_) | Self::Noise => None,
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Impressions to encrypted bodies.
+#![allow(missing_docs)]
+
+use std::{fs::File, ops::ControlFlow, path::Path, sync::Arc};
+
+use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow_schema::{Field, Schema};
+use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
+use halo_crypto::{
+    batch,
+    elgamal::{CompositeKey, KeyShareSecret},
+    group::{EncodedPoint, Point, Scalar},
+    hash::{self, Domain},
+    proof::PossessionContext,
+};
+use halo_edp_sdk::{
+    Error,
+    encrypt::{self, Encryption, REGISTER_BYTES},
+    events,
+    progress::{Progress, Stage, Unobserved},
+    sketch,
+    spool::{Binding, Spool},
+};
+use halo_sketch::{
+    liquid_legions::{LiquidLegions, Params},
+    noise::{Calibration, Mechanism, NoiseSpec, ShiftedNoise},
+};
+use parquet::arrow::ArrowWriter;
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
+const BINDING: Binding = Binding { session: [1; 32], fingerprint: [2; 32], key_list_hash: [3; 32] };
+
+fn params() -> Params {
+    Params::new(12.0, 100_000, 10_000_000).unwrap()
+}
+
+fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, column)| column).collect());
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), schema, None).unwrap();
+    writer.write(&batch.unwrap()).unwrap();
+    writer.close().unwrap();
+}
+
+fn read(path: &Path) -> Result<Vec<u64>, Error> {
+    let mut all = Vec::new();
+    let rows = events::read_vids(path, |vids| all.extend_from_slice(vids))?;
+    assert_eq!(rows, all.len() as u64);
+    Ok(all)
+}
+
+#[test]
+fn every_integer_type_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.parquet");
+    let columns: [ArrayRef; 4] = [
+        Arc::new(Int64Array::from(vec![1, 2, 3])),
+        Arc::new(UInt64Array::from(vec![1, 2, 3])),
+        Arc::new(Int32Array::from(vec![1, 2, 3])),
+        Arc::new(UInt32Array::from(vec![1, 2, 3])),
+    ];
+    for column in columns {
+        let other: ArrayRef = Arc::new(StringArray::from(vec!["x", "y", "z"]));
+        write(&path, vec![("page", other), ("vid", column)]);
+        assert_eq!(read(&path).unwrap(), [1, 2, 3]);
+    }
+    write(&path, vec![("vid", Arc::new(Int64Array::from(Vec::<i64>::new())))]);
+    assert!(read(&path).unwrap().is_empty());
+}
+
+#[test]
+fn bad_files_say_what_is_wrong_and_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.parquet");
+    let message = |path: &Path| read(path).unwrap_err().to_string();
+
+    write(&path, vec![("user", Arc::new(Int64Array::from(vec![1]))), ("page", Arc::new(Int64Array::from(vec![1])))]);
+    assert!(matches!(read(&path), Err(Error::NoVidColumn { .. })));
+    assert!(message(&path).contains("user, page"), "{}", message(&path));
+
+    write(&path, vec![("vid", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])))]);
+    assert!(matches!(read(&path), Err(Error::BadVid { row: 2, .. })), "{}", message(&path));
+
+    let mut many = vec![5; 70_000];
+    many[69_998] = -4;
+    write(&path, vec![("vid", Arc::new(Int64Array::from(many)))]);
+    assert!(matches!(read(&path), Err(Error::BadVid { row: 69_999, .. })));
+    assert!(message(&path).contains("-4"));
+
+    write(&path, vec![("vid", Arc::new(Float64Array::from(vec![1.0])))]);
+    assert!(matches!(read(&path), Err(Error::VidType { .. })));
+
+    std::fs::write(&path, b"no Parquet at all").unwrap();
+    assert!(matches!(read(&path), Err(Error::NotParquet { .. })));
+    let missing = directory.path().join("missing.parquet");
+    assert!(matches!(read(&missing), Err(Error::File { .. })));
+    assert!(message(&missing).contains("missing.parquet"));
+}
+
+/// Three Duchies' secrets and their joint key.
+fn keys(rng: &mut ChaCha20Rng) -> (Vec<KeyShareSecret>, CompositeKey) {
+    let secrets: Vec<_> = (0..3).map(|_| KeyShareSecret::generate(rng)).collect();
+    let context = PossessionContext { session: [0; 32], duchy: "d", certificate_sha256: [0; 32] };
+    let shares: Vec<_> = secrets
+        .iter()
+        .map(|secret| {
+            let proof = secret.prove_possession(&context, rng);
+            secret.public().verify_possession(&context, &proof).unwrap()
+        })
+        .collect();
+    (secrets, CompositeKey::combine(&shares).unwrap())
+}
+
+fn frequency() -> MaximumFrequency {
+    MaximumFrequency::new(10).unwrap()
+}
+
+fn noise() -> ShiftedNoise {
+    let params = PrivacyParams::new(1.0, 1e-6).unwrap();
+    NoiseSpec::publisher(Mechanism::DiscreteGaussian, Calibration::Exact, params).calibrate().unwrap()
+}
+
+/// Opens a body under all keys: index, key and count of each record.
+fn open(body: &[u8], secrets: &[KeyShareSecret]) -> Vec<[EncodedPoint; 3]> {
+    let mut ciphertexts = batch::decode_ciphertexts(body).unwrap();
+    let (last, first) = secrets.split_last().unwrap();
+    for secret in first {
+        batch::peel(secret, &mut ciphertexts);
+    }
+    let opened = batch::encode_points(&batch::open(last, &ciphertexts));
+    opened.chunks_exact(3).map(|record| [record[0], record[1], record[2]]).collect()
+}
+
+fn hashed(domain: Domain, text: &str) -> EncodedPoint {
+    hash::hash_to_group(domain, text.as_bytes()).encode()
+}
+
+#[test]
+fn a_body_opens_to_the_registers_and_noise() {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let (secrets, key) = keys(&mut rng);
+    // Person 1 once, person 2 thirty times, and two people that share a register.
+    let mut sketch = LiquidLegions::new(params());
+    sketch.insert_all([1].into_iter().chain(std::iter::repeat_n(2, 30)));
+    let index = params().index(1);
+    let collision = (3..).find(|vid| params().index(*vid) == params().index(100) && *vid != 100).unwrap();
+    sketch.insert_all([100, collision]);
+    assert_ne!(index, params().index(100));
+
+    let noise = noise();
+    let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise: Some(&noise) };
+    let mut body = Vec::new();
+    let records = encrypt::encrypt(&sketch, &encryption, &mut body, &mut Unobserved, &mut rng).unwrap();
+    assert_eq!(body.len(), records as usize * REGISTER_BYTES);
+    let opened = open(&body, &secrets);
+
+    let unit = hash::constant("unit");
+    let times = |count: u64| (unit * &Scalar::from(count)).encode();
+    let destroyed = hash::constant("destroyed_register_key").encode();
+    let of = |vid: u64| hashed(Domain::Index, &params().index(vid).to_string());
+    let key_of = |vid: u64| hashed(Domain::Key, &(params().key(vid) + 1).to_string());
+    assert!(opened.contains(&[of(1), key_of(1), times(1)]));
+    assert!(opened.contains(&[of(2), key_of(2), times(11)]), "counts above F are F + 1");
+    assert!(opened.contains(&[of(100), destroyed, destroyed]));
+    let noise_index = hashed(Domain::NoiseId, "publisher_noise_register_id");
+    let noise_key = hash::constant("blinded_histogram_noise_register_key").encode();
+    let noisy: Vec<_> = opened.iter().filter(|record| record[0] == noise_index).collect();
+    assert_eq!(noisy.len() as u64, records - 3);
+    assert!(noisy.iter().all(|record| record[1] == noise_key));
+    assert!(!opened.iter().flatten().any(|point| *point == Point::identity().encode()));
+}
+
+#[test]
+fn an_empty_sketch_is_a_body_of_noise_or_nothing() {
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let (_, key) = keys(&mut rng);
+    let sketch = LiquidLegions::new(params());
+    let noise = noise();
+    for (noise, expected) in [(None, Some(0)), (Some(&noise), None)] {
+        let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise };
+        let mut body = Vec::new();
+        let records = encrypt::encrypt(&sketch, &encryption, &mut body, &mut Unobserved, &mut rng).unwrap();
+        assert_eq!(body.len(), records as usize * REGISTER_BYTES);
+        assert!(expected.is_none_or(|expected| records == expected));
+        assert!(noise.is_none_or(|noise| records <= 2 * noise.shift()));
+    }
+}
+
+#[test]
+fn a_spooled_body_stays_what_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let (_, key) = keys(&mut rng);
+    let spool = Spool::open(&directory.path().join("spool")).unwrap();
+    assert_eq!(spool.find("r", &BINDING).unwrap(), None);
+    let sketched = sketch::sketch_vids(&[1, 2, 3, 4], params(), VidSamplingInterval::FULL);
+    let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise: None };
+    let spooled =
+        spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut Unobserved, &mut rng).unwrap();
+    assert_eq!((spooled.manifest.record_count, spooled.manifest.body_length), (4, 4 * 192));
+    assert_eq!(spool.find("r", &BINDING).unwrap().as_ref(), Some(&spooled));
+
+    // For another session or other keys it is of no use.
+    let other = Binding { key_list_hash: [9; 32], ..BINDING };
+    assert!(matches!(spool.find("r", &other), Err(Error::Spool { .. })));
+    // One altered byte, or a missing one, is noticed.
+    let good = std::fs::read(&spooled.body).unwrap();
+    let mut altered = good.clone();
+    altered[100] ^= 1;
+    for bad in [&altered[..], &good[..good.len() - 1]] {
+        std::fs::write(&spooled.body, bad).unwrap();
+        assert!(matches!(spool.find("r", &BINDING), Err(Error::Spool { .. })));
+    }
+    std::fs::write(&spooled.body, &good).unwrap();
+    assert!(spool.find("r", &BINDING).unwrap().is_some());
+    spool.remove("r").unwrap();
+    spool.remove("r").unwrap();
+    assert_eq!(spool.find("r", &BINDING).unwrap(), None);
+}
+
+#[test]
+fn work_can_be_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut rng = ChaCha20Rng::seed_from_u64(4);
+    let (_, key) = keys(&mut rng);
+    let spool = Spool::open(directory.path()).unwrap();
+    let vids: Vec<u64> = (0..1_000).collect();
+    let sketched = sketch::sketch_vids(&vids, params(), VidSamplingInterval::FULL);
+    let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise: None };
+    let mut stop = |progress: Progress| {
+        assert_eq!(progress.stage, Stage::Encrypting);
+        if progress.done > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let outcome = spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut stop, &mut rng);
+    assert!(matches!(outcome, Err(Error::Interrupted)));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left behind");
+
+    let path = directory.path().join("a.parquet");
+    write(&path, vec![("vid", Arc::new(Int64Array::from(vec![1, 2])))]);
+    let mut stop = |_: Progress| ControlFlow::Break(());
+    let outcome = sketch::sketch_file(&path, params(), VidSamplingInterval::FULL, &mut stop);
+    assert!(matches!(outcome, Err(Error::Interrupted)));
+}
+
+#[test]
+fn sampling_takes_a_share_of_the_people() {
+    let vids: Vec<u64> = (0..20_000).collect();
+    let interval = VidSamplingInterval::new(0.25, 0.5).unwrap();
+    let sampled = sketch::sketch_vids(&vids, Params::new(2.0, 1_000_000, 10_000_000).unwrap(), interval);
+    assert_eq!(sampled.impressions, 20_000);
+    let share = sampled.sketch.registers().map(|register| register.count).sum::<u64>() as f64 / 20_000.0;
+    assert!((share - 0.5).abs() < 0.02, "{share}");
+}
+
+#[test]
+fn real_publishers_make_the_known_number_of_registers() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/msnbc");
+    if !data.exists() {
+        println!("SKIPPED: ../shared/data/msnbc is missing");
+        return;
+    }
+    let mut registers = 0;
+    for (name, impressions) in [
+        ("news", 452_387),
+        ("tech", 207_479),
+        ("local", 386_217),
+        ("weather", 439_398),
+        ("business", 264_899),
+        ("sports", 395_880),
+    ] {
+        let path = data.join(format!("{name}.parquet"));
+        let sketched = sketch::sketch_file(&path, params(), VidSamplingInterval::FULL, &mut Unobserved).unwrap();
+        assert_eq!(sketched.impressions, impressions, "{name}");
+        registers += sketched.sketch.active();
+    }
+    assert_eq!(registers, 162_993);
+}
