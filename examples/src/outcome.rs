@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{cluster::Usage, truth::PublisherTruth};
+use crate::truth::PublisherTruth;
 
 /// Half the width of a 95 % confidence interval, in standard errors.
 const Z95: f64 = 1.959_964;
@@ -14,7 +14,7 @@ const Z95: f64 = 1.959_964;
 pub struct Outcome {
     /// The protocol that computed the result.
     pub protocol: &'static str,
-    /// Resource name of the measurement.
+    /// Which measurement it was, or that it had none of its own.
     pub measurement: String,
     /// Maximum frequency F.
     pub maximum_frequency: u32,
@@ -32,8 +32,19 @@ pub struct Outcome {
     pub parties: Vec<Usage>,
     /// Wall times.
     pub timings: Timings,
-    /// The stages of the computation as the Duchies reported them to the Kingdom.
+    /// The stages of the computation.
     pub stages: Vec<Stage>,
+}
+
+/// What the operating system says of a process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Usage {
+    /// Whose process it is.
+    pub name: String,
+    /// CPU time, user and system, in seconds.
+    pub cpu_s: f64,
+    /// Highest resident memory so far, in bytes.
+    pub peak_rss_bytes: u64,
 }
 
 /// ε and δ of everything that was released.
@@ -86,9 +97,9 @@ pub struct Timings {
     pub sketch_s: f64,
     /// Sketch to encrypted body, slowest publisher.
     pub encrypt_s: f64,
-    /// From the last fulfilled requisition to the result.
+    /// From the last encrypted body to the result.
     pub computation_s: f64,
-    /// From the first process to the decrypted result.
+    /// From the first key to the result.
     pub total_s: f64,
 }
 
@@ -97,22 +108,20 @@ pub struct Timings {
 pub struct Stage {
     /// The Duchy.
     pub party: String,
-    /// The stage.
+    /// What it sent, and to whom.
     pub name: String,
-    /// When it began, in seconds after the creation of the measurement.
+    /// When it began, in seconds from the start of the computation.
     pub start_s: f64,
-    /// When it was committed, in seconds after the creation of the measurement.
+    /// When it ended, in seconds from the start of the computation.
     pub end_s: f64,
     /// CPU time that the process spent meanwhile, in seconds.
     pub cpu_s: f64,
-    /// Records that it consumed.
-    pub records_in: i64,
-    /// Records that it produced.
-    pub records_out: i64,
+    /// Records that it sent.
+    pub records_out: u64,
     /// Bytes that it sent.
-    pub bytes_out: i64,
+    pub bytes_out: u64,
     /// Highest resident memory of the process so far, in bytes.
-    pub peak_rss_bytes: i64,
+    pub peak_rss_bytes: u64,
 }
 
 impl Outcome {

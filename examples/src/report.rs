@@ -59,7 +59,7 @@ pub fn html(outcome: &Outcome) -> String {
             group(publisher.clear_reach)
         );
     }
-    page.push_str("</table>\n<h2>Parties</h2>\n<table><tr><th>process</th><th>CPU, s</th><th>peak memory, MB</th></tr>\n");
+    page.push_str("</table>\n<h2>Processes</h2>\n<table><tr><th>process</th><th>CPU, s</th><th>peak memory, MB</th></tr>\n");
     for party in &outcome.parties {
         let _ = writeln!(
             page,
@@ -166,7 +166,7 @@ fn frequency_drawing(page: &mut String, outcome: &Outcome) {
 /// One bar a stage and party, on the wall clock.
 fn timeline_drawing(page: &mut String, stages: &[Stage]) {
     let Some(end) = stages.iter().map(|stage| stage.end_s).reduce(f64::max) else {
-        page.push_str("<p>The Kingdom's timeline is empty.</p>\n");
+        page.push_str("<p>Nothing was computed.</p>\n");
         return;
     };
     let end = end.max(0.001);

@@ -1,57 +1,15 @@
-//! The main job: from publishers' impressions to a decrypted reach and frequency, every party a process of its own.
+//! The main job: from publishers' impressions to reach and frequency.
 #![forbid(unsafe_code)]
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
-use halo_examples::{
-    cluster::process::{Role, record_pid},
-    error::{Context, Error, Result},
-    quickstart::{self, Options},
-};
+use clap::Parser;
+use halo_examples::quickstart::{self, Options};
 
-/// Measures reach and frequency across publishers: a Kingdom, Duchies and publishers run as separate processes on this
-/// machine, over mutual TLS; the result is decrypted, verified and printed beside the exact answer.
+/// Measures reach and frequency across publishers with the Liquid Legions v2 protocol. All parties' real code runs, in
+/// this one process; the result is printed beside the exact answer.
 #[derive(Debug, Parser)]
-#[command(name = "quickstart", version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    options: Arguments,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Reproduces the result of an earlier run from the Kingdom's stored ciphertext, the consumer's key and the
-    /// parties' certificates alone.
-    Verify {
-        /// State directory of that run.
-        #[arg(long)]
-        state_dir: PathBuf,
-    },
-    /// Runs one party; quickstart starts itself this way.
-    #[command(hide = true)]
-    Party {
-        /// Which party.
-        role: PartyRole,
-        /// Its configuration file.
-        #[arg(long)]
-        config: PathBuf,
-        /// End when the process that started this one ends.
-        #[arg(long)]
-        die_with_parent: bool,
-    },
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum PartyRole {
-    Kingdom,
-    Duchy,
-    Publisher,
-}
-
-#[derive(Debug, Args)]
+#[command(name = "quickstart", version)]
 struct Arguments {
     /// Directory with one Parquet file a publisher (a `vid` column, one row an impression; the file's name is the
     /// publisher's). Without it: a synthetic population of three publishers.
@@ -72,7 +30,7 @@ struct Arguments {
     /// ε of reach, and again of frequency.
     #[arg(long, default_value_t = 1.0)]
     epsilon: f64,
-    /// δ of reach, and again of frequency; it also serves the protocol's internal noises.
+    /// δ of reach, and again of frequency; ε and δ also serve each noise inside the protocol.
     #[arg(long, default_value_t = 1e-9)]
     delta: f64,
     /// Switches every noise off. The result is then not differentially private.
@@ -84,7 +42,7 @@ struct Arguments {
     /// Seed of the synthetic population.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Directory for all state; must not hold an earlier run. Default: a new temporary directory, which is kept.
+    /// Directory for bodies and spill files. Default: a temporary directory, which is removed.
     #[arg(long)]
     state_dir: Option<PathBuf>,
     /// Writes everything that was found out as JSON to this file.
@@ -96,24 +54,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse() {
-        Cli { command: Some(Command::Verify { state_dir }), .. } => quickstart::verify(&state_dir),
-        Cli { command: Some(Command::Party { role, config, die_with_parent }), .. } => {
-            party(role, config, die_with_parent)
-        }
-        Cli { command: None, options } => run(options),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("quickstart: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(arguments: Arguments) -> Result<()> {
-    let program = std::env::current_exe().context(|| "cannot find the own program".into())?;
+    let arguments = Arguments::parse();
     let options = Options {
         events: arguments.events,
         publishers: arguments.publishers,
@@ -129,25 +70,11 @@ fn run(arguments: Arguments) -> Result<()> {
         json: arguments.json,
         report: arguments.report,
     };
-    quickstart::run(&program, &options)
-}
-
-fn party(role: PartyRole, config: PathBuf, die_with_parent: bool) -> Result<()> {
-    if die_with_parent {
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-            .context(|| "cannot tie the process to its parent".into())?;
-    }
-    record_pid(&config)?;
-    let role = match role {
-        PartyRole::Kingdom => Role::Kingdom,
-        PartyRole::Duchy => Role::Duchy,
-        PartyRole::Publisher => Role::Publisher,
-    };
-    match role {
-        Role::Kingdom => {
-            halo_kingdom::server::run(&config).map_err(|error| Error::new(error.to_string()))
+    match quickstart::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {error}");
+            ExitCode::FAILURE
         }
-        Role::Duchy => halo_duchy::server::run(&config).map_err(|error| Error::new(error.to_string())),
-        Role::Publisher => halo_examples::quickstart::publisher::run(&config),
     }
 }
