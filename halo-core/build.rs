@@ -12,6 +12,7 @@ const FILES: &[&str] = &[
     "wfa/measurement/api/v2alpha/duchy.proto",
     "wfa/measurement/api/v2alpha/event_groups_service.proto",
     "wfa/measurement/api/v2alpha/measurement_consumers_service.proto",
+    "wfa/measurement/api/v2alpha/measurement_spec.proto",
     "wfa/measurement/api/v2alpha/measurements_service.proto",
     "wfa/measurement/api/v2alpha/multi_party_computation.proto",
     "wfa/measurement/api/v2alpha/public_keys_service.proto",
