@@ -1,5 +1,5 @@
 //! The main job as a user runs it: the program, its files, its words.
-#![allow(missing_docs)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::{
     fs::File,

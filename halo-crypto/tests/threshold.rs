@@ -1,5 +1,5 @@
 //! Threshold ElGamal as the protocols use it.
-#![allow(missing_docs)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use halo_crypto::{
     Error,

@@ -1,5 +1,5 @@
 //! Keysets and ciphertexts that Tink's Python package made are read, and ours stay readable.
-#![allow(missing_docs)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use halo_crypto::consent::{
     Error,

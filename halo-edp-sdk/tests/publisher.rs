@@ -1,5 +1,5 @@
 //! Impressions to encrypted bodies.
-#![allow(missing_docs)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::{fs::File, ops::ControlFlow, path::Path, sync::Arc};
 

@@ -1,5 +1,5 @@
 //! Worked values of the closed forms, and the reference's integer bisection as an oracle beside them.
-#![allow(missing_docs)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use halo_sketch::{Error, estimate, liquid_legions::Params};
 use proptest::prelude::*;

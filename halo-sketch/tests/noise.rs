@@ -1,6 +1,6 @@
 //! Amounts of noise, and the distributions of what is drawn. Statistical tests have fixed seeds, so they never flake;
 //! their thresholds are quantiles at α = 10⁻⁴.
-#![allow(missing_docs)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use halo_core::privacy::PrivacyParams;
 use halo_sketch::{

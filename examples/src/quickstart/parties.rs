@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::PathBuf,
+    path::Path,
     sync::Arc,
 };
 
@@ -132,7 +132,7 @@ pub(super) struct Published {
 /// One publisher's work, as it is done in its own process: sketch, noise, encryption, spool.
 pub(super) fn publish(
     name: &str,
-    events: &PathBuf,
+    events: &Path,
     plan: &Plan,
     keys: &Keys,
     spool: &Spool,

@@ -175,7 +175,7 @@ impl Interceptor for Watch {
         let records = envelope.body.records();
         let bytes = records * envelope.body.record_bytes() as u64;
         let name = format!("{} to {}", envelope.description, envelope.to);
-        let stage = self.close(&envelope.from.to_string(), &name);
+        let stage = self.close(envelope.from.as_str(), &name);
         stage.records_out = records;
         stage.bytes_out = bytes;
     }

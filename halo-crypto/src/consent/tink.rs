@@ -210,7 +210,7 @@ impl PublicKeyset {
         Ok(Self { bytes: bytes.to_vec(), primary: keyset.primary_key_id, key })
     }
 
-    fn of(primary: u32, keys: Vec<(u32, PublicKey, (&'static str, Vec<u8>))>) -> Result<Self, Error> {
+    fn of(primary: u32, keys: Vec<(u32, PublicKey, SerializedKey)>) -> Result<Self, Error> {
         let key = keys
             .iter()
             .find(|(id, ..)| *id == primary)
@@ -275,8 +275,11 @@ fn check_context(context_info: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A private key, its public half, and the serialized public half with its type.
-type ReadPrivate = (PrivateKey, PublicKey, (&'static str, Vec<u8>));
+/// A key's type URL and its serialized message.
+type SerializedKey = (&'static str, Vec<u8>);
+
+/// A private key, its public half, and the serialized public half.
+type ReadPrivate = (PrivateKey, PublicKey, SerializedKey);
 
 fn read_private(type_url: &str, value: &[u8], id: u32) -> Result<ReadPrivate, Error> {
     match type_url {

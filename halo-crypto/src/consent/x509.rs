@@ -237,9 +237,9 @@ pub struct TrustRoots {
 struct AnyPurpose;
 
 impl webpki::ExtendedKeyUsageValidator for AnyPurpose {
-    fn validate(&self, purposes: webpki::KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+    fn validate(&self, mut purposes: webpki::KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
         // Reading them all still refuses an extension that is malformed.
-        purposes.map(|purpose| purpose.map(drop)).collect()
+        purposes.try_for_each(|purpose| purpose.map(drop))
     }
 }
 

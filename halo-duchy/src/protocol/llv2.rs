@@ -176,7 +176,7 @@ impl Duchy {
         let noise =
             parameters.noise.as_ref().map(|noise| Noise::calibrate(&parameters, noise, ring.len())).transpose()?;
         let combine = |participants: &[Participant]| {
-            let shares: Vec<VerifiedShare> = participants.iter().map(|participant| participant.key.clone()).collect();
+            let shares: Vec<VerifiedShare> = participants.iter().map(|participant| participant.key).collect();
             CompositeKey::combine(&shares).map_err(|error| ProtocolError::Ring(error.to_string()))
         };
         let full_key = combine(&ring)?;

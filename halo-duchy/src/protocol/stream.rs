@@ -39,8 +39,6 @@ pub(crate) enum Purpose {
     NonceB = 7,
     /// As `NonceA`, third column.
     NonceC = 8,
-    /// As `NonceA`, fourth column.
-    NonceD = 9,
     /// Random points that replace the counts of a reach-only computation.
     ReplacedCount = 10,
     /// The exponent that blinds all indexes in phase one.
