@@ -17,24 +17,24 @@ use halo_sketch::noise::{Calibration, Mechanism};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-pub const COMPUTATION: &str = "AAAAAAAAAHs";
+pub(crate) const COMPUTATION: &str = "AAAAAAAAAHs";
 
 /// A register in the clear: index, key (−1: destroyed by its publisher) and count.
-pub type Register = (u64, i64, u64);
+pub(crate) type Register = (u64, i64, u64);
 
 /// The Duchies of a test and their keys.
-pub struct Keys {
-    pub secrets: Vec<KeyShareSecret>,
-    pub ring: Vec<Participant>,
-    pub key: CompositeKey,
+pub(crate) struct Keys {
+    pub(crate) secrets: Vec<KeyShareSecret>,
+    pub(crate) ring: Vec<Participant>,
+    pub(crate) key: CompositeKey,
 }
 
-pub fn duchy_id(position: usize, duchies: usize) -> DuchyId {
+pub(crate) fn duchy_id(position: usize, duchies: usize) -> DuchyId {
     let id = if position + 1 == duchies { "aggregator".to_owned() } else { format!("worker{}", position + 1) };
     id.parse().unwrap()
 }
 
-pub fn keys(duchies: usize) -> Keys {
+pub(crate) fn keys(duchies: usize) -> Keys {
     let mut rng = ChaCha20Rng::from_seed([11; 32]);
     let secrets: Vec<KeyShareSecret> = (0..duchies).map(|_| KeyShareSecret::generate(&mut rng)).collect();
     let ring: Vec<Participant> = secrets
@@ -54,7 +54,7 @@ pub fn keys(duchies: usize) -> Keys {
 }
 
 /// Encrypts a sketch as a publisher does.
-pub fn requisition(keys: &Keys, registers: &[Register], seed: u8) -> Body {
+pub(crate) fn requisition(keys: &Keys, registers: &[Register], seed: u8) -> Body {
     let mut rng = ChaCha20Rng::from_seed([seed; 32]);
     let unit = hash::constant("unit");
     let points: Vec<Point> = registers
@@ -76,7 +76,7 @@ pub fn requisition(keys: &Keys, registers: &[Register], seed: u8) -> Body {
 }
 
 /// The parameters of the protocol's own end-to-end cases: a = 12, m = 100 000, w = 0.5, F = 10, no noise.
-pub fn parameters(publishers: u32) -> Parameters {
+pub(crate) fn parameters(publishers: u32) -> Parameters {
     Parameters {
         sketch: Params::new(12.0, 100_000, 10_000_000).unwrap(),
         maximum_frequency: MaximumFrequency::new(10).unwrap(),
@@ -87,7 +87,7 @@ pub fn parameters(publishers: u32) -> Parameters {
 }
 
 /// Noise with the reference's calibration, each kind with its own ε and δ.
-pub fn noise(mechanism: Mechanism, reach: PrivacyParams, internal: [PrivacyParams; 2]) -> NoiseParameters {
+pub(crate) fn noise(mechanism: Mechanism, reach: PrivacyParams, internal: [PrivacyParams; 2]) -> NoiseParameters {
     NoiseParameters {
         mechanism,
         calibration: Calibration::Reference,
@@ -100,7 +100,7 @@ pub fn noise(mechanism: Mechanism, reach: PrivacyParams, internal: [PrivacyParam
 }
 
 /// One Duchy of a test.
-pub fn duchy(keys: &Keys, parameters: &Parameters, position: usize, seed: u8) -> Duchy {
+pub(crate) fn duchy(keys: &Keys, parameters: &Parameters, position: usize, seed: u8) -> Duchy {
     Duchy::new(
         parameters.clone(),
         COMPUTATION.to_owned(),
@@ -113,7 +113,7 @@ pub fn duchy(keys: &Keys, parameters: &Parameters, position: usize, seed: u8) ->
 }
 
 /// All parties; the sketches are spread over the Duchies in turn.
-pub fn parties(keys: &Keys, parameters: &Parameters, sketches: &[Vec<Register>], seed: u8) -> Vec<Party> {
+pub(crate) fn parties(keys: &Keys, parameters: &Parameters, sketches: &[Vec<Register>], seed: u8) -> Vec<Party> {
     let duchies = keys.ring.len();
     (0..duchies)
         .map(|position| Party {

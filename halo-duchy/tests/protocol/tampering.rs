@@ -1,10 +1,7 @@
 //! One tampered message of every kind on every hop of Liquid Legions v2: refused, and blamed on those who could have
 //! done it; never a panic.
 
-#[path = "common/mod.rs"]
-mod common;
-
-use common::{keys, parameters, parties};
+use crate::setup::{keys, parameters, parties};
 use halo_duchy::protocol::local::{self, Envelope, Interceptor};
 use halo_duchy::protocol::{Description, MemoryWorkspace, ProtocolError};
 

@@ -1,9 +1,6 @@
 //! Liquid Legions v2 from end to end, in one process.
 
-#[path = "common/mod.rs"]
-mod common;
-
-use common::{Register, keys, noise, parameters, parties};
+use crate::setup::{Register, keys, noise, parameters, parties};
 use halo_core::privacy::{MaximumFrequency, PrivacyParams};
 use halo_duchy::protocol::llv2::{Outcome, Parameters};
 use halo_duchy::protocol::local::{self, Envelope, Faithful, Interceptor};

@@ -1,0 +1,92 @@
+//! Zero tests are blinded by those who do not see them opened: what the aggregator opens does not depend on the scalars
+//! that it chose itself.
+
+use crate::setup::{duchy_id, keys, parameters, parties};
+use halo_crypto::batch;
+use halo_crypto::elgamal::KeyShareSecret;
+use halo_crypto::group::{Point, Scalar};
+use halo_crypto::hash;
+use halo_duchy::protocol::local::{self, Envelope, Interceptor};
+use halo_duchy::protocol::{Description, MemoryWorkspace};
+
+/// Multiplies one flag of every tuple that leaves the aggregator by a scalar, and opens what comes back to it.
+struct Cheater {
+    secret: KeyShareSecret,
+    flag: usize,
+    factor: u64,
+    opened: Vec<Point>,
+}
+
+impl Interceptor for Cheater {
+    fn message(&mut self, envelope: &mut Envelope) {
+        let aggregator = duchy_id(2, 3);
+        if envelope.description != Description::ExecutionPhaseTwoInput {
+            return;
+        }
+        let mut tuples = batch::decode_ciphertexts(&envelope.bytes().unwrap()).unwrap();
+        if envelope.from == aggregator {
+            let factor = [Scalar::from(self.factor)];
+            tuples.chunks_exact_mut(4).for_each(|tuple| batch::scale(&factor, &mut tuple[self.flag..=self.flag]));
+            let mut bytes = Vec::new();
+            batch::encode_ciphertexts(&tuples, &mut bytes);
+            envelope.replace(bytes);
+        }
+        if envelope.to == aggregator {
+            let flags: Vec<_> = tuples.chunks_exact(4).map(|tuple| tuple[self.flag]).collect();
+            self.opened = batch::open(&self.secret, &flags);
+        }
+    }
+}
+
+/// The aggregator's own bytes are the same in both runs but for the factor. Without the workers' scalars the second
+/// opening would be exactly seven times the first.
+#[test]
+fn openings_do_not_show_the_aggregators_factor() {
+    let keys = keys(3);
+    // Two people in one register: none of its flags opens to the identity.
+    let sketches = [vec![(1, 111, 2)], vec![(1, 222, 2)]];
+    for flag in 0..3 {
+        let open = |factor| {
+            let parties = parties(&keys, &parameters(2), &sketches, 5);
+            let mut cheater = Cheater { secret: keys.secrets[2].clone(), flag, factor, opened: Vec::new() };
+            local::run(&parties, &MemoryWorkspace, &mut cheater).unwrap();
+            assert_eq!(cheater.opened.len(), 1);
+            cheater.opened[0]
+        };
+        let (once, seven) = (open(1), open(7));
+        assert!(!once.is_identity() && !seven.is_identity());
+        assert_ne!(seven, once * &Scalar::from(7), "flag {flag}");
+        assert_ne!(seven, once, "flag {flag}");
+    }
+}
+
+/// Opens what comes back to the aggregator in phase three.
+struct Opener {
+    secret: KeyShareSecret,
+    opened: Vec<Point>,
+}
+
+impl Interceptor for Opener {
+    fn message(&mut self, envelope: &mut Envelope) {
+        if envelope.description == Description::ExecutionPhaseThreeInput && envelope.to == duchy_id(2, 3) {
+            let rows = batch::decode_ciphertexts(&envelope.bytes().unwrap()).unwrap();
+            self.opened = batch::open(&self.secret, &rows);
+        }
+    }
+}
+
+/// A count of 4 is 4·U. Without the first worker's exponents the aggregator would open (4 − j)·U, and find 4 in a table
+/// of small multiples.
+#[test]
+fn openings_of_counts_show_equality_and_nothing_else() {
+    let keys = keys(3);
+    let parties = parties(&keys, &parameters(1), &[vec![(1, 111, 4)]], 5);
+    let mut opener = Opener { secret: keys.secrets[2].clone(), opened: Vec::new() };
+    local::run(&parties, &MemoryWorkspace, &mut opener).unwrap();
+    let identities: Vec<bool> = opener.opened.iter().map(Point::is_identity).collect();
+    assert_eq!(identities, [false, false, false, true, false, false, false, false, false]);
+    let multiples = batch::multiples(&hash::constant("unit"), 1_000);
+    for opened in opener.opened.iter().filter(|opened| !opened.is_identity()) {
+        assert!(!multiples.iter().any(|multiple| multiple == opened || *multiple == -*opened));
+    }
+}

@@ -1,0 +1,10 @@
+//! The protocol engine, all parties in one process.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+mod blinding;
+mod llv2;
+mod noise;
+mod setup;
+mod slots;
+mod statistics;
+mod tampering;
