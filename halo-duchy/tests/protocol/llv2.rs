@@ -174,7 +174,7 @@ fn a_replay_gives_the_same_bytes() {
         if let Some(records) = chunk {
             parties.iter_mut().for_each(|party| {
                 let position = keys(3).ring.iter().position(|p| &p.id == party.duchy.id()).unwrap();
-                party.duchy = common::duchy(&keys(3), &parameters, position, seed).with_chunk_records(records);
+                party.duchy = crate::setup::duchy(&keys(3), &parameters, position, seed).with_chunk_records(records);
             });
         }
         let mut tape = Tape { resume, ..Tape::default() };
