@@ -30,10 +30,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod encrypt;
 mod error;
 pub mod events;
 pub mod progress;
+pub mod requisition;
 pub mod sketch;
 pub mod spool;
 

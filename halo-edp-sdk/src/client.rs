@@ -1,0 +1,341 @@
+//! The publisher as a process: watches its requisitions at the Kingdom and answers each, until it is stopped.
+//!
+//! A requisition is opened, sketched, encrypted into the spool, and submitted to the Duchy whose turn it is. What is
+//! interrupted goes on where it stopped, also after a restart of either side: errors of the network are retried for as
+//! long as the requisition is open. What the publisher does not agree to is refused. What is wrong with its own data or
+//! files is reported and leaves the requisition open, so that it can be answered once that is repaired and the process
+//! started again.
+
+mod answer;
+mod config;
+mod submit;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use halo_core::{
+    clock::{Clock, SystemClock},
+    pb::api::{self, requisition::State},
+    resource::{DuchyId, RequisitionName},
+    transport::{Client, Identity, Roots, TransportError},
+};
+use halo_crypto::consent::{
+    tink::PrivateKeyset,
+    x509::{Certificate, SigningKey},
+};
+use serde::Serialize;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroize;
+
+use crate::{requisition::Trust, spool::Spool};
+pub use config::{Config, ConsentConfig, ConsumerConfig, DuchyConfig, EndpointConfig, TlsConfig};
+
+/// Updates of requisitions that may wait to be looked at.
+const WAITING_UPDATES: usize = 64;
+
+/// Why a publisher cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The configuration cannot be read or used: correct it.
+    #[error("the publisher's configuration cannot be used: {problem}")]
+    Config {
+        /// Which file or key, and what is wrong with it.
+        problem: String,
+    },
+    /// A certificate, key or keyset cannot be used: replace the file.
+    #[error("{} cannot be used: {problem}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// There is no connection with the Kingdom, and trying again does not help; or credentials for TLS cannot be used.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The Kingdom does not let this publisher watch its requisitions.
+    #[error("the Kingdom refuses to hand out the requisitions of {publisher}: {detail}")]
+    Refused {
+        /// The publisher.
+        publisher: String,
+        /// What the Kingdom said.
+        detail: String,
+    },
+    /// The spool directory cannot be used.
+    #[error(transparent)]
+    Spool(#[from] crate::Error),
+}
+
+/// What a publisher reports while it works. `requisition` is a resource name.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// Every signature of a requisition holds, and its events are about to be read.
+    Opened {
+        /// The requisition.
+        requisition: String,
+    },
+    /// The impressions are sketched.
+    Sketched {
+        /// The requisition.
+        requisition: String,
+        /// Impressions that were read.
+        impressions: u64,
+        /// Registers of the sketch that are not empty.
+        registers: u64,
+        /// Time it took.
+        seconds: f64,
+    },
+    /// The sketch is encrypted and spooled.
+    Encrypted {
+        /// The requisition.
+        requisition: String,
+        /// Encrypted registers, noise included.
+        records: u64,
+        /// Time it took.
+        seconds: f64,
+    },
+    /// The Duchy has the whole body.
+    Uploaded {
+        /// The requisition.
+        requisition: String,
+        /// Bytes that the last stream carried: less than the body where an earlier one was interrupted.
+        bytes: u64,
+        /// Time the last stream took.
+        seconds: f64,
+    },
+    /// The requisition is answered.
+    Fulfilled {
+        /// The requisition.
+        requisition: String,
+    },
+    /// The requisition is refused, and the Kingdom knows.
+    Refused {
+        /// The requisition.
+        requisition: String,
+        /// Why.
+        message: String,
+    },
+    /// An attempt failed.
+    Failed {
+        /// The requisition.
+        requisition: String,
+        /// Why.
+        message: String,
+        /// Whether another attempt follows by itself. Otherwise the requisition stays open until the process is started
+        /// again.
+        retried: bool,
+    },
+}
+
+/// A publisher, ready to [`run`](Publisher::run).
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+/// What all requisitions share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    trust: Trust,
+    keyset: PrivateKeyset,
+    kingdom: Client,
+    duchies: BTreeMap<DuchyId, Client>,
+    spool: Spool,
+    clock: Arc<dyn Clock>,
+    /// One sketch at a time: each uses all cores, and memory for a sketch of its own.
+    computing: Semaphore,
+}
+
+impl Publisher {
+    /// Reads all files that the configuration names, and creates the spool directory. Connects to nobody yet.
+    ///
+    /// # Errors
+    /// [`ClientError`] names the key or the file that cannot be used.
+    pub fn new(config: Config) -> Result<Self, ClientError> {
+        Self::with_clock(config, Arc::new(SystemClock))
+    }
+
+    /// As [`Publisher::new`], with another clock for the validity of certificates.
+    ///
+    /// # Errors
+    /// As [`Publisher::new`].
+    pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+        config.check().map_err(|problem| ClientError::Config { problem })?;
+        let identity = Identity::from_pem_files(&config.tls.certificate, &config.tls.private_key)?;
+        let client = |endpoint: &str, root: &Path| -> Result<Client, ClientError> {
+            Ok(Client::new(endpoint, &Roots::from_pem_files(&[root])?, &identity)?)
+        };
+        let kingdom = client(&config.kingdom.endpoint, &config.kingdom.root_certificate)?;
+        let mut duchies = BTreeMap::new();
+        for duchy in &config.duchies {
+            duchies.insert(duchy.id.clone(), client(&duchy.endpoint, &duchy.root_certificate)?);
+        }
+        check_consent(&config.consent)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                trust: config.trust()?,
+                keyset: read_keyset(&config.consent.encryption_private_keyset)?,
+                spool: Spool::open(&config.spool_dir)?,
+                kingdom,
+                duchies,
+                clock,
+                computing: Semaphore::new(1),
+                config,
+            }),
+        })
+    }
+
+    /// Answers requisitions until `shutdown` is cancelled, and tells `events` about it. Several requisitions are answered
+    /// at the same time; one sketch is made at a time.
+    ///
+    /// # Errors
+    /// [`ClientError::Transport`] when the very first connection with the Kingdom fails in a way that time does not heal,
+    /// such as a certificate that it refuses; [`ClientError::Refused`]; [`ClientError::Spool`] when the body of a
+    /// requisition that is closed cannot be removed.
+    pub async fn run(&self, shutdown: CancellationToken, mut events: impl FnMut(Event)) -> Result<(), ClientError> {
+        let (reporter, mut reports) = mpsc::unbounded_channel();
+        let (updater, mut updates) = mpsc::channel(WAITING_UPDATES);
+        let publisher = self.shared.config.data_provider.to_string();
+        let mut watching = JoinSet::new();
+        watching.spawn(watch::watch(self.shared.kingdom.clone(), publisher, updater));
+        let mut desk = Desk {
+            shared: Arc::clone(&self.shared),
+            reporter,
+            stop: shutdown.child_token(),
+            taken: HashMap::new(),
+            answers: JoinSet::new(),
+        };
+        let outcome = loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break Ok(()),
+                Some(event) = reports.recv() => events(event),
+                Some(update) = updates.recv() => if let Err(error) = desk.take(update) {
+                    break Err(error);
+                },
+                Some(answered) = desk.answers.join_next() => if let Err(error) = desk.settle(unwind(answered)) {
+                    break Err(error);
+                },
+                Some(ended) = watching.join_next() => break unwind(ended),
+            }
+        };
+        desk.stop.cancel();
+        while desk.answers.join_next().await.is_some() {}
+        drop(desk);
+        while let Some(event) = reports.recv().await {
+            events(event);
+        }
+        outcome
+    }
+}
+
+/// What a task returned; its panic goes on here.
+fn unwind<T>(joined: Result<T, tokio::task::JoinError>) -> T {
+    joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// The requisitions that are at hand.
+struct Desk {
+    shared: Arc<Shared>,
+    reporter: mpsc::UnboundedSender<Event>,
+    stop: CancellationToken,
+    taken: HashMap<RequisitionName, Taken>,
+    answers: JoinSet<RequisitionName>,
+}
+
+/// Where the work on a requisition stands.
+enum Taken {
+    /// It is being answered.
+    Running(CancellationToken),
+    /// The Kingdom has closed it, and the work on it is coming to its end.
+    Closing,
+    /// It is answered, refused, or given up for this run. A late update that still calls it open starts nothing.
+    Settled,
+}
+
+impl Desk {
+    /// Looks at what the Kingdom says about a requisition.
+    fn take(&mut self, requisition: api::Requisition) -> Result<(), ClientError> {
+        let name: RequisitionName = match requisition.name.parse() {
+            Ok(name) => name,
+            Err(error) => {
+                tracing::error!(%error, "the Kingdom sent a requisition without a proper name");
+                return Ok(());
+            }
+        };
+        if requisition.state() == State::Unfulfilled {
+            if !self.taken.contains_key(&name) {
+                let stop = self.stop.child_token();
+                let answer = answer::Answer::new(&self.shared, requisition, &name, self.reporter.clone(), stop.clone());
+                let done = name.clone();
+                self.answers.spawn(async move {
+                    answer.run().await;
+                    done
+                });
+                self.taken.insert(name, Taken::Running(stop));
+            }
+            return Ok(());
+        }
+        match self.taken.remove(&name) {
+            Some(Taken::Running(stop)) => {
+                tracing::info!(requisition = %name, state = ?requisition.state(), "closed by the Kingdom");
+                stop.cancel();
+                self.taken.insert(name, Taken::Closing);
+                Ok(())
+            }
+            Some(Taken::Closing) => {
+                self.taken.insert(name, Taken::Closing);
+                Ok(())
+            }
+            Some(Taken::Settled) | None => Ok(self.shared.spool.remove(&name.requisition.to_string())?),
+        }
+    }
+
+    /// Takes note that the work on a requisition has ended.
+    fn settle(&mut self, name: RequisitionName) -> Result<(), ClientError> {
+        if matches!(self.taken.remove(&name), Some(Taken::Closing)) {
+            return Ok(self.shared.spool.remove(&name.requisition.to_string())?);
+        }
+        self.taken.insert(name, Taken::Settled);
+        Ok(())
+    }
+}
+
+/// The consent key must be the certificate's, or what the publisher signs convinces nobody.
+fn check_consent(consent: &ConsentConfig) -> Result<(), ClientError> {
+    let refuse = |path: &Path, problem: String| ClientError::Credentials { path: path.to_owned(), problem };
+    let read = |path: &Path| fs::read(path).map_err(|error| refuse(path, error.to_string()));
+    let certificate = Certificate::from_pem(&read(&consent.certificate)?)
+        .map_err(|error| refuse(&consent.certificate, error.to_string()))?;
+    let mut pem = read(&consent.private_key)?;
+    let key =
+        std::str::from_utf8(&pem).map_err(|_| refuse(&consent.private_key, "it is no PEM text".to_owned())).and_then(
+            |text| SigningKey::from_pkcs8_pem(text).map_err(|error| refuse(&consent.private_key, error.to_string())),
+        );
+    pem.zeroize();
+    if key?.belongs_to(&certificate) {
+        return Ok(());
+    }
+    Err(refuse(&consent.private_key, format!("it is not the key of {}", consent.certificate.display())))
+}
+
+/// Reads the keyset that requisition specs are encrypted to.
+fn read_keyset(path: &Path) -> Result<PrivateKeyset, ClientError> {
+    let refuse = |problem: String| ClientError::Credentials { path: path.to_owned(), problem };
+    let mut bytes = fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let keyset = PrivateKeyset::from_bytes(&bytes).map_err(|error| refuse(error.to_string()));
+    bytes.zeroize();
+    keyset
+}

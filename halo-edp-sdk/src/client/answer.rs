@@ -1,0 +1,257 @@
+//! Answering one requisition, in as many attempts as it takes.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use getrandom::SysRng;
+use halo_core::{
+    clock::Stopwatch,
+    pb::api::{
+        self, GetCertificateRequest, RefuseRequisitionRequest, certificate::RevocationState,
+        certificates_client::CertificatesClient, requisition::Refusal as WireRefusal,
+        requisitions_client::RequisitionsClient,
+    },
+    resource::{CertificateName, RequisitionName},
+};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Response, Status, transport::Channel};
+
+use super::{
+    Event, Shared,
+    submit::{Upload, submit},
+    watch::{backoff, describe, passes},
+};
+use crate::{
+    Error,
+    progress::Progress,
+    requisition::{self, Certificates, Justification, OpenedRequisition, Refusal},
+    sketch,
+    spool::Spooled,
+};
+
+/// How long a call with one answer may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why an attempt did not fulfil the requisition.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was told to stop.
+    Stopped,
+    /// The publisher does not agree.
+    Refused(Refusal),
+    /// Another attempt may succeed.
+    Later(String),
+    /// Another attempt would fail alike.
+    Stays(String),
+}
+
+impl Failure {
+    /// Sorts the outcome of a call to `whom`.
+    pub(super) fn call(whom: &str, status: &Status) -> Self {
+        let message = format!("{whom}: {}", describe(status));
+        if passes(status) { Self::Later(message) } else { Self::Stays(message) }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Interrupted => Self::Stopped,
+            other => Self::Stays(other.to_string()),
+        }
+    }
+}
+
+/// Awaits a call with one answer, for a limited time.
+pub(super) async fn unary<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    tokio::time::timeout(CALL_TIMEOUT, call)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+        .map(Response::into_inner)
+}
+
+/// The work on one requisition.
+pub(super) struct Answer {
+    shared: Arc<Shared>,
+    requisition: api::Requisition,
+    name: RequisitionName,
+    reporter: mpsc::UnboundedSender<Event>,
+    stop: CancellationToken,
+}
+
+impl Answer {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        requisition: api::Requisition,
+        name: &RequisitionName,
+        reporter: mpsc::UnboundedSender<Event>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { shared: Arc::clone(shared), requisition, name: name.clone(), reporter, stop }
+    }
+
+    fn report(&self, event: Event) {
+        // The receiver outlives all answers; without one, nobody listens.
+        let _ = self.reporter.send(event);
+    }
+
+    fn failed(&self, message: String, retried: bool) {
+        self.report(Event::Failed { requisition: self.name.to_string(), message, retried });
+    }
+
+    /// Attempts until the requisition is fulfilled, refused, closed, or cannot be answered.
+    pub(super) async fn run(self) {
+        let mut delays = backoff();
+        loop {
+            let outcome = match self.attempt().await {
+                Err(Failure::Refused(refusal)) => self.refuse(refusal).await,
+                other => other,
+            };
+            match outcome {
+                Ok(()) | Err(Failure::Stopped) => return,
+                Err(Failure::Stays(message)) => return self.failed(message, false),
+                Err(Failure::Refused(refusal)) => return self.failed(refusal.message, false),
+                Err(Failure::Later(message)) => self.failed(message, true),
+            }
+            if self.or_stop(tokio::time::sleep(delays.next().unwrap_or_default())).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        self.stop.run_until_cancelled(work).await.ok_or(Failure::Stopped)
+    }
+
+    async fn attempt(&self) -> Result<(), Failure> {
+        let shared = &self.shared;
+        let certificates = self.or_stop(self.certificates()).await??;
+        let opened = requisition::open(
+            &self.requisition,
+            &shared.trust,
+            &certificates,
+            &shared.config.data_provider,
+            &shared.keyset,
+            shared.clock.now().unix_seconds(),
+        )
+        .map_err(Failure::Refused)?;
+        self.report(Event::Opened { requisition: self.name.to_string() });
+        let opened = Arc::new(opened);
+        let spooled = self.spool(&opened).await?;
+        let duchy = shared
+            .duchies
+            .get(&opened.duchy)
+            .ok_or_else(|| Failure::Stays(format!("duchy {} has no endpoint in the configuration", opened.duchy)))?;
+        let upload = submit(duchy, &opened, self.requisition.protocol_config.as_ref(), &spooled);
+        let Upload { bytes, seconds } = self.or_stop(upload).await??;
+        self.report(Event::Uploaded { requisition: self.name.to_string(), bytes, seconds });
+        shared.spool.remove(&opened.spool_name())?;
+        self.report(Event::Fulfilled { requisition: self.name.to_string() });
+        Ok(())
+    }
+
+    /// The certificates that the requisition names.
+    async fn certificates(&self) -> Result<Certificates, Failure> {
+        let shared = &self.shared;
+        let channel = shared.kingdom.connect().await.map_err(|error| Failure::Later(error.to_string()))?;
+        let mut certificates = Certificates {
+            consumer: self.certificate(&channel, &self.requisition.measurement_consumer_certificate).await?,
+            ..Certificates::default()
+        };
+        for entry in &self.requisition.duchies {
+            let Some(value) = &entry.value else { continue };
+            // A name that is none is for `open` to refuse.
+            if let Ok(name) = value.duchy_certificate.parse::<CertificateName>() {
+                let der = self.certificate(&channel, &value.duchy_certificate).await?;
+                certificates.duchies.insert(name, der);
+            }
+        }
+        Ok(certificates)
+    }
+
+    async fn certificate(&self, channel: &Channel, name: &str) -> Result<Vec<u8>, Failure> {
+        let request = GetCertificateRequest { name: name.to_owned() };
+        let certificate = unary(CertificatesClient::new(channel.clone()).get_certificate(request))
+            .await
+            .map_err(|status| Failure::call(&format!("certificate {name:?} at the Kingdom"), &status))?;
+        match certificate.revocation_state() {
+            RevocationState::Unspecified => Ok(certificate.x509_der),
+            state => Err(Failure::Refused(Refusal {
+                justification: Justification::ConsentSignalInvalid,
+                message: format!("certificate {name} is not in force: {}", state.as_str_name()),
+            })),
+        }
+    }
+
+    /// The body: from the spool, or made now. It is made on a thread of its own, which stops when this task is stopped.
+    async fn spool(&self, opened: &Arc<OpenedRequisition>) -> Result<Spooled, Failure> {
+        let permit = self.or_stop(self.shared.computing.acquire()).await?;
+        let (shared, opened) = (Arc::clone(&self.shared), Arc::clone(opened));
+        let (reporter, stop) = (self.reporter.clone(), self.stop.clone());
+        let spooled = tokio::task::spawn_blocking(move || prepare(&shared, &opened, &reporter, &stop)).await;
+        drop(permit);
+        Ok(spooled.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?)
+    }
+
+    /// Tells the Kingdom that the publisher does not agree.
+    async fn refuse(&self, refusal: Refusal) -> Result<(), Failure> {
+        let refusing = async {
+            let channel = self.shared.kingdom.connect().await.map_err(|error| Failure::Later(error.to_string()))?;
+            let mut wire = WireRefusal { message: refusal.message.clone(), ..WireRefusal::default() };
+            wire.set_justification(refusal.justification.into());
+            let request =
+                RefuseRequisitionRequest { name: self.name.to_string(), refusal: Some(wire), etag: String::new() };
+            unary(RequisitionsClient::new(channel).refuse_requisition(request)).await.map_err(|status| {
+                let message = format!("{}; the Kingdom did not take the refusal", refusal.message);
+                match status.code() {
+                    // Closed in the meantime: there is nothing left to refuse.
+                    Code::FailedPrecondition | Code::NotFound => Failure::Stays(format!("{message}: {status}")),
+                    _ => Failure::call(&message, &status),
+                }
+            })
+        };
+        self.or_stop(refusing).await??;
+        self.report(Event::Refused { requisition: self.name.to_string(), message: refusal.message });
+        Ok(())
+    }
+}
+
+/// Finds the body in the spool, or sketches and encrypts it.
+fn prepare(
+    shared: &Shared,
+    opened: &OpenedRequisition,
+    reporter: &mpsc::UnboundedSender<Event>,
+    stop: &CancellationToken,
+) -> Result<Spooled, Error> {
+    let name = opened.spool_name();
+    if let Some(spooled) = shared.spool.find(&name, &opened.binding)? {
+        return Ok(spooled);
+    }
+    let report = |event| {
+        let _ = reporter.send(event);
+    };
+    let mut observer = |_: Progress| match stop.is_cancelled() {
+        true => std::ops::ControlFlow::Break(()),
+        false => std::ops::ControlFlow::Continue(()),
+    };
+    let watch = Stopwatch::start();
+    let sketched = sketch::sketch_file(&shared.config.events, opened.params, opened.interval, &mut observer)?;
+    report(Event::Sketched {
+        requisition: opened.name.to_string(),
+        impressions: sketched.impressions,
+        registers: sketched.sketch.active() as u64,
+        seconds: watch.seconds(),
+    });
+    let watch = Stopwatch::start();
+    let mut rng = ChaCha20Rng::try_from_rng(&mut SysRng).expect("the operating system has random numbers");
+    let encryption = opened.encryption();
+    let spooled =
+        shared.spool.create(&name, &opened.binding, &sketched.sketch, &encryption, &mut observer, &mut rng)?;
+    report(Event::Encrypted {
+        requisition: opened.name.to_string(),
+        records: spooled.manifest.record_count,
+        seconds: watch.seconds(),
+    });
+    Ok(spooled)
+}

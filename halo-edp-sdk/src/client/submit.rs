@@ -1,0 +1,132 @@
+//! Sending a spooled body to a Duchy, from wherever an earlier attempt stopped.
+
+use std::{
+    io::{self, SeekFrom},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{Stream, StreamExt, stream};
+use halo_core::{
+    clock::Stopwatch,
+    pb::{
+        api::{
+            self, FulfillRequisitionRequest,
+            fulfill_requisition_request::{BodyChunk, Header, Payload},
+            requisition::{FulfillmentContext, State},
+            requisition_fulfillment_client::RequisitionFulfillmentClient,
+        },
+        halo::{GetTransferRequest, transfers_client::TransfersClient},
+    },
+    transport::Client,
+};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt},
+};
+use tonic::Status;
+
+use super::answer::{Failure, unary};
+use crate::{requisition::OpenedRequisition, spool::Spooled};
+
+/// Bytes of a message of an upload.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What a stream carried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Upload {
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
+}
+
+/// Sends what the Duchy does not have yet.
+pub(super) async fn submit(
+    duchy: &Client,
+    opened: &OpenedRequisition,
+    protocol_config: Option<&api::ProtocolConfig>,
+    spooled: &Spooled,
+) -> Result<Upload, Failure> {
+    let failed = |status: &Status| Failure::call(&format!("duchy {} at {}", opened.duchy, duchy.endpoint()), status);
+    let channel = duchy.connect().await.map_err(|error| Failure::Later(error.to_string()))?;
+    let manifest = &spooled.manifest;
+    let query = GetTransferRequest {
+        name: opened.name.to_string(),
+        description: 0,
+        body_sha256: manifest.body_sha256.to_vec(),
+    };
+    let offset =
+        match unary(TransfersClient::new(channel.clone()).get_transfer(query)).await {
+            Ok(transfer) => u64::try_from(transfer.received_length)
+                .ok()
+                .filter(|length| *length <= manifest.body_length)
+                .ok_or_else(|| Failure::Later(format!("duchy {} says it has more than the body", opened.duchy)))?,
+            Err(status) if status.code() == tonic::Code::NotFound => 0,
+            Err(status) => return Err(failed(&status)),
+        };
+
+    let header = Header {
+        name: opened.name.to_string(),
+        requisition_fingerprint: opened.binding.fingerprint.to_vec(),
+        nonce: *opened.nonce.expose(),
+        protocol_config: protocol_config.cloned(),
+        protocol: None,
+        fulfillment_context: Some(FulfillmentContext {
+            build_label: concat!("halo-edp-sdk ", env!("CARGO_PKG_VERSION")).to_owned(),
+            warnings: Vec::new(),
+        }),
+        etag: String::new(),
+        body_length: manifest.body_length.cast_signed(),
+        record_count: manifest.record_count.cast_signed(),
+        body_sha256: manifest.body_sha256.to_vec(),
+        offset: offset.cast_signed(),
+        key_list_hash: opened.binding.key_list_hash.to_vec(),
+    };
+    let unreadable = |error: io::Error| Failure::Stays(format!("cannot read {}: {error}", spooled.body.display()));
+    let mut file = File::open(&spooled.body).await.map_err(unreadable)?;
+    file.seek(SeekFrom::Start(offset)).await.map_err(unreadable)?;
+    let broken = Broken::default();
+    let header = FulfillRequisitionRequest { payload: Some(Payload::Header(header)) };
+    let messages = stream::iter([header]).chain(chunks(file, manifest.body_length - offset, broken.clone()));
+
+    let watch = Stopwatch::start();
+    let response = RequisitionFulfillmentClient::new(channel).fulfill_requisition(messages).await;
+    if let Some(error) = broken.take() {
+        return Err(unreadable(error));
+    }
+    let response = response.map_err(|status| failed(&status))?.into_inner();
+    if response.state() != State::Fulfilled {
+        let state = response.state().as_str_name();
+        return Err(Failure::Later(format!("duchy {} has the body, but leaves the requisition {state}", opened.duchy)));
+    }
+    Ok(Upload { bytes: manifest.body_length - offset, seconds: watch.seconds() })
+}
+
+/// Why the body could not be read to its end, where it could not.
+#[derive(Clone, Default)]
+struct Broken(Arc<Mutex<Option<io::Error>>>);
+
+impl Broken {
+    fn put(&self, error: io::Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The next `length` bytes of the file in messages. An error ends the stream early, which the Duchy notices.
+fn chunks(file: File, length: u64, broken: Broken) -> impl Stream<Item = FulfillRequisitionRequest> {
+    stream::unfold((file, length, broken), |(mut file, left, broken)| async move {
+        if left == 0 {
+            return None;
+        }
+        let mut data = vec![0; usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES))];
+        if let Err(error) = file.read_exact(&mut data).await {
+            broken.put(error);
+            return None;
+        }
+        let left = left - data.len() as u64;
+        let message = FulfillRequisitionRequest { payload: Some(Payload::BodyChunk(BodyChunk { data: data.into() })) };
+        Some((message, (file, left, broken)))
+    })
+}

@@ -1,0 +1,300 @@
+//! A publisher's process against simulated servers, over mutual TLS on loopback.
+#![cfg(feature = "client")]
+
+#[path = "world/parties.rs"]
+mod parties;
+#[path = "world/servers.rs"]
+mod servers;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use halo_core::{pb::api::requisition::refusal::Justification, transport::TransportError};
+use halo_edp_sdk::client::{ClientError, Config, Event, Publisher};
+use parquet::arrow::ArrowWriter;
+use parties::{CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue};
+use servers::{SimulatedDuchy, SimulatedKingdom, serve};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+/// How long anything in here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A publisher's directory, and the servers that it talks to.
+struct Scene {
+    directory: tempfile::TempDir,
+    kingdom: SimulatedKingdom,
+    duchy: SimulatedDuchy,
+}
+
+impl Scene {
+    /// Servers for the world as it stands; `altered` for what the Kingdom makes of its requisition.
+    async fn new(world: &World, altered: impl FnOnce(&mut halo_core::pb::api::Requisition)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
+        let own = authority("publisher");
+        for name in ["tls", "consent"] {
+            let (certificate, key) = issue(&own);
+            write(&format!("{name}.pem"), certificate.as_bytes());
+            write(&format!("{name}.key"), key.as_bytes());
+        }
+        write("encryption.keyset", world.keyset.to_bytes().expose());
+        write("consumer.pem", world.consumer.authority.pem().as_bytes());
+
+        let mut requisition = world.requisition();
+        altered(&mut requisition);
+        let mut certificates =
+            vec![(requisition.measurement_consumer_certificate.clone(), world.consumer.certificate.der().to_vec())];
+        for (id, party) in &world.duchies {
+            certificates.push((duchy_certificate(id), party.certificate.der().to_vec()));
+        }
+        let kingdom = SimulatedKingdom::new(requisition, certificates);
+        let duchy = SimulatedDuchy::default();
+        let kingdom_authority = authority("kingdom");
+        let kingdom_port = serve(&kingdom_authority, &own, Some(kingdom.clone()), None).await;
+        write("kingdom.pem", kingdom_authority.pem().as_bytes());
+        let mut text = format!(
+            r#"
+            data_provider = "{PUBLISHER}"
+            events = "events.parquet"
+            spool_dir = "spool"
+            tls = {{ certificate = "tls.pem", private_key = "tls.key" }}
+            kingdom = {{ endpoint = "https://localhost:{kingdom_port}", root_certificate = "kingdom.pem" }}
+            [consent]
+            certificate = "consent.pem"
+            private_key = "consent.key"
+            encryption_private_keyset = "encryption.keyset"
+            [[measurement_consumers]]
+            id = "{}"
+            root_certificate = "consumer.pem"
+            "#,
+            CONSUMER.rsplit_once('/').unwrap().1
+        );
+        for (id, party) in &world.duchies {
+            let port = serve(&party.authority, &own, None, Some(duchy.clone())).await;
+            write(&format!("{id}.pem"), party.authority.pem().as_bytes());
+            text.push_str(&format!(
+                "[[duchies]]\nid = \"{id}\"\nendpoint = \"https://localhost:{port}\"\nroot_certificate = \"{id}.pem\"\n"
+            ));
+        }
+        write("publisher.toml", text.as_bytes());
+        let scene = Self { directory, kingdom, duchy };
+        scene.write_events("vid");
+        scene
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// 3000 impressions of 1500 people.
+    fn write_events(&self, column: &str) {
+        let vids: ArrayRef = Arc::new(Int64Array::from_iter_values((0..3_000).map(|row| row % 1_500)));
+        let batch = RecordBatch::try_from_iter([(column, vids)]).unwrap();
+        let file = std::fs::File::create(self.path("events.parquet")).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn config(&self) -> Config {
+        Config::from_file(&self.path("publisher.toml")).unwrap()
+    }
+
+    /// Runs a publisher until it has reported what `last` waits for, and returns everything it reported.
+    async fn run_until(&self, last: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let publisher = Publisher::new(self.config()).unwrap();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let mut events = Vec::new();
+        let running = publisher.run(shutdown, |event| {
+            if last(&event) {
+                stop.cancel();
+            }
+            events.push(event);
+        });
+        tokio::time::timeout(PATIENCE, running).await.expect("it takes too long").unwrap();
+        events
+    }
+
+    fn spooled(&self) -> usize {
+        std::fs::read_dir(self.path("spool")).unwrap().count()
+    }
+}
+
+/// The names of events, as they stand in JSON.
+fn names(events: &[Event]) -> Vec<&'static str> {
+    let name = |event: &Event| match event {
+        Event::Opened { .. } => "opened",
+        Event::Sketched { .. } => "sketched",
+        Event::Encrypted { .. } => "encrypted",
+        Event::Uploaded { .. } => "uploaded",
+        Event::Fulfilled { .. } => "fulfilled",
+        Event::Refused { .. } => "refused",
+        Event::Failed { .. } => "failed",
+        _ => "other",
+    };
+    events.iter().map(name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_breaks_goes_on_where_it_stopped() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    scene.duchy.break_after(100_000);
+    let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
+    assert_eq!(
+        names(&events),
+        ["opened", "sketched", "encrypted", "failed", "opened", "uploaded", "fulfilled"],
+        "{events:?}"
+    );
+    assert!(matches!(&events[1], Event::Sketched { impressions: 3_000, registers: 1_400..=1_500, .. }), "{events:?}");
+    let Event::Encrypted { records, .. } = events[2] else { panic!("{events:?}") };
+    assert!(
+        matches!(&events[3], Event::Failed { retried: true, message, .. } if message.contains("broke")),
+        "{events:?}"
+    );
+    assert!(matches!(&events[6], Event::Fulfilled { requisition } if requisition == REQUISITION));
+
+    let uploads = scene.duchy.uploads();
+    assert_eq!(uploads.len(), 2);
+    let (first, second) = (&uploads[0].header, &uploads[1].header);
+    assert_eq!(first.offset, 0);
+    assert!(second.offset >= 100_000 && second.offset < second.body_length, "{second:?}");
+    assert_eq!(second.offset, uploads[0].received as i64);
+    assert_eq!((&first.body_sha256, first.nonce), (&second.body_sha256, parties::NONCE));
+    assert_eq!((second.record_count, second.body_length), (records as i64, records as i64 * 192));
+    assert_eq!((first.key_list_hash.len(), first.requisition_fingerprint.len()), (32, 32));
+    let body = scene.duchy.body();
+    assert_eq!(Sha256::digest(&body).as_slice(), second.body_sha256);
+    assert_eq!(scene.spooled(), 0, "a body that is submitted is removed");
+
+    let Event::Uploaded { bytes, .. } = events[5] else { panic!("{events:?}") };
+    assert_eq!(bytes as i64, second.body_length - second.offset);
+    assert!(scene.duchy.largest_chunk() <= 64 * 1024);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_publisher_sends_the_same_body() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    scene.duchy.break_after(70_000);
+    scene.run_until(|event| matches!(event, Event::Failed { retried: true, .. })).await;
+    assert!(scene.spooled() > 0, "what is not submitted stays");
+    // Not even the impressions are needed any more.
+    std::fs::remove_file(scene.path("events.parquet")).unwrap();
+    let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
+    assert_eq!(names(&events), ["opened", "uploaded", "fulfilled"], "{events:?}");
+    let uploads = scene.duchy.uploads();
+    assert_eq!(uploads[0].header.body_sha256, uploads[1].header.body_sha256);
+    assert_eq!(Sha256::digest(scene.duchy.body()).as_slice(), uploads[1].header.body_sha256);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_ends_goes_on_with_its_token() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    scene.kingdom.end_first_watch();
+    // The requisition comes over the first watch and is closed by the Kingdom over the second.
+    scene.duchy.refuse_uploads(tonic::Code::Unavailable);
+    let kingdom = scene.kingdom.clone();
+    let closing = async {
+        while scene.duchy.uploads().is_empty() || kingdom.tokens().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        kingdom.withdraw();
+        while scene.spooled() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let publisher = Publisher::new(scene.config()).unwrap();
+    let shutdown = CancellationToken::new();
+    let running = publisher.run(shutdown.clone(), |_| {});
+    let stopping = async {
+        closing.await;
+        shutdown.cancel();
+    };
+    let (outcome, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(running, stopping) }).await.unwrap();
+    outcome.unwrap();
+    assert_eq!(scene.kingdom.tokens()[..2], ["", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requisition_that_does_not_hold_is_refused_at_the_kingdom() {
+    let mut world = World::new();
+    world.llv2().set_noise_mechanism(halo_core::pb::api::protocol_config::NoiseMechanism::None);
+    let scene = Scene::new(&world, |_| {}).await;
+    let events = scene.run_until(|event| matches!(event, Event::Refused { .. })).await;
+    assert_eq!(names(&events), ["refused"]);
+    let refusals = scene.kingdom.refusals();
+    assert_eq!((refusals.len(), refusals[0].name.as_str()), (1, REQUISITION));
+    let refusal = refusals[0].refusal.as_ref().unwrap();
+    assert_eq!(refusal.justification(), Justification::Declined);
+    assert!(refusal.message.contains("allow_no_noise"), "{refusal:?}");
+
+    // A filter cannot be evaluated, and the consumer learns it.
+    let mut world = World::new();
+    let events = halo_core::pb::api::requisition_spec::Events { event_groups: vec![event_group("a == 1")] };
+    world.own_spec.requisition_type = Some(halo_core::pb::api::requisition_spec::RequisitionType::Events(events));
+    let scene = Scene::new(&world, |_| {}).await;
+    scene.run_until(|event| matches!(event, Event::Refused { .. })).await;
+    assert_eq!(scene.kingdom.refusals()[0].refusal.as_ref().unwrap().justification(), Justification::Unfulfillable);
+
+    // Proofs for another session are somebody's replay.
+    let mut world = World::new();
+    world.other_session = Some([1; 32]);
+    let scene = Scene::new(&world, |_| {}).await;
+    scene.run_until(|event| matches!(event, Event::Refused { .. })).await;
+    let refusals = scene.kingdom.refusals();
+    assert_eq!(refusals[0].refusal.as_ref().unwrap().justification(), Justification::ConsentSignalInvalid);
+    assert!(scene.duchy.uploads().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_events_are_reported_and_leave_the_requisition_open() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    scene.write_events("user");
+    let events = scene.run_until(|event| matches!(event, Event::Failed { .. })).await;
+    assert!(
+        matches!(&events[1], Event::Failed { retried: false, message, .. } if message.contains("no column `vid`")),
+        "{events:?}"
+    );
+    assert!(scene.kingdom.refusals().is_empty() && scene.duchy.uploads().is_empty());
+    // Once they are repaired and the publisher is started again, it answers.
+    scene.write_events("vid");
+    let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
+    assert_eq!(names(&events), ["opened", "sketched", "encrypted", "uploaded", "fulfilled"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_whose_certificate_is_refused_says_so() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    let (certificate, key) = issue(&authority("stranger"));
+    std::fs::write(scene.path("tls.pem"), certificate).unwrap();
+    std::fs::write(scene.path("tls.key"), key).unwrap();
+    let publisher = Publisher::new(scene.config()).unwrap();
+    let running = publisher.run(CancellationToken::new(), |_| {});
+    let error = tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap_err();
+    assert!(matches!(&error, ClientError::Transport(TransportError::CertificateRefused { .. })), "{error:?}");
+    assert!(error.to_string().contains("refused this client certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duchy_that_keeps_another_body_ends_the_attempts() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    scene.duchy.refuse_uploads(tonic::Code::FailedPrecondition);
+    let events = scene.run_until(|event| matches!(event, Event::Failed { .. })).await;
+    assert!(matches!(events.last(), Some(Event::Failed { retried: false, .. })), "{events:?}");
+}
+
+#[tokio::test]
+async fn credentials_that_cannot_be_used_are_named() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    let refused = |scene: &Scene| Publisher::new(scene.config()).unwrap_err().to_string();
+    let (_, other_key) = issue(&authority("other"));
+    std::fs::write(scene.path("consent.key"), other_key).unwrap();
+    assert!(refused(&scene).contains("consent.key") && refused(&scene).contains("is not the key of"));
+    let (certificate, key) = issue(&authority("new"));
+    std::fs::write(scene.path("consent.pem"), certificate).unwrap();
+    std::fs::write(scene.path("consent.key"), key).unwrap();
+    std::fs::write(scene.path("encryption.keyset"), b"nothing").unwrap();
+    assert!(refused(&scene).contains("encryption.keyset"));
+    assert!(Config::from_file(Path::new("/nowhere")).is_err());
+}

@@ -1,0 +1,221 @@
+//! Parties of a measurement with certificates of their own, and the requisition that they put together.
+
+use std::collections::BTreeMap;
+
+use halo_core::{
+    pb::api::{
+        self, DifferentialPrivacyParams, ElGamalPublicKey, EncryptedMessage, EncryptionPublicKey,
+        LiquidLegionsSketchParams, MeasurementSpec, ProtocolConfig, RequisitionSpec, SignedMessage,
+        measurement_spec::{MeasurementType, ReachAndFrequency, VidSamplingInterval},
+        protocol_config::{self, LiquidLegionsV2, Protocol, protocol},
+        requisition::{DuchyEntry, duchy_entry},
+        requisition_spec::{EventFilter, EventGroupEntry, Events, RequisitionType, event_group_entry},
+    },
+    resource::DuchyId,
+    session,
+    wire::{self, type_name},
+};
+use halo_crypto::{
+    consent::{
+        tink::PrivateKeyset,
+        x509::{Certificate, ECDSA_WITH_SHA256, SigningKey},
+    },
+    elgamal::KeyShareSecret,
+    group::Point,
+    proof::PossessionContext,
+};
+use prost::Message;
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+pub(crate) const PUBLISHER: &str = "dataProviders/AAAAAAAAAAE";
+pub(crate) const CONSUMER: &str = "measurementConsumers/AAAAAAAAAAI";
+pub(crate) const REQUISITION: &str = "dataProviders/AAAAAAAAAAE/requisitions/AAAAAAAAAAM";
+pub(crate) const DUCHIES: [&str; 3] = ["aggregator", "worker1", "worker2"];
+pub(crate) const NONCE: u64 = 0x0123_4567_89ab_cdef;
+
+/// An organisation's authority.
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
+
+/// An authority of this name.
+pub(crate) fn authority(name: &str) -> Authority {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate that the authority issued for the local host, and its key, both in PEM.
+pub(crate) fn issue(authority: &Authority) -> (String, String) {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.use_authority_key_identifier_extension = true;
+    params.is_ca = IsCa::ExplicitNoCa;
+    let key = KeyPair::generate().unwrap();
+    (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
+}
+
+/// An organisation with a consent certificate.
+pub(crate) struct Party {
+    pub(crate) authority: Authority,
+    pub(crate) certificate: Certificate,
+    key: SigningKey,
+}
+
+impl Party {
+    fn new(name: &str) -> Self {
+        let authority = authority(name);
+        let (certificate, key) = issue(&authority);
+        Self {
+            certificate: Certificate::from_pem(certificate.as_bytes()).unwrap(),
+            key: SigningKey::from_pkcs8_pem(&key).unwrap(),
+            authority,
+        }
+    }
+
+    fn sign(&self, name: &str, bytes: Vec<u8>) -> SignedMessage {
+        SignedMessage {
+            signature: self.key.sign(&bytes),
+            signature_algorithm_oid: ECDSA_WITH_SHA256.to_owned(),
+            message: Some(wire::pack(name, bytes)),
+            ..SignedMessage::default()
+        }
+    }
+}
+
+/// Everybody, and what they are about to sign. Tests alter it, and then ask for the [`World::requisition`].
+pub(crate) struct World {
+    pub(crate) consumer: Party,
+    pub(crate) duchies: BTreeMap<&'static str, Party>,
+    pub(crate) keyset: PrivateKeyset,
+    pub(crate) spec: MeasurementSpec,
+    pub(crate) own_spec: RequisitionSpec,
+    pub(crate) config: ProtocolConfig,
+    /// The session that the Duchies prove possession for, where it is not the measurement's.
+    pub(crate) other_session: Option<[u8; 32]>,
+}
+
+fn privacy(epsilon: f64, delta: f64) -> Option<DifferentialPrivacyParams> {
+    Some(DifferentialPrivacyParams { epsilon, delta })
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let consumer_keyset = PrivateKeyset::generate_hpke(&mut rng);
+        let mut public_key = EncryptionPublicKey { data: consumer_keyset.public().to_bytes(), ..Default::default() };
+        public_key.set_format(api::encryption_public_key::Format::TinkKeyset);
+        let public_key = wire::pack(type_name::ENCRYPTION_PUBLIC_KEY, public_key.encode_to_vec());
+        let mut llv2 = LiquidLegionsV2 {
+            sketch_params: Some(LiquidLegionsSketchParams {
+                decay_rate: 12.0,
+                max_size: 100_000,
+                sampling_indicator_size: 10_000_000,
+            }),
+            data_provider_noise: privacy(1.0, 1e-6),
+            elliptic_curve_id: 1087,
+            honest_contributors: 1,
+            aggregator: "aggregator".to_owned(),
+            ..Default::default()
+        };
+        llv2.set_noise_mechanism(protocol_config::NoiseMechanism::DiscreteGaussian);
+        llv2.set_noise_calibration(protocol_config::NoiseCalibration::Exact);
+        let mut config = ProtocolConfig {
+            protocols: vec![Protocol { protocol: Some(protocol::Protocol::LiquidLegionsV2(llv2)) }],
+            ..Default::default()
+        };
+        config.set_measurement_type(protocol_config::MeasurementType::ReachAndFrequency);
+        Self {
+            consumer: Party::new("consumer"),
+            duchies: DUCHIES.map(|duchy| (duchy, Party::new(duchy))).into(),
+            keyset: PrivateKeyset::generate_hpke(&mut rng),
+            spec: MeasurementSpec {
+                measurement_public_key: Some(public_key.clone()),
+                nonce_hashes: vec![session::nonce_hash(7).to_vec(), session::nonce_hash(NONCE).to_vec()],
+                vid_sampling_interval: Some(VidSamplingInterval { start: 0.0, width: 1.0 }),
+                measurement_type: Some(MeasurementType::ReachAndFrequency(ReachAndFrequency {
+                    reach_privacy_params: privacy(1.0, 1e-6),
+                    frequency_privacy_params: privacy(1.0, 1e-6),
+                    maximum_frequency: 5,
+                })),
+                ..Default::default()
+            },
+            own_spec: RequisitionSpec {
+                measurement_public_key: Some(public_key),
+                nonce: NONCE,
+                requisition_type: Some(RequisitionType::Events(Events { event_groups: vec![event_group("")] })),
+                ..Default::default()
+            },
+            config,
+            other_session: None,
+        }
+    }
+
+    /// The parameters inside the protocol configuration.
+    pub(crate) fn llv2(&mut self) -> &mut LiquidLegionsV2 {
+        match &mut self.config.protocols[0].protocol {
+            Some(protocol::Protocol::LiquidLegionsV2(llv2)) => llv2,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the Kingdom hands out, everything signed.
+    pub(crate) fn requisition(&self) -> api::Requisition {
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        let spec = self.spec.encode_to_vec();
+        let config = self.config.encode_to_vec();
+        let ids: Vec<DuchyId> = self.duchies.keys().map(|id| id.parse().unwrap()).collect();
+        let session = self.other_session.unwrap_or_else(|| session::session_id(&spec, &config, &ids));
+        let own = self.consumer.sign(type_name::REQUISITION_SPEC, self.own_spec.encode_to_vec()).encode_to_vec();
+        let duchies = self.duchies.iter().map(|(id, party)| {
+            let secret = KeyShareSecret::generate(&mut rng);
+            let context = PossessionContext { session, duchy: id, certificate_sha256: party.certificate.sha256() };
+            let key = ElGamalPublicKey {
+                elliptic_curve_id: 1087,
+                generator: Point::generator().encode().as_bytes().to_vec(),
+                element: secret.public().as_bytes().to_vec(),
+                proof_of_possession: secret.prove_possession(&context, &mut rng).to_vec(),
+            };
+            let key = party.sign(type_name::EL_GAMAL_PUBLIC_KEY, key.encode_to_vec());
+            let protocol = duchy_entry::LiquidLegionsV2 { el_gamal_public_key: Some(key) };
+            DuchyEntry {
+                key: format!("duchies/{id}"),
+                value: Some(duchy_entry::Value {
+                    duchy_certificate: duchy_certificate(id),
+                    protocol: Some(duchy_entry::value::Protocol::LiquidLegionsV2(protocol)),
+                }),
+            }
+        });
+        let mut requisition = api::Requisition {
+            name: REQUISITION.to_owned(),
+            measurement: format!("{CONSUMER}/measurements/AAAAAAAAAAQ"),
+            measurement_consumer_certificate: format!("{CONSUMER}/certificates/AAAAAAAAAAU"),
+            duchies: duchies.collect(),
+            measurement_spec: Some(self.consumer.sign(type_name::MEASUREMENT_SPEC, spec)),
+            protocol_config: Some(self.config.clone()),
+            serialized_protocol_config: config,
+            encrypted_requisition_spec: Some(EncryptedMessage {
+                ciphertext: self.keyset.public().encrypt(&own, b"", &mut rng).unwrap(),
+                type_url: format!("type.googleapis.com/{}", type_name::SIGNED_MESSAGE),
+            }),
+            ..Default::default()
+        };
+        requisition.set_state(api::requisition::State::Unfulfilled);
+        requisition
+    }
+}
+
+/// The name of a Duchy's consent certificate.
+pub(crate) fn duchy_certificate(duchy: &str) -> String {
+    format!("duchies/{duchy}/certificates/AAAAAAAAAAY")
+}
+
+/// An event group of the publisher with a filter on its events.
+pub(crate) fn event_group(filter: &str) -> EventGroupEntry {
+    EventGroupEntry {
+        key: format!("{PUBLISHER}/eventGroups/AAAAAAAAAAc"),
+        value: Some(event_group_entry::Value {
+            collection_interval: None,
+            filter: Some(EventFilter { expression: filter.to_owned() }),
+        }),
+    }
+}
