@@ -15,7 +15,7 @@ pub(crate) const KNOWN_SKIPS: &[&str] = &[
 ];
 
 /// What the Python tests import.
-const PYTHON_PACKAGES: &[&str] = &["pytest==9.*", "grpcio==1.*", "grpcio-tools==1.*", "cryptography", "tink==1.16.1"];
+const PYTHON_PACKAGES: &[&str] = &["pytest==9.*", "tink==1.16.1"];
 
 /// What a test run printed, added up.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ fn python() -> Result<Command, Failure> {
     run::step("programs for the Python tests", run::cargo(&["build", "--workspace", "--all-features", "--bins", "--examples"]))?;
 
     let mut pytest = Command::new(interpreter);
-    let tests: Vec<PathBuf> = ["examples/tests/python", "halo-crypto/tests/python"].iter().map(PathBuf::from).collect();
+    let tests: Vec<PathBuf> = ["halo-crypto/tests/python"].iter().map(PathBuf::from).collect();
     pytest
         .args(["-m", "pytest", "-p", "no:cacheprovider", "-ra"])
         .args(tests)
