@@ -1,0 +1,559 @@
+//! What becomes of a measurement when something happens.
+//!
+//! [`decide`] is a pure function: it reads the stored measurement and an [`Event`], and answers with the [`Transition`]
+//! to store, with nothing to do (a repetition of what is already so), or with the reason of a refusal. The server
+//! authenticates the caller and verifies signatures before it asks; everything else that makes an event acceptable is
+//! decided here.
+//!
+//! The states and their events:
+//!
+//! ```text
+//! PENDING_REQUISITION_PARAMS ──last key share──► PENDING_REQUISITION_FULFILLMENT ──last requisition──►
+//! PENDING_PARTICIPANT_CONFIRMATION ──last confirmation──► PENDING_COMPUTATION ──result──► SUCCEEDED
+//! any pending state ──refusal, failed Duchy, revoked certificate──► FAILED
+//! any pending state ──consumer, deadline──► CANCELLED
+//! ```
+
+use halo_core::{
+    clock::Timestamp,
+    measurement::{
+        MeasurementEvent, MeasurementState, ParticipantEvent, ParticipantState, RequisitionEvent, RequisitionState,
+    },
+    resource::{CertificateName, DuchyId, DuchyName, RequisitionName},
+    session,
+};
+
+use crate::{
+    Error,
+    record::{
+        ComputationResult, Failure, FailureReason, Fulfilment, Measurement, Parameters, Participant, ParticipantFailure,
+        Refusal, Requisition,
+    },
+};
+
+/// Something that happens to a measurement.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A Duchy gives its key share; signature, certificate and proof of possession have been verified.
+    ParametersSet {
+        /// The Duchy.
+        duchy: DuchyId,
+        /// Its signed key share.
+        parameters: Parameters,
+    },
+    /// A Duchy announces that a publisher's data has arrived.
+    Fulfilled {
+        /// The requisition.
+        requisition: RequisitionName,
+        /// What has arrived, and where.
+        fulfilment: Fulfilment,
+    },
+    /// A publisher refuses.
+    Refused {
+        /// The requisition.
+        requisition: RequisitionName,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A Duchy has checked nonces, keys and its part of the data.
+    Confirmed {
+        /// The Duchy.
+        duchy: DuchyId,
+        /// Hash of the list of keys that the Duchy received.
+        key_list_hash: [u8; 32],
+    },
+    /// A Duchy cannot go on.
+    ParticipantFailed {
+        /// The Duchy.
+        duchy: DuchyId,
+        /// Why, and who caused it.
+        failure: ParticipantFailure,
+    },
+    /// The aggregator hands in the result; its certificate has been verified.
+    Completed {
+        /// The Duchy that hands it in.
+        duchy: DuchyId,
+        /// The encrypted result.
+        result: ComputationResult,
+    },
+    /// The consumer does not want it any more.
+    Cancelled,
+    /// The deadline has come.
+    DeadlinePassed,
+    /// A certificate was revoked or put on hold.
+    CertificateRevoked {
+        /// The certificate.
+        certificate: CertificateName,
+    },
+}
+
+impl Event {
+    /// The event as the end of a sentence that says that it is not possible.
+    const fn action(&self) -> &'static str {
+        match self {
+            Self::ParametersSet { .. } => "giving a key share",
+            Self::Fulfilled { .. } => "fulfilling a requisition",
+            Self::Refused { .. } => "refusing a requisition",
+            Self::Confirmed { .. } => "confirming",
+            Self::ParticipantFailed { .. } => "failing",
+            Self::Completed { .. } => "setting the result",
+            Self::Cancelled | Self::DeadlinePassed => "cancelling",
+            Self::CertificateRevoked { .. } => "failing for a revoked certificate",
+        }
+    }
+}
+
+/// What is to be stored, all of it or nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transition {
+    /// New state of the measurement.
+    pub state: Option<MeasurementState>,
+    /// Changed requisitions.
+    pub requisitions: Vec<RequisitionChange>,
+    /// Changed participants.
+    pub participants: Vec<ParticipantChange>,
+    /// Why the measurement failed or was cancelled.
+    pub failure: Option<Failure>,
+    /// The result.
+    pub result: Option<ComputationResult>,
+    /// What to write to the timeline, oldest first.
+    pub timeline: Vec<Note>,
+    /// The Duchy that confirmed another list of keys: the measurement fails for it, and the caller is told so.
+    pub other_keys: Option<DuchyId>,
+}
+
+/// A requisition's change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequisitionChange {
+    /// Which one.
+    pub name: RequisitionName,
+    /// New state.
+    pub state: RequisitionState,
+    /// How it was fulfilled, when it was.
+    pub fulfilment: Option<Fulfilment>,
+    /// Why it was refused, when it was.
+    pub refusal: Option<Refusal>,
+}
+
+/// A participant's change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParticipantChange {
+    /// Which one.
+    pub duchy: DuchyId,
+    /// New state.
+    pub state: ParticipantState,
+    /// Its key share, when it was given.
+    pub parameters: Option<Parameters>,
+    /// Why it failed, when it did.
+    pub failure: Option<ParticipantFailure>,
+}
+
+/// A line of the timeline: who did what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Resource name, or `kingdom`.
+    pub actor: String,
+    /// What happened, in words; never a secret.
+    pub message: String,
+}
+
+impl Note {
+    /// A line.
+    pub fn new(actor: impl ToString, message: impl Into<String>) -> Self {
+        Self { actor: actor.to_string(), message: message.into() }
+    }
+}
+
+/// Decides what `event` does to `measurement` at the moment `now`; `Ok(None)` if it is already so.
+///
+/// # Errors
+/// If the event is not acceptable. Nothing changes then.
+pub fn decide(measurement: &Measurement, event: &Event, now: Timestamp) -> Result<Option<Transition>, Error> {
+    let step = Step { measurement, action: event.action() };
+    match event {
+        Event::ParametersSet { duchy, parameters } => step.parameters_set(duchy, parameters, now),
+        Event::Fulfilled { requisition, fulfilment } => step.fulfilled(requisition, fulfilment, now),
+        Event::Refused { requisition, refusal } => step.refused(requisition, refusal, now),
+        Event::Confirmed { duchy, key_list_hash } => step.confirmed(duchy, key_list_hash, now),
+        Event::ParticipantFailed { duchy, failure } => step.participant_failed(duchy, failure),
+        Event::Completed { duchy, result } => step.completed(duchy, result, now),
+        Event::Cancelled => step.cancelled(),
+        Event::DeadlinePassed => step.deadline_passed(now),
+        Event::CertificateRevoked { certificate } => step.certificate_revoked(certificate),
+    }
+}
+
+/// Applies a transition to the measurement that it was decided for, as every store does.
+pub fn apply(measurement: &mut Measurement, transition: &Transition, now: Timestamp) {
+    let now = now.max(measurement.update_time);
+    measurement.update_time = now;
+    measurement.revision += 1;
+    if let Some(state) = transition.state {
+        measurement.state = state;
+    }
+    for change in &transition.requisitions {
+        if let Some(requisition) = measurement.requisitions.iter_mut().find(|requisition| requisition.name == change.name) {
+            requisition.state = change.state;
+            requisition.update_time = now;
+            requisition.fulfilment = change.fulfilment.clone().or(requisition.fulfilment.take());
+            requisition.refusal = change.refusal.clone().or(requisition.refusal.take());
+        }
+    }
+    for change in &transition.participants {
+        if let Some(participant) = measurement.participants.iter_mut().find(|part| part.duchy == change.duchy) {
+            participant.state = change.state;
+            participant.update_time = now;
+            participant.parameters = change.parameters.clone().or(participant.parameters.take());
+            participant.failure = change.failure.clone().or(participant.failure.take());
+        }
+    }
+    if let Some(failure) = &transition.failure {
+        measurement.failure = Some(failure.clone());
+    }
+    if let Some(result) = &transition.result {
+        measurement.result = Some(result.clone());
+    }
+}
+
+/// One decision: the measurement, and what is attempted.
+struct Step<'a> {
+    measurement: &'a Measurement,
+    action: &'static str,
+}
+
+impl Step<'_> {
+    fn parameters_set(
+        &self,
+        duchy: &DuchyId,
+        parameters: &Parameters,
+        now: Timestamp,
+    ) -> Result<Option<Transition>, Error> {
+        let participant = self.participant(duchy)?;
+        if let Some(given) = &participant.parameters {
+            // A key is for good: a second one would let a Duchy choose its share after it has seen the others'.
+            return if given == parameters { Ok(None) } else { Err(different(format!("the key share of Duchy {duchy}"))) };
+        }
+        self.expect(MeasurementState::PendingRequisitionParams)?;
+        self.in_time(now)?;
+        let mut transition = Transition {
+            participants: vec![ParticipantChange {
+                duchy: duchy.clone(),
+                state: self.on_participant(participant, ParticipantEvent::SetParamsToConfirm)?,
+                parameters: Some(parameters.clone()),
+                failure: None,
+            }],
+            timeline: vec![Note::new(DuchyName::new(duchy.clone()), "gave its key share")],
+            ..Transition::default()
+        };
+        let last = self.measurement.participants.iter().all(|part| part.duchy == *duchy || part.parameters.is_some());
+        if last {
+            transition.state = Some(self.on_measurement(MeasurementEvent::AllParamsSet)?);
+            for requisition in &self.measurement.requisitions {
+                let state = self.on_requisition(requisition, RequisitionEvent::ParamsSet)?;
+                transition.requisitions.push(change(requisition, state));
+            }
+            transition.timeline.push(Note::new("kingdom", "delivered the requisitions to the publishers"));
+        }
+        Ok(Some(transition))
+    }
+
+    fn fulfilled(
+        &self,
+        name: &RequisitionName,
+        fulfilment: &Fulfilment,
+        now: Timestamp,
+    ) -> Result<Option<Transition>, Error> {
+        let duchy = &fulfilment.duchy;
+        self.participant(duchy)?;
+        let requisition = self.requisition(name)?;
+        let duchies = self.measurement.duchies();
+        match session::fulfilling_duchy(name, &duchies) {
+            Some(chosen) if chosen != duchy => {
+                let (requisition, duchy, chosen) = (name.clone(), duchy.clone(), chosen.clone());
+                return Err(Error::WrongDuchy { requisition, duchy, chosen });
+            }
+            _ => {}
+        }
+        if session::nonce_hash(fulfilment.nonce) != requisition.nonce_hash {
+            return Err(Error::Nonce { requisition: name.clone() });
+        }
+        if let Some(given) = &requisition.fulfilment {
+            let same = Fulfilment { context: given.context.clone(), ..fulfilment.clone() } == *given;
+            return if same { Ok(None) } else { Err(different(format!("the fulfilment of {name}"))) };
+        }
+        let state = self.on_requisition(requisition, RequisitionEvent::Fulfill)?;
+        self.expect(MeasurementState::PendingRequisitionFulfillment)?;
+        self.in_time(now)?;
+        if self.measurement.key_list_hash() != Some(fulfilment.key_list_hash) {
+            return Err(Error::KeyList { duchy: duchy.clone() });
+        }
+        let mut transition = Transition {
+            requisitions: vec![RequisitionChange { fulfilment: Some(fulfilment.clone()), ..change(requisition, state) }],
+            timeline: vec![Note::new(
+                DuchyName::new(duchy.clone()),
+                format!("holds {} records for {name}", fulfilment.record_count),
+            )],
+            ..Transition::default()
+        };
+        let last = self.measurement.requisitions.iter().all(|other| other.name == *name || other.fulfilment.is_some());
+        if last {
+            transition.state = Some(self.on_measurement(MeasurementEvent::AllFulfilledToConfirm)?);
+            transition.timeline.push(Note::new("kingdom", "every requisition is fulfilled; asked the Duchies to confirm"));
+        }
+        Ok(Some(transition))
+    }
+
+    fn refused(&self, name: &RequisitionName, refusal: &Refusal, now: Timestamp) -> Result<Option<Transition>, Error> {
+        let requisition = self.requisition(name)?;
+        if requisition.refusal.as_ref() == Some(refusal) {
+            return Ok(None);
+        }
+        let state = self.on_requisition(requisition, RequisitionEvent::Refuse)?;
+        self.expect(MeasurementState::PendingRequisitionFulfillment)?;
+        self.in_time(now)?;
+        let publisher = format!("dataProviders/{}", name.data_provider);
+        let failure = Failure {
+            reason: FailureReason::RequisitionRefused,
+            message: format!("{name} was refused: {}", refusal.message),
+            culprits: vec![publisher.clone()],
+        };
+        let note = Note::new(&publisher, format!("refused {name}: {}", refusal.message));
+        let mut transition = self.end(MeasurementEvent::RequisitionRefused, failure, note)?;
+        transition.requisitions.retain(|other| other.name != *name);
+        transition.requisitions.push(RequisitionChange { refusal: Some(refusal.clone()), ..change(requisition, state) });
+        Ok(Some(transition))
+    }
+
+    fn confirmed(
+        &self,
+        duchy: &DuchyId,
+        key_list_hash: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Transition>, Error> {
+        let participant = self.participant(duchy)?;
+        let same_keys = self.measurement.key_list_hash() == Some(*key_list_hash);
+        if participant.state == ParticipantState::Ready && same_keys {
+            return Ok(None);
+        }
+        let state = self.on_participant(participant, ParticipantEvent::Confirm)?;
+        self.expect(MeasurementState::PendingParticipantConfirmation)?;
+        self.in_time(now)?;
+        if !same_keys {
+            let failure = ParticipantFailure {
+                message: "it confirmed another list of keys than the one that the Duchies gave to the Kingdom".into(),
+                culprits: vec![DuchyName::new(duchy.clone()).to_string()],
+            };
+            let mut transition = self.fail_participant(participant, &failure)?;
+            transition.other_keys = Some(duchy.clone());
+            return Ok(Some(transition));
+        }
+        let mut transition = Transition {
+            participants: vec![ParticipantChange { duchy: duchy.clone(), state, parameters: None, failure: None }],
+            timeline: vec![Note::new(DuchyName::new(duchy.clone()), "confirmed nonces, keys and data")],
+            ..Transition::default()
+        };
+        let ready = |part: &Participant| part.duchy == *duchy || part.state == ParticipantState::Ready;
+        if self.measurement.participants.iter().all(ready) {
+            transition.state = Some(self.on_measurement(MeasurementEvent::AllConfirmed)?);
+            transition.timeline.push(Note::new("kingdom", "every Duchy has confirmed; started the computation"));
+        }
+        Ok(Some(transition))
+    }
+
+    fn participant_failed(&self, duchy: &DuchyId, failure: &ParticipantFailure) -> Result<Option<Transition>, Error> {
+        let participant = self.participant(duchy)?;
+        if participant.failure.as_ref() == Some(failure) {
+            return Ok(None);
+        }
+        self.fail_participant(participant, failure).map(Some)
+    }
+
+    fn fail_participant(&self, participant: &Participant, failure: &ParticipantFailure) -> Result<Transition, Error> {
+        let name = DuchyName::new(participant.duchy.clone());
+        // The measurement is asked first: where it has ended, that is what the caller has to know.
+        let ended = Failure {
+            reason: FailureReason::ParticipantFailed,
+            message: format!("Duchy {} failed: {}", participant.duchy, failure.message),
+            culprits: failure.culprits.clone(),
+        };
+        let named =
+            if failure.culprits.is_empty() { String::new() } else { format!(" (caused by {})", failure.culprits.join(", ")) };
+        let note = Note::new(&name, format!("failed: {}{named}", failure.message));
+        let mut transition = self.end(MeasurementEvent::ParticipantFailed, ended, note)?;
+        transition.participants.push(ParticipantChange {
+            duchy: participant.duchy.clone(),
+            state: self.on_participant(participant, ParticipantEvent::Fail)?,
+            parameters: None,
+            failure: Some(failure.clone()),
+        });
+        Ok(transition)
+    }
+
+    fn completed(
+        &self,
+        duchy: &DuchyId,
+        result: &ComputationResult,
+        now: Timestamp,
+    ) -> Result<Option<Transition>, Error> {
+        self.participant(duchy)?;
+        if *duchy != self.measurement.aggregator {
+            return Err(Error::NotAggregator { duchy: duchy.clone() });
+        }
+        if let Some(given) = &self.measurement.result {
+            return if given == result { Ok(None) } else { Err(different("the result".into())) };
+        }
+        self.expect(MeasurementState::PendingComputation)?;
+        self.in_time(now)?;
+        Ok(Some(Transition {
+            state: Some(self.on_measurement(MeasurementEvent::ResultSet)?),
+            result: Some(result.clone()),
+            timeline: vec![Note::new(DuchyName::new(duchy.clone()), "handed in the encrypted result")],
+            ..Transition::default()
+        }))
+    }
+
+    fn cancelled(&self) -> Result<Option<Transition>, Error> {
+        if self.measurement.state == MeasurementState::Cancelled {
+            return Ok(None);
+        }
+        let consumer = format!("measurementConsumers/{}", self.measurement.name.measurement_consumer);
+        let failure = Failure {
+            reason: FailureReason::Cancelled,
+            message: "cancelled by the measurement consumer".into(),
+            culprits: Vec::new(),
+        };
+        self.end(MeasurementEvent::Cancel, failure, Note::new(consumer, "cancelled the measurement")).map(Some)
+    }
+
+    fn deadline_passed(&self, now: Timestamp) -> Result<Option<Transition>, Error> {
+        if self.measurement.state.is_terminal() || now < self.measurement.deadline {
+            return Ok(None);
+        }
+        let (owed, owing) = self.debts();
+        let message = format!("the deadline of {} has passed; {owed}", self.measurement.deadline);
+        let failure = Failure { reason: FailureReason::Cancelled, message: message.clone(), culprits: owing };
+        self.end(MeasurementEvent::DeadlineExpired, failure, Note::new("kingdom", message)).map(Some)
+    }
+
+    /// Who owes what in the present state, in words and as resource names.
+    fn debts(&self) -> (String, Vec<String>) {
+        let duchies = |owes: &dyn Fn(&Participant) -> bool| -> Vec<String> {
+            let owing = self.measurement.participants.iter().filter(|participant| owes(participant));
+            owing.map(|participant| DuchyName::new(participant.duchy.clone()).to_string()).collect()
+        };
+        let (what, owing) = match self.measurement.state {
+            MeasurementState::PendingRequisitionParams => {
+                ("key shares are missing", duchies(&|participant| participant.parameters.is_none()))
+            }
+            MeasurementState::PendingRequisitionFulfillment => {
+                let open = self.measurement.requisitions.iter().filter(|requisition| requisition.fulfilment.is_none());
+                ("data is missing", open.map(|open| format!("dataProviders/{}", open.name.data_provider)).collect())
+            }
+            MeasurementState::PendingParticipantConfirmation => {
+                ("confirmations are missing", duchies(&|participant| participant.state != ParticipantState::Ready))
+            }
+            _ => ("the result is missing", duchies(&|participant| participant.duchy == self.measurement.aggregator)),
+        };
+        (format!("{what} from {}", owing.join(", ")), owing)
+    }
+
+    fn certificate_revoked(&self, certificate: &CertificateName) -> Result<Option<Transition>, Error> {
+        let measurement = self.measurement;
+        let open = |requisition: &Requisition| {
+            matches!(requisition.state, RequisitionState::PendingParams | RequisitionState::Unfulfilled)
+        };
+        let used = measurement.consumer_certificate == *certificate
+            || measurement.requisitions.iter().any(|part| open(part) && part.certificate == *certificate)
+            || measurement
+                .participants
+                .iter()
+                .any(|part| part.parameters.as_ref().is_some_and(|given| given.certificate == *certificate));
+        if !used || measurement.state.is_terminal() {
+            return Ok(None);
+        }
+        let message = format!("{certificate}, which this measurement relies on, was revoked or put on hold");
+        let failure =
+            Failure { reason: FailureReason::CertificateRevoked, message: message.clone(), culprits: Vec::new() };
+        self.end(MeasurementEvent::CertificateRevoked, failure, Note::new("kingdom", message)).map(Some)
+    }
+
+    /// Ends the measurement without a result and withdraws the open requisitions.
+    fn end(&self, event: MeasurementEvent, failure: Failure, note: Note) -> Result<Transition, Error> {
+        let state = self.on_measurement(event)?;
+        let requisitions = self
+            .measurement
+            .requisitions
+            .iter()
+            .filter_map(|requisition| {
+                let withdrawn = requisition.state.on(RequisitionEvent::Withdraw).ok()?;
+                Some(change(requisition, withdrawn))
+            })
+            .collect();
+        Ok(Transition {
+            state: Some(state),
+            requisitions,
+            failure: Some(failure),
+            timeline: vec![note],
+            ..Transition::default()
+        })
+    }
+
+    fn participant(&self, duchy: &DuchyId) -> Result<&Participant, Error> {
+        self.measurement.participant(duchy).ok_or_else(|| Error::NotParticipant { duchy: duchy.clone() })
+    }
+
+    fn requisition(&self, name: &RequisitionName) -> Result<&Requisition, Error> {
+        self.measurement.requisition(name).ok_or_else(|| Error::NoSuchRequisition { requisition: name.clone() })
+    }
+
+    fn expect(&self, state: MeasurementState) -> Result<(), Error> {
+        if self.measurement.state == state { Ok(()) } else { Err(self.illegal()) }
+    }
+
+    fn in_time(&self, now: Timestamp) -> Result<(), Error> {
+        if now < self.measurement.deadline {
+            return Ok(());
+        }
+        Err(Error::DeadlinePassed { measurement: self.measurement.name.clone(), action: self.action })
+    }
+
+    fn illegal(&self) -> Error {
+        Error::MeasurementState {
+            measurement: self.measurement.name.clone(),
+            state: self.measurement.state,
+            action: self.action,
+        }
+    }
+
+    fn on_measurement(&self, event: MeasurementEvent) -> Result<MeasurementState, Error> {
+        self.measurement.state.on(event).map_err(|_| self.illegal())
+    }
+
+    fn on_requisition(&self, requisition: &Requisition, event: RequisitionEvent) -> Result<RequisitionState, Error> {
+        requisition.state.on(event).map_err(|_| Error::RequisitionState {
+            requisition: requisition.name.clone(),
+            state: requisition.state,
+            action: self.action,
+        })
+    }
+
+    fn on_participant(&self, participant: &Participant, event: ParticipantEvent) -> Result<ParticipantState, Error> {
+        participant.state.on(event).map_err(|_| Error::ParticipantState {
+            duchy: participant.duchy.clone(),
+            state: participant.state,
+            action: self.action,
+        })
+    }
+}
+
+fn change(requisition: &Requisition, state: RequisitionState) -> RequisitionChange {
+    RequisitionChange { name: requisition.name.clone(), state, fulfilment: None, refusal: None }
+}
+
+fn different(what: String) -> Error {
+    Error::AlreadyDifferent { what }
+}
+
+#[cfg(test)]
+mod tests;
