@@ -1,5 +1,6 @@
 //! A publisher's process against simulated servers, over mutual TLS on loopback.
 #![cfg(feature = "client")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 #[path = "world/parties.rs"]
 mod parties;

@@ -1,4 +1,5 @@
 //! What a publisher checks before it answers: one honest requisition, and one test for each thing that can be wrong.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 #[path = "world/parties.rs"]
 mod parties;
