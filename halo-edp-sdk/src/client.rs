@@ -203,8 +203,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`ClientError::Transport`] when the very first connection with the Kingdom fails in a way that time does not heal,
-    /// such as a certificate that it refuses; [`ClientError::Refused`]; [`ClientError::Spool`] when the body of a
-    /// requisition that is closed cannot be removed.
+    /// such as a certificate that it refuses; [`ClientError::Refused`].
     pub async fn run(&self, shutdown: CancellationToken, mut events: impl FnMut(Event)) -> Result<(), ClientError> {
         let (reporter, mut reports) = mpsc::unbounded_channel();
         let (updater, mut updates) = mpsc::channel(WAITING_UPDATES);
@@ -222,12 +221,8 @@ impl Publisher {
             tokio::select! {
                 () = shutdown.cancelled() => break Ok(()),
                 Some(event) = reports.recv() => events(event),
-                Some(update) = updates.recv() => if let Err(error) = desk.take(update) {
-                    break Err(error);
-                },
-                Some(answered) = desk.answers.join_next() => if let Err(error) = desk.settle(unwind(answered)) {
-                    break Err(error);
-                },
+                Some(update) = updates.recv() => desk.take(update),
+                Some(answered) = desk.answers.join_next() => desk.settle(unwind(answered)),
                 Some(ended) = watching.join_next() => break unwind(ended),
             }
         };
@@ -258,58 +253,71 @@ struct Desk {
 /// Where the work on a requisition stands.
 enum Taken {
     /// It is being answered.
-    Running(CancellationToken),
+    Running {
+        /// Ends the work.
+        stop: CancellationToken,
+        /// Cancelled when the Kingdom says that the requisition is fulfilled, perhaps before the Duchy does.
+        fulfilled: CancellationToken,
+    },
     /// The Kingdom has closed it, and the work on it is coming to its end.
     Closing,
-    /// It is answered, refused, or given up for this run. A late update that still calls it open starts nothing.
+    /// It is answered, refused, closed, or given up for this run. A late update that still calls it open starts nothing.
     Settled,
 }
 
 impl Desk {
     /// Looks at what the Kingdom says about a requisition.
-    fn take(&mut self, requisition: api::Requisition) -> Result<(), ClientError> {
+    fn take(&mut self, requisition: api::Requisition) {
         let name: RequisitionName = match requisition.name.parse() {
             Ok(name) => name,
-            Err(error) => {
-                tracing::error!(%error, "the Kingdom sent a requisition without a proper name");
-                return Ok(());
-            }
+            Err(error) => return tracing::error!(%error, "the Kingdom sent a requisition without a proper name"),
         };
-        if requisition.state() == State::Unfulfilled {
-            if !self.taken.contains_key(&name) {
-                let stop = self.stop.child_token();
-                let answer = answer::Answer::new(&self.shared, requisition, &name, self.reporter.clone(), stop.clone());
-                let done = name.clone();
-                self.answers.spawn(async move {
-                    answer.run().await;
-                    done
-                });
-                self.taken.insert(name, Taken::Running(stop));
-            }
-            return Ok(());
-        }
-        match self.taken.remove(&name) {
-            Some(Taken::Running(stop)) => {
-                tracing::info!(requisition = %name, state = ?requisition.state(), "closed by the Kingdom");
+        match (requisition.state(), self.taken.get(&name)) {
+            (State::Unfulfilled, None) => self.start(requisition, name),
+            (State::Unfulfilled, Some(_)) | (_, Some(Taken::Closing)) => {}
+            (State::Fulfilled, Some(Taken::Running { fulfilled, .. })) => fulfilled.cancel(),
+            (state, Some(Taken::Running { stop, .. })) => {
+                tracing::info!(requisition = %name, ?state, "closed by the Kingdom");
                 stop.cancel();
                 self.taken.insert(name, Taken::Closing);
-                Ok(())
             }
-            Some(Taken::Closing) => {
-                self.taken.insert(name, Taken::Closing);
-                Ok(())
-            }
-            Some(Taken::Settled) | None => Ok(self.shared.spool.remove(&name.requisition.to_string())?),
+            (_, Some(Taken::Settled) | None) => self.shared.discard(&name),
         }
     }
 
+    fn start(&mut self, requisition: api::Requisition, name: RequisitionName) {
+        let (stop, fulfilled) = (self.stop.child_token(), CancellationToken::new());
+        let answer = answer::Answer {
+            shared: Arc::clone(&self.shared),
+            requisition,
+            name: name.clone(),
+            reporter: self.reporter.clone(),
+            stop: stop.clone(),
+            fulfilled: fulfilled.clone(),
+        };
+        let done = name.clone();
+        self.answers.spawn(async move {
+            answer.run().await;
+            done
+        });
+        self.taken.insert(name, Taken::Running { stop, fulfilled });
+    }
+
     /// Takes note that the work on a requisition has ended.
-    fn settle(&mut self, name: RequisitionName) -> Result<(), ClientError> {
-        if matches!(self.taken.remove(&name), Some(Taken::Closing)) {
-            return Ok(self.shared.spool.remove(&name.requisition.to_string())?);
+    fn settle(&mut self, name: RequisitionName) {
+        if matches!(self.taken.get(&name), Some(Taken::Closing)) {
+            self.shared.discard(&name);
         }
         self.taken.insert(name, Taken::Settled);
-        Ok(())
+    }
+}
+
+impl Shared {
+    /// Removes the body of a requisition that needs it no more. A body that stays is encrypted and harmless.
+    fn discard(&self, name: &RequisitionName) {
+        if let Err(error) = self.spool.remove(&name.requisition.to_string()) {
+            tracing::warn!(requisition = %name, %error, "the spooled body stays");
+        }
     }
 }
 

@@ -10,7 +10,10 @@ mod servers;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
-use halo_core::{pb::api::requisition::refusal::Justification, transport::TransportError};
+use halo_core::{
+    pb::api::requisition::{State, refusal::Justification},
+    transport::TransportError,
+};
 use halo_edp_sdk::client::{ClientError, Config, Event, Publisher};
 use parquet::arrow::ArrowWriter;
 use parties::{CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue};
@@ -190,6 +193,32 @@ async fn a_restarted_publisher_sends_the_same_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kingdom_that_knows_before_the_duchy_answers_interrupts_nothing() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    scene.duchy.announce_to(&scene.kingdom);
+    let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
+    assert_eq!(names(&events), ["opened", "sketched", "encrypted", "uploaded", "fulfilled"], "{events:?}");
+    assert_eq!((scene.duchy.uploads().len(), scene.spooled()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requisition_that_is_fulfilled_meanwhile_needs_no_other_attempt() {
+    let scene = Scene::new(&World::new(), |_| {}).await;
+    scene.duchy.refuse_uploads(tonic::Code::Unavailable);
+    let kingdom = scene.kingdom.clone();
+    let events = scene
+        .run_until(|event| {
+            if matches!(event, Event::Failed { .. }) {
+                kingdom.close(State::Fulfilled);
+            }
+            matches!(event, Event::Fulfilled { .. })
+        })
+        .await;
+    assert_eq!(events.last(), Some(&Event::Fulfilled { requisition: REQUISITION.to_owned() }), "{events:?}");
+    assert_eq!(scene.spooled(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_ends_goes_on_with_its_token() {
     let scene = Scene::new(&World::new(), |_| {}).await;
     scene.kingdom.end_first_watch();
@@ -200,7 +229,7 @@ async fn a_watch_that_ends_goes_on_with_its_token() {
         while scene.duchy.uploads().is_empty() || kingdom.tokens().len() < 2 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        kingdom.withdraw();
+        kingdom.close(State::Withdrawn);
         while scene.spooled() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -73,24 +73,17 @@ pub(super) async fn unary<T>(call: impl Future<Output = Result<Response<T>, Stat
 
 /// The work on one requisition.
 pub(super) struct Answer {
-    shared: Arc<Shared>,
-    requisition: api::Requisition,
-    name: RequisitionName,
-    reporter: mpsc::UnboundedSender<Event>,
-    stop: CancellationToken,
+    pub(super) shared: Arc<Shared>,
+    pub(super) requisition: api::Requisition,
+    pub(super) name: RequisitionName,
+    pub(super) reporter: mpsc::UnboundedSender<Event>,
+    /// Ends the work.
+    pub(super) stop: CancellationToken,
+    /// Cancelled when the Kingdom says that the requisition is fulfilled.
+    pub(super) fulfilled: CancellationToken,
 }
 
 impl Answer {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        requisition: api::Requisition,
-        name: &RequisitionName,
-        reporter: mpsc::UnboundedSender<Event>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self { shared: Arc::clone(shared), requisition, name: name.clone(), reporter, stop }
-    }
-
     fn report(&self, event: Event) {
         // The receiver outlives all answers; without one, nobody listens.
         let _ = self.reporter.send(event);
@@ -110,14 +103,23 @@ impl Answer {
             };
             match outcome {
                 Ok(()) | Err(Failure::Stopped) => return,
+                // What the Kingdom counts as fulfilled needs no other attempt, whatever became of this one.
+                Err(_) if self.fulfilled.is_cancelled() => return self.finish(),
                 Err(Failure::Stays(message)) => return self.failed(message, false),
                 Err(Failure::Refused(refusal)) => return self.failed(refusal.message, false),
                 Err(Failure::Later(message)) => self.failed(message, true),
             }
-            if self.or_stop(tokio::time::sleep(delays.next().unwrap_or_default())).await.is_err() {
-                return;
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.fulfilled.cancelled() => return self.finish(),
+                () = tokio::time::sleep(delays.next().unwrap_or_default()) => {}
             }
         }
+    }
+
+    fn finish(&self) {
+        self.shared.discard(&self.name);
+        self.report(Event::Fulfilled { requisition: self.name.to_string() });
     }
 
     async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
@@ -146,8 +148,7 @@ impl Answer {
         let upload = submit(duchy, &opened, self.requisition.protocol_config.as_ref(), &spooled);
         let Upload { bytes, seconds } = self.or_stop(upload).await??;
         self.report(Event::Uploaded { requisition: self.name.to_string(), bytes, seconds });
-        shared.spool.remove(&opened.spool_name())?;
-        self.report(Event::Fulfilled { requisition: self.name.to_string() });
+        self.finish();
         Ok(())
     }
 

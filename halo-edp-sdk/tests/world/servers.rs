@@ -1,6 +1,9 @@
 //! A Kingdom and a Duchy that do as the tests tell them.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream::BoxStream};
 use halo_core::{
@@ -86,8 +89,8 @@ impl SimulatedKingdom {
     }
 
     /// Closes the requisition, for all who watch it.
-    pub(crate) fn withdraw(&self) {
-        self.requisition.send_modify(|requisition| requisition.set_state(State::Withdrawn));
+    pub(crate) fn close(&self, state: State) {
+        self.requisition.send_modify(|requisition| requisition.set_state(state));
     }
 
     /// The continuation tokens of all watches so far.
@@ -231,6 +234,7 @@ pub(crate) struct SimulatedDuchy(Arc<Mutex<DuchyLog>>);
 struct DuchyLog {
     break_after: Option<usize>,
     refuse: Option<Code>,
+    kingdom: Option<SimulatedKingdom>,
     body: Vec<u8>,
     uploads: Vec<Upload>,
     largest_chunk: usize,
@@ -245,6 +249,11 @@ impl SimulatedDuchy {
     /// Refuses every upload.
     pub(crate) fn refuse_uploads(&self, code: Code) {
         self.0.lock().unwrap().refuse = Some(code);
+    }
+
+    /// Tells the Kingdom about a body well before it answers the publisher.
+    pub(crate) fn announce_to(&self, kingdom: &SimulatedKingdom) {
+        self.0.lock().unwrap().kingdom = Some(kingdom.clone());
     }
 
     pub(crate) fn uploads(&self) -> Vec<Upload> {
@@ -304,6 +313,11 @@ impl RequisitionFulfillment for SimulatedDuchy {
             if self.take(message)? {
                 return Err(Status::unavailable("the upload broke"));
             }
+        }
+        let kingdom = self.0.lock().unwrap().kingdom.clone();
+        if let Some(kingdom) = kingdom {
+            kingdom.close(State::Fulfilled);
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
         let mut response =
             FulfillRequisitionResponse { received_length: self.body().len() as i64, ..Default::default() };
