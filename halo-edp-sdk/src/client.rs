@@ -5,6 +5,17 @@
 //! long as the requisition is open. What the publisher does not agree to is refused. What is wrong with its own data or
 //! files is reported and leaves the requisition open, so that it can be answered once that is repaired and the process
 //! started again.
+//!
+//! ```no_run
+//! use halo_edp_sdk::client::{Config, Publisher};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), halo_edp_sdk::client::ClientError> {
+//! let publisher = Publisher::new(Config::from_file("publisher.toml".as_ref())?)?;
+//! let shutdown = CancellationToken::new(); // cancelled elsewhere, such as on SIGTERM
+//! publisher.run(shutdown, |event| println!("{event:?}")).await
+//! # }
+//! ```
 
 mod answer;
 mod config;
@@ -346,4 +357,25 @@ fn read_keyset(path: &Path) -> Result<PrivateKeyset, ClientError> {
     let keyset = PrivateKeyset::from_bytes(&bytes).map_err(|error| refuse(error.to_string()));
     bytes.zeroize();
     keyset
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_one_json_object_each() {
+        let requisition = "dataProviders/AAAAAAAAAAE/requisitions/AAAAAAAAAAM".to_owned();
+        let json = |event: &Event| serde_json::to_value(event).unwrap();
+        assert_eq!(
+            json(&Event::Sketched { requisition: requisition.clone(), impressions: 3, registers: 2, seconds: 0.5 }),
+            serde_json::json!({
+                "event": "sketched", "requisition": requisition, "impressions": 3, "registers": 2, "seconds": 0.5
+            })
+        );
+        assert_eq!(
+            json(&Event::Failed { requisition: requisition.clone(), message: "why".to_owned(), retried: true }),
+            serde_json::json!({ "event": "failed", "requisition": requisition, "message": "why", "retried": true })
+        );
+    }
 }
