@@ -4,6 +4,9 @@
 //! noise registers that hide its size; the encrypted body is spooled once and can be sent as often as it takes. Nothing
 //! that leaves the process tells who was reached.
 //!
+//! [`requisition`] checks who asks, for what, and under whose keys; feature `client` adds the process that watches for
+//! requisitions and answers them over the network.
+//!
 //! ```
 //! use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
 //! use halo_edp_sdk::{encrypt::{self, Encryption, REGISTER_BYTES}, progress::Unobserved, sketch};

@@ -31,6 +31,7 @@ use halo_crypto::{
 };
 use halo_sketch::{liquid_legions::Params, noise::ShiftedNoise};
 use prost::Message;
+use zeroize::Zeroize;
 
 use crate::{encrypt::Encryption, spool::Binding};
 pub use refusal::{Justification, Refusal};
@@ -225,7 +226,11 @@ fn ciphertext(requisition: &api::Requisition) -> Result<&[u8], Refusal> {
 fn own_spec(ciphertext: &[u8], keyset: &PrivateKeyset, consumer: &Certificate) -> Result<Secret<Vec<u8>>, Refusal> {
     let path = "encrypted_requisition_spec";
     let plaintext = keyset.decrypt(ciphertext, b"").map_err(Refusal::consent(path))?;
-    let signed = api::SignedMessage::decode(plaintext.expose().as_slice()).map_err(Refusal::consent(path))?;
-    let bytes = verified(path, Some(&signed), type_name::REQUISITION_SPEC, consumer)?;
-    Ok(Secret::new(bytes.to_vec()))
+    let mut signed = api::SignedMessage::decode(plaintext.expose().as_slice()).map_err(Refusal::consent(path))?;
+    let bytes =
+        verified(path, Some(&signed), type_name::REQUISITION_SPEC, consumer).map(|bytes| Secret::new(bytes.to_vec()));
+    if let Some(message) = &mut signed.message {
+        message.value.zeroize();
+    }
+    bytes
 }

@@ -32,8 +32,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// Servers for the world as it stands; `altered` for what the Kingdom makes of its requisition.
-    async fn new(world: &World, altered: impl FnOnce(&mut halo_core::pb::api::Requisition)) -> Self {
+    /// Servers for the world as it stands.
+    async fn new(world: &World) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
         let own = authority("publisher");
@@ -45,8 +45,7 @@ impl Scene {
         write("encryption.keyset", world.keyset.to_bytes().expose());
         write("consumer.pem", world.consumer.authority.pem().as_bytes());
 
-        let mut requisition = world.requisition();
-        altered(&mut requisition);
+        let requisition = world.requisition();
         let mut certificates =
             vec![(requisition.measurement_consumer_certificate.clone(), world.consumer.certificate.der().to_vec())];
         for (id, party) in &world.duchies {
@@ -143,7 +142,7 @@ fn names(events: &[Event]) -> Vec<&'static str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_breaks_goes_on_where_it_stopped() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     scene.duchy.break_after(100_000);
     let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
     assert_eq!(
@@ -179,7 +178,7 @@ async fn an_upload_that_breaks_goes_on_where_it_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_publisher_sends_the_same_body() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     scene.duchy.break_after(70_000);
     scene.run_until(|event| matches!(event, Event::Failed { retried: true, .. })).await;
     assert!(scene.spooled() > 0, "what is not submitted stays");
@@ -194,7 +193,7 @@ async fn a_restarted_publisher_sends_the_same_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kingdom_that_knows_before_the_duchy_answers_interrupts_nothing() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     scene.duchy.announce_to(&scene.kingdom);
     let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
     assert_eq!(names(&events), ["opened", "sketched", "encrypted", "uploaded", "fulfilled"], "{events:?}");
@@ -203,7 +202,7 @@ async fn a_kingdom_that_knows_before_the_duchy_answers_interrupts_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requisition_that_is_fulfilled_meanwhile_needs_no_other_attempt() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     scene.duchy.refuse_uploads(tonic::Code::Unavailable);
     let kingdom = scene.kingdom.clone();
     let events = scene
@@ -220,7 +219,7 @@ async fn a_requisition_that_is_fulfilled_meanwhile_needs_no_other_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_ends_goes_on_with_its_token() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     scene.kingdom.end_first_watch();
     // The requisition comes over the first watch and is closed by the Kingdom over the second.
     scene.duchy.refuse_uploads(tonic::Code::Unavailable);
@@ -250,7 +249,7 @@ async fn a_watch_that_ends_goes_on_with_its_token() {
 async fn a_requisition_that_does_not_hold_is_refused_at_the_kingdom() {
     let mut world = World::new();
     world.llv2().set_noise_mechanism(halo_core::pb::api::protocol_config::NoiseMechanism::None);
-    let scene = Scene::new(&world, |_| {}).await;
+    let scene = Scene::new(&world).await;
     let events = scene.run_until(|event| matches!(event, Event::Refused { .. })).await;
     assert_eq!(names(&events), ["refused"]);
     let refusals = scene.kingdom.refusals();
@@ -263,14 +262,14 @@ async fn a_requisition_that_does_not_hold_is_refused_at_the_kingdom() {
     let mut world = World::new();
     let events = halo_core::pb::api::requisition_spec::Events { event_groups: vec![event_group("a == 1")] };
     world.own_spec.requisition_type = Some(halo_core::pb::api::requisition_spec::RequisitionType::Events(events));
-    let scene = Scene::new(&world, |_| {}).await;
+    let scene = Scene::new(&world).await;
     scene.run_until(|event| matches!(event, Event::Refused { .. })).await;
     assert_eq!(scene.kingdom.refusals()[0].refusal.as_ref().unwrap().justification(), Justification::Unfulfillable);
 
     // Proofs for another session are somebody's replay.
     let mut world = World::new();
     world.other_session = Some([1; 32]);
-    let scene = Scene::new(&world, |_| {}).await;
+    let scene = Scene::new(&world).await;
     scene.run_until(|event| matches!(event, Event::Refused { .. })).await;
     let refusals = scene.kingdom.refusals();
     assert_eq!(refusals[0].refusal.as_ref().unwrap().justification(), Justification::ConsentSignalInvalid);
@@ -278,8 +277,20 @@ async fn a_requisition_that_does_not_hold_is_refused_at_the_kingdom() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_counts_no_more() {
+    let scene = Scene::new(&World::new()).await;
+    scene.kingdom.revoke(duchy_certificate("worker1"));
+    let events = scene.run_until(|event| matches!(event, Event::Refused { .. })).await;
+    assert_eq!(names(&events), ["refused"]);
+    let refusals = scene.kingdom.refusals();
+    let refusal = refusals[0].refusal.as_ref().unwrap();
+    assert_eq!(refusal.justification(), Justification::ConsentSignalInvalid);
+    assert!(refusal.message.contains("duchies/worker1/certificates/") && refusal.message.contains("REVOKED"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_events_are_reported_and_leave_the_requisition_open() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     scene.write_events("user");
     let events = scene.run_until(|event| matches!(event, Event::Failed { .. })).await;
     assert!(
@@ -295,7 +306,7 @@ async fn bad_events_are_reported_and_leave_the_requisition_open() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_whose_certificate_is_refused_says_so() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     let (certificate, key) = issue(&authority("stranger"));
     std::fs::write(scene.path("tls.pem"), certificate).unwrap();
     std::fs::write(scene.path("tls.key"), key).unwrap();
@@ -308,7 +319,7 @@ async fn a_publisher_whose_certificate_is_refused_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_duchy_that_keeps_another_body_ends_the_attempts() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     scene.duchy.refuse_uploads(tonic::Code::FailedPrecondition);
     let events = scene.run_until(|event| matches!(event, Event::Failed { .. })).await;
     assert!(matches!(events.last(), Some(Event::Failed { retried: false, .. })), "{events:?}");
@@ -316,7 +327,7 @@ async fn a_duchy_that_keeps_another_body_ends_the_attempts() {
 
 #[tokio::test]
 async fn credentials_that_cannot_be_used_are_named() {
-    let scene = Scene::new(&World::new(), |_| {}).await;
+    let scene = Scene::new(&World::new()).await;
     let refused = |scene: &Scene| Publisher::new(scene.config()).unwrap_err().to_string();
     let (_, other_key) = issue(&authority("other"));
     std::fs::write(scene.path("consent.key"), other_key).unwrap();

@@ -92,6 +92,8 @@ pub(crate) struct World {
     pub(crate) config: ProtocolConfig,
     /// The session that the Duchies prove possession for, where it is not the measurement's.
     pub(crate) other_session: Option<[u8; 32]>,
+    /// The curve that the Duchies say their keys are on.
+    pub(crate) curve: i32,
 }
 
 fn privacy(epsilon: f64, delta: f64) -> Option<DifferentialPrivacyParams> {
@@ -147,6 +149,7 @@ impl World {
             },
             config,
             other_session: None,
+            curve: 1087,
         }
     }
 
@@ -170,7 +173,7 @@ impl World {
             let secret = KeyShareSecret::generate(&mut rng);
             let context = PossessionContext { session, duchy: id, certificate_sha256: party.certificate.sha256() };
             let key = ElGamalPublicKey {
-                elliptic_curve_id: 1087,
+                elliptic_curve_id: self.curve,
                 generator: Point::generator().encode().as_bytes().to_vec(),
                 element: secret.public().as_bytes().to_vec(),
                 proof_of_possession: secret.prove_possession(&context, &mut rng).to_vec(),

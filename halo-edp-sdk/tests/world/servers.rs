@@ -10,6 +10,7 @@ use halo_core::{
     pb::{
         api::{
             self, Certificate, FulfillRequisitionRequest, FulfillRequisitionResponse, RefuseRequisitionRequest,
+            certificate::RevocationState,
             certificates_server::{Certificates, CertificatesServer},
             fulfill_requisition_request::{Header, Payload},
             requisition::State,
@@ -72,6 +73,7 @@ pub(crate) struct SimulatedKingdom {
 
 #[derive(Default)]
 struct KingdomLog {
+    revoked: Option<String>,
     end_first_watch: bool,
     tokens: Vec<String>,
     refusals: Vec<RefuseRequisitionRequest>,
@@ -86,6 +88,11 @@ impl SimulatedKingdom {
     /// Ends the first watch after its first response.
     pub(crate) fn end_first_watch(&self) {
         self.log.lock().unwrap().end_first_watch = true;
+    }
+
+    /// Revokes a certificate.
+    pub(crate) fn revoke(&self, certificate: String) {
+        self.log.lock().unwrap().revoked = Some(certificate);
     }
 
     /// Closes the requisition, for all who watch it.
@@ -152,7 +159,11 @@ impl Certificates for SimulatedKingdom {
         let name = request.into_inner().name;
         let found = self.certificates.iter().find(|(other, _)| *other == name);
         let (_, der) = found.ok_or_else(|| Status::not_found(name.clone()))?;
-        Ok(Response::new(Certificate { name, x509_der: der.clone(), ..Default::default() }))
+        let mut certificate = Certificate { name, x509_der: der.clone(), ..Default::default() };
+        if self.log.lock().unwrap().revoked.as_ref() == Some(&certificate.name) {
+            certificate.set_revocation_state(RevocationState::Revoked);
+        }
+        Ok(Response::new(certificate))
     }
 
     async fn create_certificate(
