@@ -1,2 +1,0 @@
-//! halo-duchy
-fn main() {}
