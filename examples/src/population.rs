@@ -45,8 +45,7 @@ fn write_vids(path: &Path, vids: Vec<i64>) -> Result<()> {
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(vids))])
         .context(|| format!("cannot lay out {}", path.display()))?;
     let file = File::create(path).context(|| format!("cannot create {}", path.display()))?;
-    let mut writer =
-        ArrowWriter::try_new(file, schema, None).context(|| format!("cannot write {}", path.display()))?;
+    let mut writer = ArrowWriter::try_new(file, schema, None).context(|| format!("cannot write {}", path.display()))?;
     writer.write(&batch).context(|| format!("cannot write {}", path.display()))?;
     writer.close().context(|| format!("cannot write {}", path.display()))?;
     Ok(())

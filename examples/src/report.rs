@@ -49,7 +49,9 @@ pub fn html(outcome: &Outcome) -> String {
     frequency_drawing(&mut page, outcome);
     page.push_str("<h2>Timeline of the computation</h2>\n");
     timeline_drawing(&mut page, &outcome.stages);
-    page.push_str("<h2>Publishers</h2>\n<table><tr><th>publisher</th><th>impressions</th><th>reach in the clear</th></tr>\n");
+    page.push_str(
+        "<h2>Publishers</h2>\n<table><tr><th>publisher</th><th>impressions</th><th>reach in the clear</th></tr>\n",
+    );
     for publisher in &outcome.publishers {
         let _ = writeln!(
             page,
@@ -59,7 +61,9 @@ pub fn html(outcome: &Outcome) -> String {
             group(publisher.clear_reach)
         );
     }
-    page.push_str("</table>\n<h2>Processes</h2>\n<table><tr><th>process</th><th>CPU, s</th><th>peak memory, MB</th></tr>\n");
+    page.push_str(
+        "</table>\n<h2>Processes</h2>\n<table><tr><th>process</th><th>CPU, s</th><th>peak memory, MB</th></tr>\n",
+    );
     for party in &outcome.parties {
         let _ = writeln!(
             page,
@@ -90,7 +94,9 @@ fn reach_drawing(page: &mut String, outcome: &Outcome) {
     let scale = |value: u64| 110.0 + value as f64 / top * (WIDTH - 130.0);
     let _ = writeln!(page, "<svg viewBox=\"0 0 {WIDTH} 90\" role=\"img\" aria-label=\"reach\">");
     for (line, (label, class, value)) in
-        [("result", "result", outcome.result.reach), ("in the clear", "truth", outcome.truth.reach)].into_iter().enumerate()
+        [("result", "result", outcome.result.reach), ("in the clear", "truth", outcome.truth.reach)]
+            .into_iter()
+            .enumerate()
     {
         let y = 10.0 + 40.0 * line as f64;
         let _ = writeln!(
@@ -189,7 +195,12 @@ fn timeline_drawing(page: &mut String, stages: &[Stage]) {
             stage.cpu_s
         );
     }
-    let _ = writeln!(page, "<text x=\"300\" y=\"{:.0}\">0 s</text><text x=\"{:.0}\" y=\"{0:.0}\">{end:.1} s</text></svg>", height - 4.0, WIDTH - 50.0);
+    let _ = writeln!(
+        page,
+        "<text x=\"300\" y=\"{:.0}\">0 s</text><text x=\"{:.0}\" y=\"{0:.0}\">{end:.1} s</text></svg>",
+        height - 4.0,
+        WIDTH - 50.0
+    );
 }
 
 /// A number with its thousands apart.

@@ -67,14 +67,12 @@ pub fn decode_ciphertexts(bytes: &[u8]) -> Result<Vec<Ciphertext>, BadRecord> {
 pub fn encode_ciphertexts(ciphertexts: &[Ciphertext], out: &mut Vec<u8>) {
     let from = out.len();
     out.resize(from + ciphertexts.len() * CIPHERTEXT_BYTES, 0);
-    out[from..]
-        .par_chunks_exact_mut(CIPHERTEXT_BYTES)
-        .with_min_len(TASK)
-        .zip(ciphertexts)
-        .for_each(|(bytes, ciphertext)| {
+    out[from..].par_chunks_exact_mut(CIPHERTEXT_BYTES).with_min_len(TASK).zip(ciphertexts).for_each(
+        |(bytes, ciphertext)| {
             bytes[..ELEMENT_BYTES].copy_from_slice(ciphertext.u.encode().as_bytes());
             bytes[ELEMENT_BYTES..].copy_from_slice(ciphertext.e.encode().as_bytes());
-        });
+        },
+    );
 }
 
 /// Canonical encodings.

@@ -51,7 +51,9 @@ pub enum Error {
         now_unix_s: i64,
     },
     /// No trusted root has the key that the certificate names as its issuer's.
-    #[error("certificate of {subject} was issued by the authority with key identifier {authority_key_id}, which is none of the trusted roots")]
+    #[error(
+        "certificate of {subject} was issued by the authority with key identifier {authority_key_id}, which is none of the trusted roots"
+    )]
     UnknownAuthority {
         /// The certificate's subject.
         subject: String,
@@ -78,7 +80,10 @@ pub enum Error {
     #[error("malformed private key: want PKCS#8 with a P-256 key")]
     MalformedPrivateKey,
     /// The signature algorithm is known by name or number, but not spoken here.
-    #[error("signature algorithm {algorithm} is not supported: want ECDSA P-256 with SHA-256 ({})", x509::ECDSA_WITH_SHA256)]
+    #[error(
+        "signature algorithm {algorithm} is not supported: want ECDSA P-256 with SHA-256 ({})",
+        x509::ECDSA_WITH_SHA256
+    )]
     UnsupportedSignatureAlgorithm {
         /// Name and object identifier as far as known.
         algorithm: String,
@@ -96,7 +101,11 @@ pub enum Error {
         reason: &'static str,
     },
     /// The keyset is a sound one of a kind that is not spoken here.
-    #[error("Tink key {key_id} is {template}, which is not supported: want {} or {}, with output prefix TINK", tink::HPKE_TEMPLATE, tink::ECIES_TEMPLATE)]
+    #[error(
+        "Tink key {key_id} is {template}, which is not supported: want {} or {}, with output prefix TINK",
+        tink::HPKE_TEMPLATE,
+        tink::ECIES_TEMPLATE
+    )]
     UnsupportedKey {
         /// The key's id inside its keyset.
         key_id: u32,

@@ -59,7 +59,8 @@ fn expand_message_xmd<const LENGTH: usize>(message: &[u8], tag: &[u8]) -> [u8; L
         .chain_update(tag)
         .chain_update(tag_length)
         .finalize();
-    let second = Sha512::new().chain_update(first).chain_update([1]).chain_update(tag).chain_update(tag_length).finalize();
+    let second =
+        Sha512::new().chain_update(first).chain_update([1]).chain_update(tag).chain_update(tag_length).finalize();
     std::array::from_fn(|position| second[position])
 }
 

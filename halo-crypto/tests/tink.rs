@@ -49,14 +49,8 @@ fn keysets_survive_their_bytes() {
         let public = PublicKeyset::from_bytes(&keyset.public().to_bytes()).unwrap();
         let ciphertext = public.encrypt(b"plaintext", b"context", &mut rng).unwrap();
         assert_eq!(again.decrypt(&ciphertext, b"context").unwrap().expose(), b"plaintext");
-        assert!(matches!(
-            PrivateKeyset::from_bytes(&keyset.public().to_bytes()),
-            Err(Error::MalformedKeyset { .. })
-        ));
-        assert!(matches!(
-            PublicKeyset::from_bytes(keyset.to_bytes().expose()),
-            Err(Error::MalformedKeyset { .. })
-        ));
+        assert!(matches!(PrivateKeyset::from_bytes(&keyset.public().to_bytes()), Err(Error::MalformedKeyset { .. })));
+        assert!(matches!(PublicKeyset::from_bytes(keyset.to_bytes().expose()), Err(Error::MalformedKeyset { .. })));
         let stranger = PrivateKeyset::generate_hpke(&mut rng);
         assert!(matches!(stranger.decrypt(&ciphertext, b"context"), Err(Error::UnknownKey { .. })));
         let printed = format!("{keyset:?} {public:?}");

@@ -126,8 +126,7 @@ impl Spool {
             }
         };
         fs::rename(&partial, &body).map_err(Error::file("cannot rename to", &body))?;
-        let manifest =
-            Manifest { record_count: records, body_length: length, body_sha256: sha256, binding: *binding };
+        let manifest = Manifest { record_count: records, body_length: length, body_sha256: sha256, binding: *binding };
         let (draft, final_path) = (self.path(name, "manifest.partial"), self.path(name, "manifest"));
         let mut file = File::create(&draft).map_err(Error::file("cannot create", &draft))?;
         file.write_all(&manifest.to_bytes()).map_err(Error::file("cannot write", &draft))?;
@@ -153,10 +152,7 @@ impl Spool {
             EncryptError::Write(source) => Error::file("cannot write", partial)(source),
             EncryptError::Stopped(error) => error,
         })?;
-        let file = out
-            .inner
-            .into_inner()
-            .map_err(|error| Error::file("cannot write", partial)(error.into_error()))?;
+        let file = out.inner.into_inner().map_err(|error| Error::file("cannot write", partial)(error.into_error()))?;
         file.sync_all().map_err(Error::file("cannot make durable", partial))?;
         Ok((records, out.length, out.hash.finalize().into()))
     }

@@ -197,8 +197,7 @@ fn a_spooled_body_stays_what_it_is() {
     assert_eq!(spool.find("r", &BINDING).unwrap(), None);
     let sketched = sketch::sketch_vids(&[1, 2, 3, 4], params(), VidSamplingInterval::FULL);
     let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise: None };
-    let spooled =
-        spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut Unobserved, &mut rng).unwrap();
+    let spooled = spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut Unobserved, &mut rng).unwrap();
     assert_eq!((spooled.manifest.record_count, spooled.manifest.body_length), (4, 4 * 192));
     assert_eq!(spool.find("r", &BINDING).unwrap().as_ref(), Some(&spooled));
 

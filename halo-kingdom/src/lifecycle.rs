@@ -26,8 +26,8 @@ use halo_core::{
 use crate::{
     Error,
     record::{
-        ComputationResult, Failure, FailureReason, Fulfilment, Measurement, Parameters, Participant, ParticipantFailure,
-        Refusal, Requisition,
+        ComputationResult, Failure, FailureReason, Fulfilment, Measurement, Parameters, Participant,
+        ParticipantFailure, Refusal, Requisition,
     },
 };
 
@@ -193,7 +193,9 @@ pub fn apply(measurement: &mut Measurement, transition: &Transition, now: Timest
         measurement.state = state;
     }
     for change in &transition.requisitions {
-        if let Some(requisition) = measurement.requisitions.iter_mut().find(|requisition| requisition.name == change.name) {
+        if let Some(requisition) =
+            measurement.requisitions.iter_mut().find(|requisition| requisition.name == change.name)
+        {
             requisition.state = change.state;
             requisition.update_time = now;
             requisition.fulfilment = change.fulfilment.clone().or(requisition.fulfilment.take());
@@ -232,7 +234,11 @@ impl Step<'_> {
         let participant = self.participant(duchy)?;
         if let Some(given) = &participant.parameters {
             // A key is for good: a second one would let a Duchy choose its share after it has seen the others'.
-            return if given == parameters { Ok(None) } else { Err(different(format!("the key share of Duchy {duchy}"))) };
+            return if given == parameters {
+                Ok(None)
+            } else {
+                Err(different(format!("the key share of Duchy {duchy}")))
+            };
         }
         self.expect(MeasurementState::PendingRequisitionParams)?;
         self.in_time(now)?;
@@ -289,7 +295,10 @@ impl Step<'_> {
             return Err(Error::KeyList { duchy: duchy.clone() });
         }
         let mut transition = Transition {
-            requisitions: vec![RequisitionChange { fulfilment: Some(fulfilment.clone()), ..change(requisition, state) }],
+            requisitions: vec![RequisitionChange {
+                fulfilment: Some(fulfilment.clone()),
+                ..change(requisition, state)
+            }],
             timeline: vec![Note::new(
                 DuchyName::new(duchy.clone()),
                 format!("holds {} records for {name}", fulfilment.record_count),
@@ -299,7 +308,9 @@ impl Step<'_> {
         let last = self.measurement.requisitions.iter().all(|other| other.name == *name || other.fulfilment.is_some());
         if last {
             transition.state = Some(self.on_measurement(MeasurementEvent::AllFulfilledToConfirm)?);
-            transition.timeline.push(Note::new("kingdom", "every requisition is fulfilled; asked the Duchies to confirm"));
+            transition
+                .timeline
+                .push(Note::new("kingdom", "every requisition is fulfilled; asked the Duchies to confirm"));
         }
         Ok(Some(transition))
     }
@@ -321,7 +332,9 @@ impl Step<'_> {
         let note = Note::new(&publisher, format!("refused {name}: {}", refusal.message));
         let mut transition = self.end(MeasurementEvent::RequisitionRefused, failure, note)?;
         transition.requisitions.retain(|other| other.name != *name);
-        transition.requisitions.push(RequisitionChange { refusal: Some(refusal.clone()), ..change(requisition, state) });
+        transition
+            .requisitions
+            .push(RequisitionChange { refusal: Some(refusal.clone()), ..change(requisition, state) });
         Ok(Some(transition))
     }
 
@@ -377,8 +390,11 @@ impl Step<'_> {
             message: format!("Duchy {} failed: {}", participant.duchy, failure.message),
             culprits: failure.culprits.clone(),
         };
-        let named =
-            if failure.culprits.is_empty() { String::new() } else { format!(" (caused by {})", failure.culprits.join(", ")) };
+        let named = if failure.culprits.is_empty() {
+            String::new()
+        } else {
+            format!(" (caused by {})", failure.culprits.join(", "))
+        };
         let note = Note::new(&name, format!("failed: {}{named}", failure.message));
         let mut transition = self.end(MeasurementEvent::ParticipantFailed, ended, note)?;
         transition.participants.push(ParticipantChange {

@@ -167,7 +167,9 @@ impl Planner {
         let refuse = |field, detail: String| Error::Infeasible { field, detail };
         let counts_frequency = match request.kind {
             Kind::Other(name) => {
-                let detail = format!("{name} measurements are not computed by this Kingdom; ask for reach or reach_and_frequency");
+                let detail = format!(
+                    "{name} measurements are not computed by this Kingdom; ask for reach or reach_and_frequency"
+                );
                 return Err(refuse("measurement_spec.measurement_type", detail));
             }
             Kind::Reach { reach } => {
@@ -191,7 +193,8 @@ impl Planner {
             .without_wrapping()
             .map_err(|error| refuse("measurement_spec.vid_sampling_interval", error.to_string()))?;
         if request.publishers == 0 || request.publishers > MAX_PUBLISHERS {
-            let detail = format!("there are {}; a measurement has 1 to {MAX_PUBLISHERS} publishers", request.publishers);
+            let detail =
+                format!("there are {}; a measurement has 1 to {MAX_PUBLISHERS} publishers", request.publishers);
             return Err(refuse("data_providers", detail));
         }
         Ok(Plan { settings: self.settings.clone(), counts_frequency, participants: self.duchies.clone() })
@@ -256,7 +259,11 @@ mod tests {
     }
 
     fn reach(epsilon: f64, delta: f64) -> Request {
-        Request { kind: Kind::Reach { reach: params(epsilon, delta) }, sampling: VidSamplingInterval::FULL, publishers: 2 }
+        Request {
+            kind: Kind::Reach { reach: params(epsilon, delta) },
+            sampling: VidSamplingInterval::FULL,
+            publishers: 2,
+        }
     }
 
     #[track_caller]

@@ -124,12 +124,8 @@ pub fn people(params: &Params, active: f64) -> Result<f64, Error> {
     if active <= 0.0 {
         return Ok(0.0);
     }
-    let saturated = || Error::Saturated {
-        active,
-        size: params.size(),
-        decay_rate: a,
-        capacity: 0.5 * m * a.exp_m1() / a,
-    };
+    let saturated =
+        || Error::Saturated { active, size: params.size(), decay_rate: a, capacity: 0.5 * m * a.exp_m1() / a };
     if active >= m {
         return Err(saturated());
     }
@@ -148,7 +144,11 @@ pub fn people(params: &Params, active: f64) -> Result<f64, Error> {
     for _ in 0..100 {
         let ends = Ends::new(params, x.exp());
         let excess = ends.active() - active;
-        if excess > 0.0 { high = x } else { low = x }
+        if excess > 0.0 {
+            high = x
+        } else {
+            low = x
+        }
         let step = excess / ends.single();
         let mut next = x - step;
         if !(low..=high).contains(&next) {

@@ -96,7 +96,11 @@ fn reference_estimate(params: &Params, active: u64, width: f64) -> u64 {
     }
     let mut middle = (left + right) / 2;
     while right > left {
-        if expected(middle) > active { right = middle - 1 } else { left = middle + 1 }
+        if expected(middle) > active {
+            right = middle - 1
+        } else {
+            left = middle + 1
+        }
         middle = (left + right) / 2;
     }
     (middle as f64 / width) as u64

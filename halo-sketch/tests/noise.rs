@@ -47,7 +47,8 @@ fn the_reference_calibration_is_reproduced() {
         assert_eq!(reference_shift(Geometric, 1.0, delta, 2, 3), geometric);
         assert_eq!(reference_shift(DiscreteGaussian, 1.0, delta, 2, 3), gaussian);
     }
-    for (epsilon, delta, shift) in [(0.0033, 1e-5, 4_616), (0.01, 1e-9, 2_588), (0.1, 1e-9, 260), (1e-5, 1e-9, 2_587_701)]
+    for (epsilon, delta, shift) in
+        [(0.0033, 1e-5, 4_616), (0.01, 1e-9, 2_588), (0.1, 1e-9, 260), (1e-5, 1e-9, 2_587_701)]
     {
         assert_eq!(reference_shift(DiscreteGaussian, epsilon, delta, 1, 3), shift);
     }
@@ -133,9 +134,8 @@ fn polya_shares_add_up_to_a_two_sided_geometric() {
     // ε = ln 3 in 3 shares: P0 = 1/2, P1 = 1/6, P2 = 1/18; n = 100,000, 99.99 % quantile of χ² with 6 degrees: 27.9.
     let noise = spec(Mechanism::Geometric, Calibration::Exact, 3.0_f64.ln(), 1e-12, 1, 3).calibrate().unwrap();
     let mut rng = ChaCha20Rng::seed_from_u64(4);
-    let draws: Vec<i64> = (0..100_000)
-        .map(|_| (0..3).map(|_| noise.sample(&mut rng) as i64 - noise.shift() as i64).sum())
-        .collect();
+    let draws: Vec<i64> =
+        (0..100_000).map(|_| (0..3).map(|_| noise.sample(&mut rng) as i64 - noise.shift() as i64).sum()).collect();
     let statistic = chi_squared(&draws, 2, |cell| 0.5 / 3.0_f64.powi(cell.unsigned_abs() as i32));
     assert!(statistic < 27.9, "{statistic}");
 }

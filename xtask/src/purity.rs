@@ -16,7 +16,10 @@ pub(crate) fn check() -> Result<(), Failure> {
             .filter(|name| IMPURE.contains(&name.as_str()))
             .collect();
         if !found.is_empty() {
-            return Err(Failure(format!("the default build of {package} is not pure, it contains {}", found.join(", "))));
+            return Err(Failure(format!(
+                "the default build of {package} is not pure, it contains {}",
+                found.join(", ")
+            )));
         }
     }
     let second_provider = ["aws-lc-rs", "openssl-sys", "native-tls"];

@@ -107,7 +107,10 @@ fn python() -> Result<Command, Failure> {
     let mut install = Command::new(&interpreter);
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
     run::step("Python packages", install)?;
-    run::step("programs for the Python tests", run::cargo(&["build", "--workspace", "--all-features", "--bins", "--examples"]))?;
+    run::step(
+        "programs for the Python tests",
+        run::cargo(&["build", "--workspace", "--all-features", "--bins", "--examples"]),
+    )?;
 
     let mut pytest = Command::new(interpreter);
     let tests: Vec<PathBuf> = ["halo-crypto/tests/python"].iter().map(PathBuf::from).collect();

@@ -146,17 +146,13 @@ pub(super) fn publish(
     let clock = Stopwatch::start();
     let noise = plan
         .privacy
-        .map(|privacy| {
-            NoiseSpec::publisher(Mechanism::DiscreteGaussian, Calibration::Exact, privacy).calibrate()
-        })
+        .map(|privacy| NoiseSpec::publisher(Mechanism::DiscreteGaussian, Calibration::Exact, privacy).calibrate())
         .transpose()
         .context(what)?;
-    let encryption =
-        Encryption { key: &keys.joint, maximum_frequency: plan.maximum_frequency, noise: noise.as_ref() };
+    let encryption = Encryption { key: &keys.joint, maximum_frequency: plan.maximum_frequency, noise: noise.as_ref() };
     // One measurement, one specification, one list of keys: the session says it all.
     let binding = Binding { session: keys.session, fingerprint: keys.session, key_list_hash: keys.session };
-    let spooled =
-        spool.create(name, &binding, &sketched.sketch, &encryption, &mut Unobserved, rng).context(what)?;
+    let spooled = spool.create(name, &binding, &sketched.sketch, &encryption, &mut Unobserved, rng).context(what)?;
     let records = spooled.manifest.record_count;
     Ok(Published { body: Arc::new(SpooledBody(spooled)), records, sketch_s, encrypt_s: clock.seconds() })
 }

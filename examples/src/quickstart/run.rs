@@ -63,7 +63,9 @@ fn measure(options: &Options) -> Result<Outcome> {
         plan.sketch.decay_rate()
     );
     match plan.privacy {
-        Some(privacy) => println!("noise: ε = {}, δ = {:e} each for reach and frequency", privacy.epsilon, privacy.delta.get()),
+        Some(privacy) => {
+            println!("noise: ε = {}, δ = {:e} each for reach and frequency", privacy.epsilon, privacy.delta.get())
+        }
         None => println!("WARNING: every noise is switched off; the result is not differentially private"),
     }
     let truth = Truth::count(&publishers, plan.maximum_frequency.get())?;
@@ -77,7 +79,10 @@ fn measure(options: &Options) -> Result<Outcome> {
     for (name, events) in &publishers {
         let Published { body, records, sketch_s, encrypt_s } =
             parties::publish(name, events, &plan, &keys, &spool, &mut rng)?;
-        println!("[{:6.1} s] {name}: {records} registers, sketched in {sketch_s:.2} s, encrypted in {encrypt_s:.2} s", clock.seconds());
+        println!(
+            "[{:6.1} s] {name}: {records} registers, sketched in {sketch_s:.2} s, encrypted in {encrypt_s:.2} s",
+            clock.seconds()
+        );
         timings.sketch_s = timings.sketch_s.max(sketch_s);
         timings.encrypt_s = timings.encrypt_s.max(encrypt_s);
         bodies.push(body);
@@ -85,7 +90,8 @@ fn measure(options: &Options) -> Result<Outcome> {
 
     let parameters = parties::parameters(&plan, publishers.len());
     let parties = keys.parties(&parameters, &bodies, &mut rng)?;
-    let workspace = DirectoryWorkspace::new(directory.join("work")).context(|| "cannot work in the state directory".into())?;
+    let workspace =
+        DirectoryWorkspace::new(directory.join("work")).context(|| "cannot work in the state directory".into())?;
     let computation = Stopwatch::start();
     let mut watch = Watch { whole: clock, computation, stages: Vec::new(), since: (0.0, cpu_seconds()) };
     let engine = local::run(&parties, &workspace, &mut watch).context(|| "the computation failed".into())?;
@@ -186,7 +192,11 @@ fn print_summary(outcome: &Outcome) {
     let (low, high) = interval(result);
     println!();
     println!("reach      {:>12}   95 % confidence interval {low} to {high}", result.reach);
-    println!("in the clear {:>10}   (exact, for comparison only; error {:+.2} %)", outcome.truth.reach, outcome.reach_error_percent());
+    println!(
+        "in the clear {:>10}   (exact, for comparison only; error {:+.2} %)",
+        outcome.truth.reach,
+        outcome.reach_error_percent()
+    );
     match &result.frequency {
         None if outcome.maximum_frequency == 1 => {}
         None => println!("frequency: no data"),

@@ -69,8 +69,7 @@ impl PrivateKeyset {
         let (private, public) = Kem::derive_keypair(&seed);
         seed.zeroize();
         let public_key = message::hpke_public_key(public.to_bytes().to_vec());
-        let key =
-            HpkePrivateKey { version: 0, public_key: Some(public_key), private_key: private.to_bytes().to_vec() };
+        let key = HpkePrivateKey { version: 0, public_key: Some(public_key), private_key: private.to_bytes().to_vec() };
         Self::of_one_key(message::HPKE_PRIVATE, key.into_wiped_bytes(), rng)
     }
 
@@ -157,8 +156,8 @@ impl PrivateKeyset {
                 let Some((encapsulated, body)) = body.split_first_chunk::<HPKE_ENCAPSULATED_BYTES>() else {
                     return Err(Error::MalformedCiphertext { reason: "it ends inside the encapsulated key" });
                 };
-                let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(encapsulated)
-                    .map_err(|_| Error::DecryptionFailed)?;
+                let encapsulated =
+                    <Kem as hpke::Kem>::EncappedKey::from_bytes(encapsulated).map_err(|_| Error::DecryptionFailed)?;
                 hpke::single_shot_open::<Aead, Kdf, Kem>(
                     &OpModeR::Base,
                     private,
@@ -233,12 +232,7 @@ impl PublicKeyset {
     ///
     /// # Errors
     /// [`Error::ContextTooLong`].
-    pub fn encrypt(
-        &self,
-        plaintext: &[u8],
-        context_info: &[u8],
-        rng: &mut impl CryptoRng,
-    ) -> Result<Vec<u8>, Error> {
+    pub fn encrypt(&self, plaintext: &[u8], context_info: &[u8], rng: &mut impl CryptoRng) -> Result<Vec<u8>, Error> {
         check_context(context_info)?;
         let mut out = vec![PREFIX_VERSION];
         out.extend(self.primary.to_be_bytes());
@@ -284,7 +278,8 @@ type ReadPrivate = (PrivateKey, PublicKey, SerializedKey);
 fn read_private(type_url: &str, value: &[u8], id: u32) -> Result<ReadPrivate, Error> {
     match type_url {
         message::HPKE_PRIVATE => {
-            let mut key = HpkePrivateKey::decode(value).map_err(|_| malformed("a private HPKE key cannot be parsed"))?;
+            let mut key =
+                HpkePrivateKey::decode(value).map_err(|_| malformed("a private HPKE key cannot be parsed"))?;
             let public_key = key.public_key.take().ok_or(malformed("a private HPKE key lacks its public half"))?;
             let private = <Kem as hpke::Kem>::PrivateKey::from_bytes(&key.private_key);
             key.private_key.zeroize();
@@ -293,15 +288,11 @@ fn read_private(type_url: &str, value: &[u8], id: u32) -> Result<ReadPrivate, Er
             if Kem::sk_to_pk(&private) != public {
                 return Err(malformed("the halves of an HPKE key do not belong together"));
             }
-            Ok((
-                PrivateKey::Hpke(private),
-                PublicKey::Hpke(public),
-                (message::HPKE_PUBLIC, public_key.encode_to_vec()),
-            ))
+            Ok((PrivateKey::Hpke(private), PublicKey::Hpke(public), (message::HPKE_PUBLIC, public_key.encode_to_vec())))
         }
         message::ECIES_PRIVATE => {
-            let mut key =
-                EciesAeadHkdfPrivateKey::decode(value).map_err(|_| malformed("a private ECIES key cannot be parsed"))?;
+            let mut key = EciesAeadHkdfPrivateKey::decode(value)
+                .map_err(|_| malformed("a private ECIES key cannot be parsed"))?;
             let public_key = key.public_key.take().ok_or(malformed("a private ECIES key lacks its public half"))?;
             let private = ecies::read_private(&key.key_value);
             key.key_value.zeroize();
@@ -316,7 +307,9 @@ fn read_private(type_url: &str, value: &[u8], id: u32) -> Result<ReadPrivate, Er
                 (message::ECIES_PUBLIC, public_key.encode_to_vec()),
             ))
         }
-        message::HPKE_PUBLIC | message::ECIES_PUBLIC => Err(malformed("it holds public keys where private ones belong")),
+        message::HPKE_PUBLIC | message::ECIES_PUBLIC => {
+            Err(malformed("it holds public keys where private ones belong"))
+        }
         other => Err(Error::UnsupportedKey { key_id: id, template: other.to_owned() }),
     }
 }

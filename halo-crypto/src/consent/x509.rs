@@ -64,8 +64,8 @@ impl Certificate {
     /// have no subject key identifier, or carry an extension twice.
     pub fn from_der(der: &[u8]) -> Result<Self, Error> {
         let malformed = |reason: String| Error::MalformedCertificate { reason };
-        let (rest, parsed) =
-            X509Certificate::from_der(der).map_err(|error| malformed(format!("no DER of an X.509 certificate ({error})")))?;
+        let (rest, parsed) = X509Certificate::from_der(der)
+            .map_err(|error| malformed(format!("no DER of an X.509 certificate ({error})")))?;
         if !rest.is_empty() {
             return Err(malformed(format!("{} bytes follow the certificate", rest.len())));
         }
@@ -80,9 +80,7 @@ impl Certificate {
             _ => return Err(malformed("it has no subject key identifier".to_owned())),
         };
         let authority_key_id = match extension(&OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER)? {
-            Some(ParsedExtension::AuthorityKeyIdentifier(id)) => {
-                id.key_identifier.as_ref().map(|id| id.0.to_vec())
-            }
+            Some(ParsedExtension::AuthorityKeyIdentifier(id)) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
             _ => None,
         };
         let basic = parsed.basic_constraints().map_err(|_| malformed("bad basic constraints".to_owned()))?;
@@ -219,9 +217,11 @@ fn read_public_key(certificate: &X509Certificate<'_>) -> Result<PublicKey, Error
     }
     let curve = algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
     match curve {
-        Some(curve) if curve == OID_EC_P256 => p256::ecdsa::VerifyingKey::from_sec1_bytes(&info.subject_public_key.data)
-            .map(|key| PublicKey::P256(Box::new(key)))
-            .map_err(|_| Error::MalformedCertificate { reason: "its public key is no point of P-256".to_owned() }),
+        Some(curve) if curve == OID_EC_P256 => {
+            p256::ecdsa::VerifyingKey::from_sec1_bytes(&info.subject_public_key.data)
+                .map(|key| PublicKey::P256(Box::new(key)))
+                .map_err(|_| Error::MalformedCertificate { reason: "its public key is no point of P-256".to_owned() })
+        }
         Some(curve) => Ok(PublicKey::Other(format!("elliptic curve {}", curve.to_id_string()))),
         None => Ok(PublicKey::Other("elliptic curve without a name".to_owned())),
     }
@@ -305,11 +305,7 @@ impl TrustRoots {
             return Err(unfit("its key usage does not allow digital signatures"));
         }
         certificate.check_validity(now_unix_s)?;
-        let issuers = || {
-            self.roots
-                .iter()
-                .filter(|root| certificate.authority_key_id() == Some(root.subject_key_id()))
-        };
+        let issuers = || self.roots.iter().filter(|root| certificate.authority_key_id() == Some(root.subject_key_id()));
         let Some(first) = issuers().next() else {
             return Err(Error::UnknownAuthority {
                 subject: certificate.subject.clone(),
@@ -327,8 +323,10 @@ impl TrustRoots {
 
 fn verify_issued(certificate: &Certificate, root: &Certificate, now_unix_s: i64) -> Result<(), Error> {
     root.check_validity(now_unix_s)?;
-    let untrusted =
-        |error: webpki::Error| Error::UntrustedChain { subject: certificate.subject.clone(), reason: error.to_string() };
+    let untrusted = |error: webpki::Error| Error::UntrustedChain {
+        subject: certificate.subject.clone(),
+        reason: error.to_string(),
+    };
     let root_der = CertificateDer::from(root.der.as_slice());
     let anchors = [webpki::anchor_from_trusted_cert(&root_der).map_err(untrusted)?];
     let der = CertificateDer::from(certificate.der.as_slice());

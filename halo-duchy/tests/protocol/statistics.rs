@@ -17,11 +17,8 @@ fn reach_noise_has_the_calibrated_deviation() {
     let mut added = noise(Mechanism::DiscreteGaussian, reach, [tiny, tiny]);
     added.calibration = Calibration::Exact;
     added.honest_contributors = 1;
-    let parameters = Parameters {
-        maximum_frequency: MaximumFrequency::REACH_ONLY,
-        noise: Some(added),
-        ..parameters(1)
-    };
+    let parameters =
+        Parameters { maximum_frequency: MaximumFrequency::REACH_ONLY, noise: Some(added), ..parameters(1) };
     let people = 20;
     let sketch = (0..people).map(|i| (i, i as i64, 1)).collect::<Vec<_>>();
     let mut calibrated = 0.0;

@@ -266,7 +266,8 @@ fn a_revoked_certificate_ends_only_what_relies_on_it() {
     let measurement = with_keys();
     let used = Event::CertificateRevoked { certificate: certificate("worker1") };
     assert_eq!(decide(&measurement, &used, START).unwrap().unwrap().state, Some(MeasurementState::Failed));
-    let unused = Event::CertificateRevoked { certificate: CertificateName::new(DuchyName::new(duchy("worker1")), id(9)) };
+    let unused =
+        Event::CertificateRevoked { certificate: CertificateName::new(DuchyName::new(duchy("worker1")), id(9)) };
     assert!(decide(&measurement, &unused, START).unwrap().is_none());
 }
 

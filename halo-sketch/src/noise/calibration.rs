@@ -19,9 +19,7 @@ pub(super) fn calibrate(spec: &NoiseSpec) -> Result<ShiftedNoise, Error> {
     if spec.params.delta.get() <= 0.0 {
         return Err(Error::out_of_range("delta", spec.params.delta.get(), "above 0, since noise is cut to a range"));
     }
-    if spec.calibration == Calibration::Exact
-        && !(1..=spec.contributors).contains(&spec.honest_contributors)
-    {
+    if spec.calibration == Calibration::Exact && !(1..=spec.contributors).contains(&spec.honest_contributors) {
         return Err(Error::out_of_range(
             "honest contributors",
             spec.honest_contributors,
@@ -252,7 +250,8 @@ fn gaussian_variance(parameter: f64) -> f64 {
         return parameter; // equal to more than 15 digits
     }
     let weights = (-60..=60).map(|y| (f64::from(y * y), (-f64::from(y * y) / (2.0 * parameter)).exp()));
-    let (squares, total) = weights.fold((0.0, 0.0), |(squares, total), (y, weight)| (squares + y * weight, total + weight));
+    let (squares, total) =
+        weights.fold((0.0, 0.0), |(squares, total), (y, weight)| (squares + y * weight, total + weight));
     squares / total
 }
 

@@ -113,12 +113,7 @@ pub(super) fn read_public(key: &EciesAeadHkdfPublicKey, id: u32) -> Result<Publi
 }
 
 /// Encrypts to a public key; everything but the prefix.
-pub(super) fn encrypt(
-    public: &PublicKey,
-    plaintext: &[u8],
-    context_info: &[u8],
-    rng: &mut impl CryptoRng,
-) -> Vec<u8> {
+pub(super) fn encrypt(public: &PublicKey, plaintext: &[u8], context_info: &[u8], rng: &mut impl CryptoRng) -> Vec<u8> {
     let ephemeral = generate(rng);
     let point = point_bytes(&ephemeral.public_key());
     let cipher = cipher(&ephemeral, public, &point, context_info);
