@@ -1,2 +1,0 @@
-//! halo-kingdom
-fn main() {}
