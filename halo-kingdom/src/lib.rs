@@ -16,5 +16,7 @@ mod error;
 pub mod lifecycle;
 pub mod planner;
 pub mod record;
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use error::Error;

@@ -1,0 +1,3 @@
+//! The Kingdom's server.
+
+pub mod store;
