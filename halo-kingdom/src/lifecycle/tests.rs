@@ -208,7 +208,7 @@ fn a_fulfilment_needs_the_nonce_the_duchy_and_the_keys() {
     };
     assert!(matches!(attempt(Fulfilment { nonce: 9, ..fulfilment.clone() }), Error::Nonce { .. }));
     let error = attempt(Fulfilment { key_list_hash: [0; 32], ..fulfilment.clone() });
-    assert_eq!(error.culprits(), [fulfilment.duchy.clone()]);
+    assert_eq!(error.culprits(), std::slice::from_ref(&fulfilment.duchy));
     let other = duchies().into_iter().find(|duchy| *duchy != fulfilment.duchy).unwrap();
     assert!(matches!(attempt(Fulfilment { duchy: other, ..fulfilment.clone() }), Error::WrongDuchy { .. }));
     let stranger = Fulfilment { duchy: duchy("stranger"), ..fulfilment };
