@@ -1,9 +1,7 @@
 //! Kernels over slices: what the protocols spend their time in.
 //!
 //! Every kernel takes slices and spreads them over all cores; its result depends on nothing but its arguments. Single
-//! items are slices of one. Which backend computes is decided here and nowhere else: the environment variable
-//! `HALO_CRYPTO_BACKEND` may be `auto` (also the meaning of anything unknown) or `portable`; today both mean the
-//! portable one, curve25519-dalek.
+//! items are slices of one. Who computes is decided here and nowhere else: today the portable backend, curve25519-dalek.
 //!
 //! Scalars that a caller passes are secret: all kernels take constant time in them, and the caller wipes its slices
 //! when it no longer needs them.
@@ -29,7 +27,7 @@ const TASK: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("ciphertext {index}: {reason}")]
 pub struct BadRecord {
-    /// Position of the first bad ciphertext.
+    /// Position of the first bad ciphertext; of the last, unfinished one when the bytes end inside it.
     pub index: usize,
     /// What is wrong with it.
     pub reason: BadCiphertext,

@@ -110,9 +110,16 @@ impl Mul for Scalar {
     }
 }
 
-/// A group element, for computing. All its operations take constant time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A group element, for computing. All its operations take constant time. It never prints itself, as it may be an opened
+/// plaintext; its encoding does.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Point(pub(crate) RistrettoPoint);
+
+impl fmt::Debug for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Point(…)")
+    }
+}
 
 impl Point {
     /// The neutral element.
@@ -226,13 +233,14 @@ mod tests {
     #[test]
     fn a_scalar_does_not_print() {
         assert_eq!(format!("{:?}", Scalar::from(77)), "Scalar(…)");
+        assert_eq!(format!("{:?}", Point::generator()), "Point(…)");
     }
 
     #[test]
     fn only_canonical_encodings_decode() {
         assert_eq!(Point::identity().encode().as_bytes(), &[0; 32]);
         assert_eq!(EncodedPoint::from_bytes([0; 32]).decode().unwrap(), Point::identity());
-        // Negative field element, field element not below p, and a value that is on no curve (RFC 9496, A.2).
+        // Negative field element, field element not below p, and one that is no element's encoding.
         let mut negative = [0; 32];
         negative[0] = 1;
         let mut too_large = [0xff; 32];

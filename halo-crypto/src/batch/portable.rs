@@ -5,6 +5,8 @@ use curve25519_dalek::{
     traits::MultiscalarMul,
 };
 
+use zeroize::Zeroize;
+
 use super::BadCiphertext;
 use crate::{
     elgamal::{Ciphertext, CompositeKey, KeyShareSecret},
@@ -37,7 +39,8 @@ pub(super) fn open(secret: &KeyShareSecret, ciphertext: &Ciphertext) -> Point {
 
 /// (b·u, b·e − (bx)·u), the second on one doubling chain.
 pub(super) fn peel_and_scale(ciphertext: &Ciphertext, b: &Scalar, bx: &Scalar) -> Ciphertext {
-    let scalars: [DalekScalar; 2] = [b.0, -bx.0];
-    let e = RistrettoPoint::multiscalar_mul(scalars, [ciphertext.e.0, ciphertext.u.0]);
+    let mut scalars: [DalekScalar; 2] = [b.0, -bx.0];
+    let e = RistrettoPoint::multiscalar_mul(&scalars, [ciphertext.e.0, ciphertext.u.0]);
+    scalars.zeroize();
     Ciphertext { u: ciphertext.u * b, e: Point(e) }
 }
