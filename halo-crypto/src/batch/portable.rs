@@ -40,7 +40,7 @@ pub(super) fn open(secret: &KeyShareSecret, ciphertext: &Ciphertext) -> Point {
 /// (b·u, b·e − (bx)·u), the second on one doubling chain.
 pub(super) fn peel_and_scale(ciphertext: &Ciphertext, b: &Scalar, bx: &Scalar) -> Ciphertext {
     let mut scalars: [DalekScalar; 2] = [b.0, -bx.0];
-    let e = RistrettoPoint::multiscalar_mul(&scalars, [ciphertext.e.0, ciphertext.u.0]);
+    let e = RistrettoPoint::multiscalar_mul(scalars.iter(), [ciphertext.e.0, ciphertext.u.0]);
     scalars.zeroize();
     Ciphertext { u: ciphertext.u * b, e: Point(e) }
 }
