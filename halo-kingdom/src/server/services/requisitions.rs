@@ -1,0 +1,192 @@
+//! `wfa.measurement.api.v2alpha.Requisitions`: the publishers' side.
+
+use std::sync::Arc;
+
+use halo_core::{
+    measurement::RequisitionState,
+    pb::api::{self, requisition::refusal::Justification, requisitions_server},
+    resource::{CertificateParent, DataProviderName, MeasurementName, MeasurementRequisitionName, RequisitionName},
+};
+use tonic::{Request, Response, Status};
+
+use super::{answer, name, only_consumer, only_publisher, readable, unimplemented};
+use crate::{
+    lifecycle::Event,
+    record::{Measurement, Refusal as RecordedRefusal, Requisition},
+    server::{
+        kingdom::Kingdom,
+        page::Page,
+        refusal::Refusal,
+        store::{Cursor, RequisitionQuery, States},
+        wire,
+    },
+};
+
+/// Longest reason of a refusal, in bytes.
+const MAX_MESSAGE: usize = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Requisitions(pub(crate) Arc<Kingdom>);
+
+#[tonic::async_trait]
+impl requisitions_server::Requisitions for Requisitions {
+    async fn list_requisitions(
+        &self,
+        request: Request<api::ListRequisitionsRequest>,
+    ) -> Result<Response<api::ListRequisitionsResponse>, Status> {
+        answer(self.list(&request).await)
+    }
+
+    async fn refuse_requisition(
+        &self,
+        request: Request<api::RefuseRequisitionRequest>,
+    ) -> Result<Response<api::Requisition>, Status> {
+        answer(self.refuse(&request).await)
+    }
+
+    async fn fulfill_direct_requisition(
+        &self,
+        _: Request<api::FulfillDirectRequisitionRequest>,
+    ) -> Result<Response<api::FulfillDirectRequisitionResponse>, Status> {
+        unimplemented("FulfillDirectRequisition")
+    }
+
+    async fn get_requisition(
+        &self,
+        request: Request<api::GetRequisitionRequest>,
+    ) -> Result<Response<api::Requisition>, Status> {
+        answer(self.get(&request).await)
+    }
+}
+
+/// A requisition's record in its measurement.
+pub(crate) fn part<'a>(measurement: &'a Measurement, name: &RequisitionName) -> Result<&'a Requisition, Refusal> {
+    measurement
+        .requisition(name)
+        .ok_or_else(|| crate::Error::NoSuchRequisition { requisition: name.clone() }.into())
+}
+
+fn not_found(name: impl ToString) -> Refusal {
+    Refusal::NotFound { reason: "REQUISITION_NOT_FOUND", resource: name.to_string() }
+}
+
+impl Requisitions {
+    /// The caller's own requisition, by either form of its name, once it has been delivered.
+    async fn own(
+        &self,
+        caller: &CertificateParent,
+        text: &str,
+        permission: &'static str,
+    ) -> Result<(RequisitionName, Measurement), Refusal> {
+        if text.starts_with("measurementConsumers/") {
+            let asked: MeasurementRequisitionName = name("name", text)?;
+            let measurement = MeasurementName::new(asked.measurement_consumer, asked.measurement);
+            only_consumer(caller, &measurement.parent(), permission, text)?;
+            let measurement = self.0.store.measurement(&measurement).await?.ok_or_else(|| not_found(text))?;
+            let found = measurement.requisitions.iter().find(|part| part.name.requisition == asked.requisition);
+            let found = found.filter(|part| part.state != RequisitionState::PendingParams);
+            let name = found.map(|part| part.name.clone()).ok_or_else(|| not_found(text))?;
+            return Ok((name, measurement));
+        }
+        let name: RequisitionName = name("name", text)?;
+        only_publisher(caller, &name.parent(), permission, text)?;
+        let measurement = self.0.store.measurement_of(&name).await?.ok_or_else(|| not_found(text))?;
+        if part(&measurement, &name)?.state == RequisitionState::PendingParams {
+            return Err(not_found(text));
+        }
+        Ok((name, measurement))
+    }
+
+    async fn get(&self, request: &Request<api::GetRequisitionRequest>) -> Result<api::Requisition, Refusal> {
+        let caller = self.0.caller(request)?;
+        let (name, measurement) = self.own(&caller, &request.get_ref().name, "requisitions.get").await?;
+        Ok(wire::requisition(&measurement, part(&measurement, &name)?)?)
+    }
+
+    async fn refuse(&self, request: &Request<api::RefuseRequisitionRequest>) -> Result<api::Requisition, Refusal> {
+        const PERMISSION: &str = "requisitions.refuse";
+        let caller = self.0.caller(request)?;
+        let message = request.get_ref();
+        let name: RequisitionName = name("name", &message.name)?;
+        only_publisher(&caller, &name.parent(), PERMISSION, &message.name)?;
+        let (_, measurement) = self.own(&caller, &message.name, PERMISSION).await?;
+        let refusal = message.refusal.as_ref().ok_or(Refusal::Required("refusal"))?;
+        if Justification::try_from(refusal.justification).is_err() || refusal.justification() == Justification::Unspecified {
+            return Err(Refusal::invalid("refusal.justification", "it is none of the known reasons"));
+        }
+        readable("refusal.message", &refusal.message, MAX_MESSAGE)?;
+        let event = Event::Refused {
+            requisition: name.clone(),
+            refusal: RecordedRefusal { justification: refusal.justification, message: refusal.message.clone() },
+        };
+        let guard = |measurement: &Measurement| match message.etag.as_str() {
+            "" => Ok(()),
+            etag if wire::requisition_etag(part(measurement, &name)?) == etag => Ok(()),
+            _ => Err(Refusal::Etag { reason: "REQUISITION_ETAG_MISMATCH", resource: name.to_string() }),
+        };
+        let measurement = self.0.act(&measurement.computation, &event, &[], guard).await?;
+        Ok(wire::requisition(&measurement, part(&measurement, &name)?)?)
+    }
+
+    async fn list(
+        &self,
+        request: &Request<api::ListRequisitionsRequest>,
+    ) -> Result<api::ListRequisitionsResponse, Refusal> {
+        const PERMISSION: &str = "requisitions.list";
+        let caller = self.0.caller(request)?;
+        let message = request.get_ref();
+        let size = (message.page_size, 10, 500);
+        let page = Page::new(&message.parent, message.filter.as_ref(), size, &message.page_token)?;
+        let filter = message.filter.clone().unwrap_or_default();
+        let states = wanted_states(&filter.states)?;
+        let cursor = |(name, measurement): &(RequisitionName, Measurement)| Cursor {
+            time: measurement.requisition(name).map_or(measurement.update_time, |part| part.update_time),
+            id: name.requisition,
+        };
+        let mut found = if message.parent.starts_with("measurementConsumers/") {
+            let parent: MeasurementName = name("parent", &message.parent)?;
+            only_consumer(&caller, &parent.parent(), PERMISSION, &message.parent)?;
+            let measurement = self.0.store.measurement(&parent).await?.ok_or_else(|| Refusal::NotFound {
+                reason: "MEASUREMENT_NOT_FOUND",
+                resource: parent.to_string(),
+            })?;
+            let mut parts: Vec<_> = measurement
+                .requisitions
+                .iter()
+                .filter(|part| States::of_requisitions(&[part.state]).bits() & states.bits() != 0)
+                .map(|part| (part.name.clone(), measurement.clone()))
+                .filter(|part| {
+                    page.after.is_none_or(|after| (cursor(part).time, cursor(part).id) > (after.time, after.id))
+                })
+                .collect();
+            parts.sort_by_key(|part| (cursor(part).time, cursor(part).id));
+            parts.truncate(page.limit() as usize);
+            parts
+        } else {
+            let data_provider: DataProviderName = name("parent", &message.parent)?;
+            only_publisher(&caller, &data_provider, PERMISSION, &message.parent)?;
+            let query = RequisitionQuery { data_provider, states, after: page.after, limit: page.limit() };
+            self.0.store.list_requisitions(&query).await?
+        };
+        let next_page_token = page.cut(&mut found, cursor);
+        let requisitions = found
+            .iter()
+            .map(|(name, measurement)| Ok(wire::requisition(measurement, part(measurement, name)?)?))
+            .collect::<Result<_, Refusal>>()?;
+        Ok(api::ListRequisitionsResponse { requisitions, next_page_token })
+    }
+}
+
+/// The stored states of a filter; without one, all that have been delivered.
+fn wanted_states(numbers: &[i32]) -> Result<States, Refusal> {
+    let states = if numbers.is_empty() {
+        RequisitionState::ALL.iter().copied().filter(|state| *state != RequisitionState::PendingParams).collect()
+    } else {
+        let state = |number: &i32| {
+            wire::stored_requisition_state(*number)
+                .ok_or_else(|| Refusal::invalid("filter.states", format!("{number} is the number of no state")))
+        };
+        numbers.iter().map(state).collect::<Result<Vec<_>, _>>()?
+    };
+    Ok(States::of_requisitions(&states))
+}

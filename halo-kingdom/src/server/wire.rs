@@ -1,0 +1,438 @@
+//! Between the Kingdom's records and the messages of its services.
+
+use halo_core::{
+    measurement::{ParticipantState, RequisitionState},
+    pb::{
+        api::{
+            self,
+            measurement::{DataProviderEntry, ResultOutput, data_provider_entry::Value as DataProviderValue},
+            measurement_spec::MeasurementType,
+            protocol_config::{self, protocol::Protocol},
+            requisition::{DuchyEntry, duchy_entry},
+        },
+        system::{
+            self,
+            computation::{MpcProtocolConfig, mpc_protocol_config},
+            computation_participant::{RequisitionParams, requisition_params},
+        },
+    },
+    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
+    resource::{ComputationParticipantName, ComputationRequisitionName, DuchyName},
+    session,
+    wire::{self, WireError, type_name},
+};
+use halo_sketch::noise::{Calibration, Mechanism};
+use prost::Message;
+use prost_types::Any;
+use sha2::{Digest, Sha256};
+
+use super::store::{StoreError, TimelineEntry};
+use crate::{
+    planner::{Kind, Plan, RISTRETTO255, Request},
+    record::{Measurement, Participant, Requisition, Signed, Typed},
+};
+
+/// What a signed specification says, as far as the Kingdom needs it.
+pub(crate) struct Spec {
+    pub(crate) request: Request,
+    pub(crate) nonce_hashes: Vec<[u8; 32]>,
+    /// Serialized `EncryptionPublicKey` for the result.
+    pub(crate) public_key: Vec<u8>,
+}
+
+/// Reads the bytes of a `MeasurementSpec`.
+pub(crate) fn read_spec(bytes: &[u8], publishers: usize) -> Result<Spec, WireError> {
+    let spec = api::MeasurementSpec::decode(bytes).map_err(|error| WireError::new("measurement_spec", error))?;
+    let path = "measurement_spec.measurement_public_key";
+    let public_key = wire::unpack(path, spec.measurement_public_key.as_ref(), type_name::ENCRYPTION_PUBLIC_KEY)?.to_vec();
+    let sampling = spec
+        .vid_sampling_interval
+        .as_ref()
+        .ok_or_else(|| WireError::new("measurement_spec.vid_sampling_interval", "is missing"))?;
+    let sampling = VidSamplingInterval::new(sampling.start, sampling.width)
+        .map_err(|error| WireError::new("measurement_spec.vid_sampling_interval", error))?;
+    let kind = match &spec.measurement_type {
+        Some(MeasurementType::Reach(reach)) => Kind::Reach {
+            reach: privacy("measurement_spec.reach.privacy_params", reach.privacy_params.as_ref())?,
+        },
+        Some(MeasurementType::ReachAndFrequency(asked)) => Kind::ReachAndFrequency {
+            reach: privacy(
+                "measurement_spec.reach_and_frequency.reach_privacy_params",
+                asked.reach_privacy_params.as_ref(),
+            )?,
+            frequency: privacy(
+                "measurement_spec.reach_and_frequency.frequency_privacy_params",
+                asked.frequency_privacy_params.as_ref(),
+            )?,
+            maximum_frequency: u32::try_from(asked.maximum_frequency)
+                .map_err(|error| error.to_string())
+                .and_then(|number| MaximumFrequency::new(number).map_err(|error| error.to_string()))
+                .map_err(|error| WireError::new("measurement_spec.reach_and_frequency.maximum_frequency", error))?,
+        },
+        Some(MeasurementType::Impression(_)) => Kind::Other("impression"),
+        Some(MeasurementType::Duration(_)) => Kind::Other("duration"),
+        Some(MeasurementType::Population(_)) => Kind::Other("population"),
+        None => return Err(WireError::new("measurement_spec.measurement_type", "is missing")),
+    };
+    let nonce_hashes = spec
+        .nonce_hashes
+        .iter()
+        .map(|hash| {
+            let found = hash.len();
+            hash.as_slice().try_into().map_err(|_| {
+                WireError::new("measurement_spec.nonce_hashes", format!("one has {found} bytes; a SHA-256 has 32"))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Spec { request: Request { kind, sampling, publishers }, nonce_hashes, public_key })
+}
+
+fn privacy(path: &str, params: Option<&api::DifferentialPrivacyParams>) -> Result<PrivacyParams, WireError> {
+    let params = params.ok_or_else(|| WireError::new(path, "is missing"))?;
+    PrivacyParams::new(params.epsilon, params.delta).map_err(|error| WireError::new(path, error))
+}
+
+/// The `ProtocolConfig` of a plan. It is serialized once, and the bytes are what counts from then on.
+pub(crate) fn protocol_config(plan: &Plan) -> api::ProtocolConfig {
+    let settings = &plan.settings;
+    let params = |params: PrivacyParams| api::DifferentialPrivacyParams {
+        epsilon: params.epsilon.get(),
+        delta: params.delta.get(),
+    };
+    let mut llv2 = protocol_config::LiquidLegionsV2 {
+        sketch_params: Some(api::LiquidLegionsSketchParams {
+            decay_rate: settings.decay_rate,
+            max_size: settings.max_size.cast_signed(),
+            sampling_indicator_size: settings.sampling_indicator_size.cast_signed(),
+        }),
+        elliptic_curve_id: RISTRETTO255,
+        noise_mechanism: protocol_config::NoiseMechanism::None.into(),
+        aggregator: settings.aggregator.to_string(),
+        ..Default::default()
+    };
+    if let Some(noise) = settings.noise {
+        llv2.set_noise_mechanism(match noise.mechanism {
+            Mechanism::DiscreteGaussian => protocol_config::NoiseMechanism::DiscreteGaussian,
+            Mechanism::Geometric => protocol_config::NoiseMechanism::Geometric,
+        });
+        llv2.set_noise_calibration(match noise.calibration {
+            Calibration::Exact => protocol_config::NoiseCalibration::Exact,
+            Calibration::Reference => protocol_config::NoiseCalibration::Reference,
+        });
+        llv2.honest_contributors = noise.honest_contributors.cast_signed();
+        llv2.data_provider_noise = Some(params(noise.internal.data_provider));
+        llv2.blinded_histogram_noise = Some(params(noise.internal.blinded_histogram));
+        llv2.noise_for_publisher_noise = Some(params(noise.internal.for_publisher_noise));
+    }
+    let kind = if plan.counts_frequency {
+        protocol_config::MeasurementType::ReachAndFrequency
+    } else {
+        protocol_config::MeasurementType::Reach
+    };
+    api::ProtocolConfig {
+        measurement_type: kind.into(),
+        protocols: vec![protocol_config::Protocol { protocol: Some(Protocol::LiquidLegionsV2(llv2)) }],
+        ..Default::default()
+    }
+}
+
+fn stored_config(measurement: &Measurement) -> Result<api::ProtocolConfig, StoreError> {
+    api::ProtocolConfig::decode(measurement.protocol_config.as_slice())
+        .map_err(|error| StoreError::Corrupt { what: "protocol_config", detail: error.to_string() })
+}
+
+/// The same parameters as the Duchies' API has them.
+fn mpc_protocol_config(config: &api::ProtocolConfig) -> Option<MpcProtocolConfig> {
+    use mpc_protocol_config::{
+        LiquidLegionsV2, NoiseCalibration, NoiseMechanism,
+        liquid_legions_v2::{LiquidLegionsSketchParams, MpcNoise},
+    };
+    let Some(Protocol::LiquidLegionsV2(llv2)) = config.protocols.first()?.protocol.as_ref() else {
+        return None;
+    };
+    let params = |params: &api::DifferentialPrivacyParams| system::DifferentialPrivacyParams {
+        epsilon: params.epsilon,
+        delta: params.delta,
+    };
+    let (mechanism, noise) = match llv2.noise_mechanism() {
+        protocol_config::NoiseMechanism::Geometric => (NoiseMechanism::Geometric, true),
+        protocol_config::NoiseMechanism::DiscreteGaussian => (NoiseMechanism::DiscreteGaussian, true),
+        _ => (NoiseMechanism::None, false),
+    };
+    let calibration = match llv2.noise_calibration() {
+        protocol_config::NoiseCalibration::Unspecified => NoiseCalibration::Unspecified,
+        protocol_config::NoiseCalibration::Exact => NoiseCalibration::Exact,
+        protocol_config::NoiseCalibration::Reference => NoiseCalibration::Reference,
+    };
+    Some(MpcProtocolConfig {
+        protocol: Some(mpc_protocol_config::Protocol::LiquidLegionsV2(LiquidLegionsV2 {
+            sketch_params: llv2.sketch_params.as_ref().map(|sketch| LiquidLegionsSketchParams {
+                decay_rate: sketch.decay_rate,
+                max_size: sketch.max_size,
+            }),
+            mpc_noise: noise.then(|| MpcNoise {
+                blinded_histogram_noise: llv2.blinded_histogram_noise.as_ref().map(params),
+                publisher_noise: llv2.noise_for_publisher_noise.as_ref().map(params),
+            }),
+            elliptic_curve_id: llv2.elliptic_curve_id,
+            noise_mechanism: mechanism.into(),
+            noise_calibration: calibration.into(),
+            honest_contributors: llv2.honest_contributors,
+            ..Default::default()
+        })),
+    })
+}
+
+/// Takes an `Any` apart.
+pub(crate) fn typed(any: &Any) -> Typed {
+    Typed { type_url: any.type_url.clone(), bytes: any.value.clone() }
+}
+
+fn any(typed: &Typed) -> Any {
+    Any { type_url: typed.type_url.clone(), value: typed.bytes.clone() }
+}
+
+fn signed(signed: &Signed) -> api::SignedMessage {
+    api::SignedMessage {
+        message: Some(any(&signed.message)),
+        signature: signed.signature.clone(),
+        signature_algorithm_oid: signed.algorithm_oid.clone(),
+        ..Default::default()
+    }
+}
+
+fn encrypted(typed: &Typed) -> api::EncryptedMessage {
+    api::EncryptedMessage { ciphertext: typed.bytes.clone(), type_url: typed.type_url.clone() }
+}
+
+/// A weak tag that changes whenever the resource does.
+fn etag(nanos: i64) -> String {
+    format!("W/\"{}\"", hex::encode(Sha256::digest(nanos.to_be_bytes())))
+}
+
+/// The etag of a requisition.
+pub(crate) fn requisition_etag(requisition: &Requisition) -> String {
+    etag(requisition.update_time.unix_nanos())
+}
+
+/// The etag of a participant.
+pub(crate) fn participant_etag(participant: &Participant) -> String {
+    etag(participant.update_time.unix_nanos())
+}
+
+/// The measurement as its consumer sees it.
+pub(crate) fn measurement(measurement: &Measurement) -> Result<api::Measurement, StoreError> {
+    let data_providers = measurement.requisitions.iter().map(|requisition| DataProviderEntry {
+        key: requisition.name.parent().to_string(),
+        value: Some(DataProviderValue {
+            data_provider_certificate: requisition.certificate.to_string(),
+            data_provider_public_key: Some(any(&requisition.public_key)),
+            encrypted_requisition_spec: Some(encrypted(&requisition.encrypted_spec)),
+            nonce_hash: requisition.nonce_hash.to_vec(),
+        }),
+    });
+    let results = measurement.result.iter().map(|result| ResultOutput {
+        encrypted_result: Some(api::EncryptedMessage {
+            ciphertext: result.ciphertext.clone(),
+            type_url: wire::pack(type_name::SIGNED_MESSAGE, Vec::new()).type_url,
+        }),
+        certificate: result.certificate.to_string(),
+    });
+    Ok(api::Measurement {
+        name: measurement.name.to_string(),
+        measurement_consumer_certificate: measurement.consumer_certificate.to_string(),
+        measurement_spec: Some(signed(&measurement.spec)),
+        data_providers: data_providers.collect(),
+        protocol_config: Some(stored_config(measurement)?),
+        state: measurement.state.public().number(),
+        results: results.collect(),
+        measurement_reference_id: measurement.reference_id.clone(),
+        failure: measurement.failure.as_ref().map(|failure| api::measurement::Failure {
+            reason: failure.reason.code(),
+            message: failure.message.clone(),
+            culprits: failure.culprits.clone(),
+        }),
+        create_time: Some(measurement.create_time.into()),
+        update_time: Some(measurement.update_time.into()),
+        deadline: Some(measurement.deadline.into()),
+    })
+}
+
+/// The number of a requisition's state on the wire; 0 until it is delivered.
+pub(crate) const fn requisition_state(state: RequisitionState) -> i32 {
+    match state {
+        RequisitionState::PendingParams => 0,
+        RequisitionState::Unfulfilled => 1,
+        RequisitionState::Fulfilled => 2,
+        RequisitionState::Refused => 3,
+        RequisitionState::Withdrawn => 4,
+    }
+}
+
+/// The stored state of a number on the wire.
+pub(crate) const fn stored_requisition_state(number: i32) -> Option<RequisitionState> {
+    match number {
+        1 => Some(RequisitionState::Unfulfilled),
+        2 => Some(RequisitionState::Fulfilled),
+        3 => Some(RequisitionState::Refused),
+        4 => Some(RequisitionState::Withdrawn),
+        _ => None,
+    }
+}
+
+/// The requisition as its publisher and its consumer see it.
+pub(crate) fn requisition(measurement: &Measurement, requisition: &Requisition) -> Result<api::Requisition, StoreError> {
+    let duchies = measurement.participants.iter().filter_map(|participant| {
+        let parameters = participant.parameters.as_ref()?;
+        let key = api::SignedMessage {
+            message: Some(wire::pack(type_name::EL_GAMAL_PUBLIC_KEY, parameters.public_key.clone())),
+            signature: parameters.signature.clone(),
+            signature_algorithm_oid: parameters.algorithm_oid.clone(),
+            ..Default::default()
+        };
+        Some(DuchyEntry {
+            key: DuchyName::new(participant.duchy.clone()).to_string(),
+            value: Some(duchy_entry::Value {
+                duchy_certificate: parameters.certificate.to_string(),
+                protocol: Some(duchy_entry::value::Protocol::LiquidLegionsV2(duchy_entry::LiquidLegionsV2 {
+                    el_gamal_public_key: Some(key),
+                })),
+            }),
+        })
+    });
+    let fulfilment = requisition.fulfilment.as_ref();
+    let context = fulfilment.and_then(|fulfilment| fulfilment.context.as_ref());
+    Ok(api::Requisition {
+        name: requisition.name.to_string(),
+        measurement: measurement.name.to_string(),
+        measurement_consumer_certificate: measurement.consumer_certificate.to_string(),
+        measurement_spec: Some(signed(&measurement.spec)),
+        protocol_config: Some(stored_config(measurement)?),
+        data_provider_certificate: requisition.certificate.to_string(),
+        data_provider_public_key: Some(any(&requisition.public_key)),
+        encrypted_requisition_spec: Some(encrypted(&requisition.encrypted_spec)),
+        duchies: duchies.collect(),
+        state: requisition_state(requisition.state),
+        nonce: fulfilment.map_or(0, |fulfilment| fulfilment.nonce),
+        refusal: requisition.refusal.as_ref().map(|refusal| api::requisition::Refusal {
+            justification: refusal.justification,
+            message: refusal.message.clone(),
+        }),
+        fulfillment_context: context.map(|context| api::requisition::FulfillmentContext {
+            build_label: context.build_label.clone(),
+            warnings: context.warnings.clone(),
+        }),
+        measurement_state: measurement.state.public().number(),
+        update_time: Some(requisition.update_time.into()),
+        etag: requisition_etag(requisition),
+        serialized_protocol_config: measurement.protocol_config.clone(),
+        deadline: Some(measurement.deadline.into()),
+        ..Default::default()
+    })
+}
+
+/// The requisition as the Duchies see it.
+pub(crate) fn computation_requisition(measurement: &Measurement, requisition: &Requisition) -> system::Requisition {
+    let computation = measurement.computation.computation;
+    let name = ComputationRequisitionName::new(computation, requisition.name.requisition);
+    let fulfilment = requisition.fulfilment.as_ref();
+    let context = fulfilment.and_then(|fulfilment| fulfilment.context.as_ref());
+    system::Requisition {
+        name: name.to_string(),
+        requisition_spec_hash: session::requisition_spec_hash(&requisition.encrypted_spec.bytes).to_vec(),
+        nonce_hash: requisition.nonce_hash.to_vec(),
+        state: requisition_state(requisition.state),
+        fulfilling_computation_participant: fulfilment.map_or_else(String::new, |fulfilment| {
+            ComputationParticipantName::new(computation, fulfilment.duchy.clone()).to_string()
+        }),
+        nonce: fulfilment.map_or(0, |fulfilment| fulfilment.nonce),
+        fulfillment_context: context.map(|context| system::requisition::FulfillmentContext {
+            build_label: context.build_label.clone(),
+            warnings: context.warnings.clone(),
+        }),
+        data_provider: requisition.name.parent().to_string(),
+        key_list_hash: fulfilment.map_or_else(Vec::new, |fulfilment| fulfilment.key_list_hash.to_vec()),
+        body_sha256: fulfilment.map_or_else(Vec::new, |fulfilment| fulfilment.body_sha256.to_vec()),
+        record_count: fulfilment.map_or(0, |fulfilment| fulfilment.record_count.cast_signed()),
+    }
+}
+
+/// A Duchy's part; `certificate_der` is the certificate of its key share, if it has given one.
+pub(crate) fn participant(
+    measurement: &Measurement,
+    participant: &Participant,
+    certificate_der: Vec<u8>,
+) -> system::ComputationParticipant {
+    let name = ComputationParticipantName::new(measurement.computation.computation, participant.duchy.clone());
+    system::ComputationParticipant {
+        name: name.to_string(),
+        state: match participant.state {
+            ParticipantState::Created => 1,
+            ParticipantState::RequisitionParamsSet => 2,
+            ParticipantState::Ready => 3,
+            ParticipantState::Failed => 4,
+        },
+        update_time: Some(participant.update_time.into()),
+        requisition_params: participant.parameters.as_ref().map(|parameters| RequisitionParams {
+            duchy_certificate: parameters.certificate.to_string(),
+            duchy_certificate_der: certificate_der,
+            protocol: Some(requisition_params::Protocol::LiquidLegionsV2(requisition_params::LiquidLegionsV2 {
+                el_gamal_public_key: parameters.public_key.clone(),
+                el_gamal_public_key_signature: parameters.signature.clone(),
+                el_gamal_public_key_signature_algorithm_oid: parameters.algorithm_oid.clone(),
+            })),
+        }),
+        failure: participant.failure.as_ref().map(|failure| system::computation_participant::Failure {
+            participant_child_reference_id: String::new(),
+            error_message: failure.message.clone(),
+            error_time: Some(participant.update_time.into()),
+            stage_attempt: None,
+            culprits: failure.culprits.clone(),
+        }),
+        etag: participant_etag(participant),
+    }
+}
+
+/// The computation as the Duchies see it; `participants` are already made.
+pub(crate) fn computation(
+    measurement: &Measurement,
+    participants: Vec<system::ComputationParticipant>,
+    consumer_certificate_der: Vec<u8>,
+) -> Result<system::Computation, StoreError> {
+    let result = measurement.result.as_ref();
+    Ok(system::Computation {
+        name: measurement.computation.to_string(),
+        public_api_version: "v2alpha".into(),
+        measurement_spec: measurement.spec.message.bytes.clone(),
+        state: measurement.state.number(),
+        aggregator_certificate: result.map_or_else(String::new, |result| result.certificate.to_string()),
+        encrypted_result: result.map_or_else(Vec::new, |result| result.ciphertext.clone()),
+        computation_participants: participants,
+        requisitions: measurement
+            .requisitions
+            .iter()
+            .map(|requisition| computation_requisition(measurement, requisition))
+            .collect(),
+        mpc_protocol_config: mpc_protocol_config(&stored_config(measurement)?),
+        serialized_protocol_config: measurement.protocol_config.clone(),
+        measurement_spec_signature: measurement.spec.signature.clone(),
+        measurement_spec_signature_algorithm_oid: measurement.spec.algorithm_oid.clone(),
+        measurement_consumer_certificate_der: consumer_certificate_der,
+        measurement_consumer: measurement.name.parent().to_string(),
+        deadline: Some(measurement.deadline.into()),
+        aggregator: measurement.aggregator.to_string(),
+    })
+}
+
+/// A line of the timeline.
+pub(crate) fn timeline_entry(entry: &TimelineEntry) -> Result<halo_core::pb::halo::TimelineEntry, StoreError> {
+    let stage_attempt = entry.stage_attempt.as_deref().map(system::StageAttempt::decode).transpose();
+    Ok(halo_core::pb::halo::TimelineEntry {
+        time: Some(entry.time.into()),
+        actor: entry.note.actor.clone(),
+        message: entry.note.message.clone(),
+        stage_attempt: stage_attempt
+            .map_err(|error| StoreError::Corrupt { what: "stage_attempt", detail: error.to_string() })?,
+        transient_error: entry.transient,
+    })
+}
