@@ -8,8 +8,9 @@
 //!
 //! # Guarantee
 //! With [`Calibration::Exact`], the sum of the noise of `honest_contributors` contributors makes the release of a
-//! statistic with the given [`Sensitivity`] (ε, δ)-differentially private, conditioned on nothing: half of δ pays for
-//! the mechanism, half for cutting each contributor's noise to ±μ.
+//! statistic with the given [`Sensitivity`] (ε, δ)-differentially private, conditioned on nothing. Of δ, half
+//! pays for the discrete Gaussian and half for cutting each contributor's noise to ±μ; geometric noise needs none for
+//! itself, so all of its δ pays for the cut.
 //!
 //! - *Discrete Gaussian.* δ_mechanism = P[Z > εσ² − Δ²/2] − e^ε·P[Z > εσ² + Δ²/2] with Z = ⟨Y, v⟩, where Y are
 //!   independent discrete Gaussians of variance parameter σ² on the cells that a neighbouring data set changes and v is
@@ -131,7 +132,8 @@ impl NoiseSpec {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a δ of 0, an impossible sensitivity, no contributors or more honest ones than there
-    /// are; [`Error::TooMuchNoise`] when ε and δ ask for more than [`MAX_SHIFT`].
+    /// are, or an ε above 10,000 times the sensitivity; [`Error::TooMuchNoise`] when ε and δ ask for more than
+    /// [`MAX_SHIFT`], or ε is below a millionth of the sensitivity.
     pub fn calibrate(&self) -> Result<ShiftedNoise, Error> {
         calibration::calibrate(self)
     }

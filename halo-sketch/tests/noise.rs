@@ -90,6 +90,14 @@ fn what_cannot_be_is_refused() {
     assert!(range(refused(NoiseSpec { honest_contributors: 4, ..good })));
     assert!(range(refused(NoiseSpec { sensitivity: Sensitivity { l1: 3, l2_squared: 3 }, ..good })));
     assert!(range(refused(NoiseSpec { sensitivity: Sensitivity::scalar(0), ..good })));
+    // Far outside of all ranges, with every mechanism and calibration: refused, and no panic.
+    for mechanism in [Mechanism::DiscreteGaussian, Mechanism::Geometric] {
+        for calibration in [Calibration::Exact, Calibration::Reference] {
+            for epsilon in [1e-300, 1e-40, 1e-9, 1e5, 1e30, 1e300] {
+                refused(spec(mechanism, calibration, epsilon, 1e-9, 1, 3));
+            }
+        }
+    }
     let little = NoiseSpec { params: PrivacyParams::new(1e-9, 1e-9).unwrap(), ..good };
     let error = refused(little);
     assert!(matches!(error, Error::TooMuchNoise { .. }), "{error}");
@@ -194,7 +202,7 @@ proptest! {
     #[test]
     fn every_accepted_setting_draws_within_its_range(
         seed: u64,
-        log_epsilon in -7.0..4.0_f64,
+        log_epsilon in -12.0..9.0_f64,
         log_delta in -34.0..-0.01_f64,
         contributors in 1_u32..6,
         honest in 1_u32..6,

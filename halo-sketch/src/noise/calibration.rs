@@ -5,6 +5,13 @@ use statrs::function::erf::erfc;
 use super::{Calibration, MAX_SHIFT, Mechanism, NoiseSpec, Shape, ShiftedNoise, sampler::Rational};
 use crate::Error;
 
+/// Least ε for one unit of change. Below it noise is wider than [`MAX_SHIFT`] allows for any δ that makes sense, and
+/// finding its exact δ would take long.
+const LEAST_RATE: f64 = 1e-6;
+
+/// Largest ε for one unit of change: beyond it nothing is protected, and samplers would leave their range.
+const LARGEST_RATE: f64 = 1e4;
+
 /// Least variance parameter of one of several honest contributors: standard deviation 2.
 const LEAST_SHARED_VARIANCE: f64 = 4.0;
 
@@ -18,6 +25,13 @@ pub(super) fn calibrate(spec: &NoiseSpec) -> Result<ShiftedNoise, Error> {
     }
     if spec.params.delta.get() <= 0.0 {
         return Err(Error::out_of_range("delta", spec.params.delta.get(), "above 0, since noise is cut to a range"));
+    }
+    let rate = spec.params.epsilon.get() / f64::from(spec.sensitivity.l1);
+    if rate < LEAST_RATE {
+        check_shift(spec, MAX_SHIFT as f64 * (LEAST_RATE / rate).max(1.001))?;
+    }
+    if rate > LARGEST_RATE {
+        return Err(Error::out_of_range("epsilon", spec.params.epsilon, "at most 10,000 times the sensitivity"));
     }
     if spec.calibration == Calibration::Exact && !(1..=spec.contributors).contains(&spec.honest_contributors) {
         return Err(Error::out_of_range(
