@@ -88,8 +88,7 @@ pub async fn serve_on(
 ) -> Result<(), Error> {
     let planner = Planner::new(config.llv2.clone(), config.duchies())?;
     let directory = &config.state_dir;
-    fs::create_dir_all(directory)
-        .map_err(|source| Error::StateDirectory { directory: directory.clone(), source })?;
+    fs::create_dir_all(directory).map_err(|source| Error::StateDirectory { directory: directory.clone(), source })?;
     let store = Arc::new(SqliteStore::open(&directory.join(DATABASE)).await?);
     let parties = bootstrap::bootstrap(store.as_ref(), &config, clock.now()).await?;
     let identity = Identity::from_pem_files(&config.tls_certificate, &config.tls_private_key)?;
@@ -100,7 +99,9 @@ pub async fn serve_on(
         Arc::new(Kingdom::new(shared, clock, planner, config.measurement_deadline, shutdown.clone(), &parties));
     settle(&kingdom, &parties).await?;
     if config.llv2.noise.is_none() {
-        tracing::warn!("noise_mechanism is \"none\": results of this Kingdom's measurements are NOT differentially private");
+        tracing::warn!(
+            "noise_mechanism is \"none\": results of this Kingdom's measurements are NOT differentially private"
+        );
     }
     let deadlines = tokio::spawn(deadline::keep_deadlines(Arc::clone(&kingdom)));
     match listener.local_addr() {

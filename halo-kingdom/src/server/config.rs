@@ -380,7 +380,11 @@ mod tests {
             ("blinded_histogram_noise", "# ", "llv2.blinded_histogram_noise"),
             ("delta = 1e-9", "delta = 2.0", "delta"),
             (r#"aggregator = "aggregator""#, "aggregator = \"aggregator\"\nnoise_mechanism = \"loud\"", "loud"),
-            (r#"state_dir = "state""#, "state_dir = \"s\"\nmeasurement_deadline_seconds = 0", "measurement_deadline_seconds"),
+            (
+                r#"state_dir = "state""#,
+                "state_dir = \"s\"\nmeasurement_deadline_seconds = 0",
+                "measurement_deadline_seconds",
+            ),
         ] {
             let text = EXAMPLE.replacen(from, to, 1);
             let error = Config::parse(&text, Path::new("")).unwrap_err();

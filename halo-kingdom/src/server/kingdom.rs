@@ -125,11 +125,7 @@ impl Kingdom {
     }
 
     /// Stores new measurements, all or none.
-    pub(crate) async fn create(
-        &self,
-        new: Vec<NewMeasurement>,
-        needs: Vec<CertificateName>,
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn create(&self, new: Vec<NewMeasurement>, needs: Vec<CertificateName>) -> Result<(), StoreError> {
         let store = Arc::clone(&self.store);
         let created = tokio::spawn(async move { store.create_measurements(&new, &needs).await });
         created.await.unwrap_or_else(|_| Err(interrupted()))

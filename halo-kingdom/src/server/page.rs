@@ -50,7 +50,8 @@ impl Page {
 
     fn read(&self, token: &str) -> Option<Cursor> {
         let bytes: [u8; TOKEN_BYTES] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
-        let number = |from: usize| -> Option<u64> { Some(u64::from_be_bytes(bytes.get(from..from + 8)?.try_into().ok()?)) };
+        let number =
+            |from: usize| -> Option<u64> { Some(u64::from_be_bytes(bytes.get(from..from + 8)?.try_into().ok()?)) };
         (bytes[..8] == self.arguments).then_some(())?;
         Some(Cursor {
             time: Timestamp::from_unix_nanos(number(8)?.cast_signed()),

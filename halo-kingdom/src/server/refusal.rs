@@ -144,7 +144,8 @@ impl From<WireError> for Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let (code, reason, about) = refusal.classify();
-        let mut metadata: HashMap<String, String> = about.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut metadata: HashMap<String, String> =
+            about.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         if let Refusal::Rule(error) = &refusal {
             let culprits: Vec<String> = error.culprits().iter().map(|duchy| format!("duchies/{duchy}")).collect();
             if !culprits.is_empty() {

@@ -82,12 +82,9 @@ pub async fn stored_result(state_dir: &Path, measurement: &MeasurementName) -> R
     let result =
         found.result.ok_or_else(|| Error::NotStored(format!("{measurement} is {} and has no result", found.state)))?;
     let missing = |name: &CertificateName| Error::NotStored(format!("{name} is not in {}", state_dir.display()));
-    let certificate =
-        store.certificate(&result.certificate).await?.ok_or_else(|| missing(&result.certificate))?;
-    let consumer = store
-        .certificate(&found.consumer_certificate)
-        .await?
-        .ok_or_else(|| missing(&found.consumer_certificate))?;
+    let certificate = store.certificate(&result.certificate).await?.ok_or_else(|| missing(&result.certificate))?;
+    let consumer =
+        store.certificate(&found.consumer_certificate).await?.ok_or_else(|| missing(&found.consumer_certificate))?;
     store.close().await;
     Ok(StoredResult {
         measurement: found.name,

@@ -44,7 +44,8 @@ pub(crate) struct Spec {
 pub(crate) fn read_spec(bytes: &[u8], publishers: usize) -> Result<Spec, WireError> {
     let spec = api::MeasurementSpec::decode(bytes).map_err(|error| WireError::new("measurement_spec", error))?;
     let path = "measurement_spec.measurement_public_key";
-    let public_key = wire::unpack(path, spec.measurement_public_key.as_ref(), type_name::ENCRYPTION_PUBLIC_KEY)?.to_vec();
+    let public_key =
+        wire::unpack(path, spec.measurement_public_key.as_ref(), type_name::ENCRYPTION_PUBLIC_KEY)?.to_vec();
     let sampling = spec
         .vid_sampling_interval
         .as_ref()
@@ -52,9 +53,9 @@ pub(crate) fn read_spec(bytes: &[u8], publishers: usize) -> Result<Spec, WireErr
     let sampling = VidSamplingInterval::new(sampling.start, sampling.width)
         .map_err(|error| WireError::new("measurement_spec.vid_sampling_interval", error))?;
     let kind = match &spec.measurement_type {
-        Some(MeasurementType::Reach(reach)) => Kind::Reach {
-            reach: privacy("measurement_spec.reach.privacy_params", reach.privacy_params.as_ref())?,
-        },
+        Some(MeasurementType::Reach(reach)) => {
+            Kind::Reach { reach: privacy("measurement_spec.reach.privacy_params", reach.privacy_params.as_ref())? }
+        }
         Some(MeasurementType::ReachAndFrequency(asked)) => Kind::ReachAndFrequency {
             reach: privacy(
                 "measurement_spec.reach_and_frequency.reach_privacy_params",
@@ -166,10 +167,10 @@ fn mpc_protocol_config(config: &api::ProtocolConfig) -> Option<MpcProtocolConfig
     };
     Some(MpcProtocolConfig {
         protocol: Some(mpc_protocol_config::Protocol::LiquidLegionsV2(LiquidLegionsV2 {
-            sketch_params: llv2.sketch_params.as_ref().map(|sketch| LiquidLegionsSketchParams {
-                decay_rate: sketch.decay_rate,
-                max_size: sketch.max_size,
-            }),
+            sketch_params: llv2
+                .sketch_params
+                .as_ref()
+                .map(|sketch| LiquidLegionsSketchParams { decay_rate: sketch.decay_rate, max_size: sketch.max_size }),
             mpc_noise: noise.then(|| MpcNoise {
                 blinded_histogram_noise: llv2.blinded_histogram_noise.as_ref().map(params),
                 publisher_noise: llv2.noise_for_publisher_noise.as_ref().map(params),
@@ -281,7 +282,10 @@ pub(crate) const fn stored_requisition_state(number: i32) -> Option<RequisitionS
 }
 
 /// The requisition as its publisher and its consumer see it.
-pub(crate) fn requisition(measurement: &Measurement, requisition: &Requisition) -> Result<api::Requisition, StoreError> {
+pub(crate) fn requisition(
+    measurement: &Measurement,
+    requisition: &Requisition,
+) -> Result<api::Requisition, StoreError> {
     let duchies = measurement.participants.iter().filter_map(|participant| {
         let parameters = participant.parameters.as_ref()?;
         let key = api::SignedMessage {

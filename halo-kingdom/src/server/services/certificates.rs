@@ -134,7 +134,8 @@ impl Certificates {
         let field = "certificate.x509_der";
         let parsed = x509::Certificate::from_der(der).map_err(|error| Refusal::invalid(field, error))?;
         // One that becomes valid later can be brought in time, so it is checked as of then.
-        let from = Timestamp::from_unix(parsed.not_before_unix_s(), 0).map_err(|error| Refusal::invalid(field, error))?;
+        let from =
+            Timestamp::from_unix(parsed.not_before_unix_s(), 0).map_err(|error| Refusal::invalid(field, error))?;
         issued_by(&party, &parsed, self.0.now().max(from)).map_err(|error| Refusal::invalid(field, error))?;
         let record = CertificateRecord {
             name: CertificateName::new(parent, self.0.new_id()),

@@ -146,7 +146,10 @@ impl Computations {
         }
         let spec = wire::read_spec(&measurement.spec.message.bytes, measurement.requisitions.len())?;
         if !asked.result_public_key.is_empty() && asked.result_public_key != spec.public_key {
-            return Err(Refusal::invalid("result_public_key", "it is not the key that the consumer gave for the result"));
+            return Err(Refusal::invalid(
+                "result_public_key",
+                "it is not the key that the consumer gave for the result",
+            ));
         }
         let field = "aggregator_certificate";
         let owner = CertificateParent::from(DuchyName::new(duchy.clone()));

@@ -83,10 +83,7 @@ fn message(record: &EventGroupRecord) -> Result<api::EventGroup, StoreError> {
 
 /// Event groups are ordered by publisher and id; the place of the time in the cursor holds the publisher.
 fn cursor(record: &EventGroupRecord) -> Cursor {
-    Cursor {
-        time: Timestamp::from_unix_nanos(record.name.data_provider.as_i64()),
-        id: record.name.event_group,
-    }
+    Cursor { time: Timestamp::from_unix_nanos(record.name.data_provider.as_i64()), id: record.name.event_group }
 }
 
 impl EventGroups {

@@ -10,8 +10,8 @@ use halo_core::{
     measurement::{MeasurementState, ParticipantState, PublicMeasurementState, RequisitionState},
     pb::api::{self, measurements_server},
     resource::{
-        CertificateName, CertificateParent, ComputationName, DataProviderName, MeasurementConsumerName, MeasurementName,
-        RequisitionName,
+        CertificateName, CertificateParent, ComputationName, DataProviderName, MeasurementConsumerName,
+        MeasurementName, RequisitionName,
     },
     wire::{self as core_wire, type_name},
 };
@@ -167,7 +167,8 @@ impl Measurements {
             limit: page.limit(),
         };
         let mut found = self.0.store.list_measurements(&query).await?;
-        let cursor = |measurement: &Measurement| Cursor { time: measurement.update_time, id: measurement.name.measurement };
+        let cursor =
+            |measurement: &Measurement| Cursor { time: measurement.update_time, id: measurement.name.measurement };
         let next_page_token = page.cut(&mut found, cursor);
         let measurements = found.iter().map(wire::measurement).collect::<Result<_, _>>()?;
         Ok(api::ListMeasurementsResponse { measurements, next_page_token })
@@ -191,8 +192,12 @@ impl Measurements {
         let parent: MeasurementConsumerName = name("parent", &message.parent)?;
         only_consumer(&caller, &parent, "measurements.create", &message.parent)?;
         batch_size("requests", message.requests.len())?;
-        if let Some(other) = message.requests.iter().find(|one| !one.parent.is_empty() && one.parent != message.parent) {
-            return Err(Refusal::invalid("requests.parent", format!("{:?} is not the parent of the batch", other.parent)));
+        if let Some(other) = message.requests.iter().find(|one| !one.parent.is_empty() && one.parent != message.parent)
+        {
+            return Err(Refusal::invalid(
+                "requests.parent",
+                format!("{:?} is not the parent of the batch", other.parent),
+            ));
         }
         let mut ids = BTreeSet::new();
         if message.requests.iter().any(|one| !one.request_id.is_empty() && !ids.insert(&one.request_id)) {
@@ -212,7 +217,10 @@ impl Measurements {
             let (mut all, mut new, mut needs) = (Vec::new(), Vec::new(), Vec::new());
             for request in requests {
                 if request.request_id.len() > MAX_REQUEST_ID || !request.request_id.is_ascii() {
-                    return Err(Refusal::invalid("request_id", format!("it has more than {MAX_REQUEST_ID} ASCII characters")));
+                    return Err(Refusal::invalid(
+                        "request_id",
+                        format!("it has more than {MAX_REQUEST_ID} ASCII characters"),
+                    ));
                 }
                 // A repetition is recognised before anything else: certificates may have changed since.
                 let known = match request.request_id.as_str() {
@@ -366,7 +374,10 @@ impl Measurements {
         let encrypted = value.encrypted_requisition_spec.as_ref().ok_or(Refusal::Required(field))?;
         let expected = core_wire::pack(type_name::SIGNED_MESSAGE, Vec::new()).type_url;
         if encrypted.type_url != expected {
-            return Err(Refusal::invalid(field, format!("its type_url is {:?} instead of {expected}", encrypted.type_url)));
+            return Err(Refusal::invalid(
+                field,
+                format!("its type_url is {:?} instead of {expected}", encrypted.type_url),
+            ));
         }
         if encrypted.ciphertext.is_empty() {
             return Err(Refusal::invalid(field, "it has no ciphertext"));
@@ -374,7 +385,9 @@ impl Measurements {
         Ok(Requisition {
             name: RequisitionName::new(publisher.data_provider, kingdom.new_id()),
             certificate,
-            public_key: given.map(wire::typed).ok_or(Refusal::Required("data_providers.value.data_provider_public_key"))?,
+            public_key: given
+                .map(wire::typed)
+                .ok_or(Refusal::Required("data_providers.value.data_provider_public_key"))?,
             encrypted_spec: Typed { type_url: encrypted.type_url.clone(), bytes: encrypted.ciphertext.clone() },
             nonce_hash: super::hash("data_providers.value.nonce_hash", &value.nonce_hash)?,
             state: RequisitionState::PendingParams,

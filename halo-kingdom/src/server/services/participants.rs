@@ -25,10 +25,8 @@ use crate::{
     Error,
     lifecycle::{Event, Note},
     planner::RISTRETTO255,
-    record::{Fulfilment, FulfillmentContext, Measurement, Parameters, Participant, ParticipantFailure},
-    server::{
-        consent::usable_certificate, kingdom::Kingdom, refusal::Refusal, store::TimelineEntry, wire,
-    },
+    record::{FulfillmentContext, Fulfilment, Measurement, Parameters, Participant, ParticipantFailure},
+    server::{consent::usable_certificate, kingdom::Kingdom, refusal::Refusal, store::TimelineEntry, wire},
 };
 
 /// Longest message that a Duchy writes into the timeline, in bytes.
@@ -100,7 +98,11 @@ fn check_etag(etag: &str, measurement: &Measurement, duchy: &DuchyId) -> Result<
 }
 
 impl Participants {
-    async fn view(&self, measurement: &Measurement, duchy: &DuchyId) -> Result<system::ComputationParticipant, Refusal> {
+    async fn view(
+        &self,
+        measurement: &Measurement,
+        duchy: &DuchyId,
+    ) -> Result<system::ComputationParticipant, Refusal> {
         let participant = part(measurement, duchy)?;
         let certificate = match &participant.parameters {
             Some(parameters) => self.0.store.certificate(&parameters.certificate).await?,
@@ -135,7 +137,10 @@ impl Participants {
         let (certificate_name, certificate) =
             usable_certificate(self.0.store.as_ref(), field, &params.duchy_certificate, &owner, self.0.now()).await?;
         if !params.duchy_certificate_der.is_empty() && params.duchy_certificate_der != certificate.der() {
-            return Err(Refusal::invalid("requisition_params.duchy_certificate_der", format!("it is not {certificate_name}")));
+            return Err(Refusal::invalid(
+                "requisition_params.duchy_certificate_der",
+                format!("it is not {certificate_name}"),
+            ));
         }
         let parameters = Parameters {
             certificate: certificate_name.clone(),
@@ -170,8 +175,7 @@ impl Participants {
         request: &Request<system::ConfirmComputationParticipantRequest>,
     ) -> Result<system::ComputationParticipant, Refusal> {
         let asked = request.get_ref();
-        let (duchy, measurement) =
-            own_part(&self.0, request, &asked.name, "computationParticipants.confirm").await?;
+        let (duchy, measurement) = own_part(&self.0, request, &asked.name, "computationParticipants.confirm").await?;
         let key_list_hash = hash("key_list_hash", &asked.key_list_hash)?;
         let event = Event::Confirmed { duchy: duchy.clone(), key_list_hash };
         let guard = |measurement: &Measurement| check_etag(&asked.etag, measurement, &duchy);
@@ -254,10 +258,9 @@ impl Requisitions {
         let name: ComputationRequisitionName = name("name", &asked.name)?;
         let measurement = shared_computation(&self.0, &duchy, &name.parent(), PERMISSION).await?;
         let found = measurement.requisitions.iter().find(|part| part.name.requisition == name.requisition);
-        let requisition = found.map(|part| part.name.clone()).ok_or_else(|| Refusal::NotFound {
-            reason: "REQUISITION_NOT_FOUND",
-            resource: asked.name.clone(),
-        })?;
+        let requisition = found
+            .map(|part| part.name.clone())
+            .ok_or_else(|| Refusal::NotFound { reason: "REQUISITION_NOT_FOUND", resource: asked.name.clone() })?;
         if asked.nonce == 0 {
             return Err(Refusal::Required("nonce"));
         }
@@ -312,8 +315,7 @@ impl LogEntries {
         request: &Request<system::CreateComputationLogEntryRequest>,
     ) -> Result<system::ComputationLogEntry, Refusal> {
         let asked = request.get_ref();
-        let (duchy, measurement) =
-            own_part(&self.0, request, &asked.parent, "computationLogEntries.create").await?;
+        let (duchy, measurement) = own_part(&self.0, request, &asked.parent, "computationLogEntries.create").await?;
         let entry = asked.computation_log_entry.as_ref().ok_or(Refusal::Required("computation_log_entry"))?;
         readable("computation_log_entry.log_message", &entry.log_message, MAX_MESSAGE)?;
         let transient = match entry.error_details.as_ref().map(|details| details.r#type()) {

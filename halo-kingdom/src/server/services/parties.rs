@@ -24,13 +24,18 @@ struct Described {
     public_key: Option<api::SignedMessage>,
 }
 
-async fn describe(kingdom: &Kingdom, name: &CertificateParent, refuse: impl FnOnce() -> Refusal) -> Result<Described, Refusal> {
+async fn describe(
+    kingdom: &Kingdom,
+    name: &CertificateParent,
+    refuse: impl FnOnce() -> Refusal,
+) -> Result<Described, Refusal> {
     let party = kingdom.store.party(name).await?.ok_or_else(refuse)?;
     let certificate = kingdom.store.certificate(&party.certificate).await?;
     let public_key = party.public_key.as_deref().map(api::SignedMessage::decode).transpose();
     Ok(Described {
         certificate_der: certificate.map(|record| record.der).unwrap_or_default(),
-        public_key: public_key.map_err(|error| StoreError::Corrupt { what: "public_key", detail: error.to_string() })?,
+        public_key: public_key
+            .map_err(|error| StoreError::Corrupt { what: "public_key", detail: error.to_string() })?,
         party,
     })
 }

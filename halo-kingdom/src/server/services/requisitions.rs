@@ -61,9 +61,7 @@ impl requisitions_server::Requisitions for Requisitions {
 
 /// A requisition's record in its measurement.
 pub(crate) fn part<'a>(measurement: &'a Measurement, name: &RequisitionName) -> Result<&'a Requisition, Refusal> {
-    measurement
-        .requisition(name)
-        .ok_or_else(|| crate::Error::NoSuchRequisition { requisition: name.clone() }.into())
+    measurement.requisition(name).ok_or_else(|| crate::Error::NoSuchRequisition { requisition: name.clone() }.into())
 }
 
 fn not_found(name: impl ToString) -> Refusal {
@@ -111,7 +109,9 @@ impl Requisitions {
         only_publisher(&caller, &name.parent(), PERMISSION, &message.name)?;
         let (_, measurement) = self.own(&caller, &message.name, PERMISSION).await?;
         let refusal = message.refusal.as_ref().ok_or(Refusal::Required("refusal"))?;
-        if Justification::try_from(refusal.justification).is_err() || refusal.justification() == Justification::Unspecified {
+        if Justification::try_from(refusal.justification).is_err()
+            || refusal.justification() == Justification::Unspecified
+        {
             return Err(Refusal::invalid("refusal.justification", "it is none of the known reasons"));
         }
         readable("refusal.message", &refusal.message, MAX_MESSAGE)?;
@@ -146,10 +146,11 @@ impl Requisitions {
         let mut found = if message.parent.starts_with("measurementConsumers/") {
             let parent: MeasurementName = name("parent", &message.parent)?;
             only_consumer(&caller, &parent.parent(), PERMISSION, &message.parent)?;
-            let measurement = self.0.store.measurement(&parent).await?.ok_or_else(|| Refusal::NotFound {
-                reason: "MEASUREMENT_NOT_FOUND",
-                resource: parent.to_string(),
-            })?;
+            let measurement =
+                self.0.store.measurement(&parent).await?.ok_or_else(|| Refusal::NotFound {
+                    reason: "MEASUREMENT_NOT_FOUND",
+                    resource: parent.to_string(),
+                })?;
             let mut parts: Vec<_> = measurement
                 .requisitions
                 .iter()

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     lifecycle::{Note, ParticipantChange, RequisitionChange, Transition, apply},
     record::{
-        ComputationResult, Failure, FailureReason, Fulfilment, FulfillmentContext, Measurement, Parameters, Participant,
-        ParticipantFailure, Requisition, Signed, Typed,
+        ComputationResult, Failure, FailureReason, FulfillmentContext, Fulfilment, Measurement, Parameters,
+        Participant, ParticipantFailure, Requisition, Signed, Typed,
     },
 };
 
@@ -151,7 +151,10 @@ async fn parties_and_certificates(store: &dyn Store) {
         assert_eq!(store.certificate(&party.certificate).await.expect("reads"), Some(certificate.clone()));
         let again = CertificateRecord { name: CertificateName::new(consumer(), id(101)), ..certificate };
         let refused = store.create_certificate(&again).await;
-        assert!(matches!(refused, Err(StoreError::AlreadyExists(_))), "a subject key identifier is unique: {refused:?}");
+        assert!(
+            matches!(refused, Err(StoreError::AlreadyExists(_))),
+            "a subject key identifier is unique: {refused:?}"
+        );
     }
     let renamed = Party { display_name: "somebody else".into(), ..all[0].clone() };
     store.put_party(&renamed).await.expect("a party can be replaced");
@@ -168,7 +171,10 @@ async fn parties_and_certificates(store: &dyn Store) {
         not_after: 0,
         revocation: Revocation::Good,
     };
-    assert!(matches!(store.create_certificate(&orphan).await, Err(StoreError::Missing(_))), "a certificate has an owner");
+    assert!(
+        matches!(store.create_certificate(&orphan).await, Err(StoreError::Missing(_))),
+        "a certificate has an owner"
+    );
     let parent = CertificateParent::from(consumer());
     for number in 0..3 {
         let certificate = CertificateRecord {

@@ -108,9 +108,7 @@ impl SqliteStore {
         let rows = sqlx::query("SELECT consumer, id FROM measurements ORDER BY create_time DESC, id")
             .fetch_all(&self.pool)
             .await?;
-        rows.iter()
-            .map(|row| Ok(MeasurementName::new(parse(row, "consumer")?, parse(row, "id")?)))
-            .collect()
+        rows.iter().map(|row| Ok(MeasurementName::new(parse(row, "consumer")?, parse(row, "id")?))).collect()
     }
 }
 
@@ -230,13 +228,14 @@ impl Store for SqliteStore {
 
     async fn set_revocation(&self, name: &CertificateName, from: Revocation, to: Revocation) -> Result<bool> {
         let mut tx = self.write().await?;
-        let done = sqlx::query("UPDATE certificates SET revocation = ?4 WHERE parent = ?1 AND id = ?2 AND revocation = ?3")
-            .bind(name.parent.to_string())
-            .bind(name.certificate.to_string())
-            .bind(rows::revocation_number(from))
-            .bind(rows::revocation_number(to))
-            .execute(&mut *tx)
-            .await?;
+        let done =
+            sqlx::query("UPDATE certificates SET revocation = ?4 WHERE parent = ?1 AND id = ?2 AND revocation = ?3")
+                .bind(name.parent.to_string())
+                .bind(name.certificate.to_string())
+                .bind(rows::revocation_number(from))
+                .bind(rows::revocation_number(to))
+                .execute(&mut *tx)
+                .await?;
         tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
@@ -444,11 +443,12 @@ impl Store for SqliteStore {
     }
 
     async fn overdue(&self, now: Timestamp) -> Result<Vec<ComputationName>> {
-        let found = sqlx::query("SELECT computation FROM measurements WHERE state <= ?1 AND deadline <= ?2 ORDER BY deadline")
-            .bind(LAST_PENDING)
-            .bind(now.unix_nanos())
-            .fetch_all(&self.pool)
-            .await?;
+        let found =
+            sqlx::query("SELECT computation FROM measurements WHERE state <= ?1 AND deadline <= ?2 ORDER BY deadline")
+                .bind(LAST_PENDING)
+                .bind(now.unix_nanos())
+                .fetch_all(&self.pool)
+                .await?;
         found.iter().map(|row| Ok(ComputationName::new(parse(row, "computation")?))).collect()
     }
 
@@ -476,15 +476,17 @@ impl Store for SqliteStore {
         if let Some(row) = known {
             return rows::event_group(&row);
         }
-        sqlx::query("INSERT INTO event_groups (data_provider, id, consumer, request_id, body) VALUES (?1, ?2, ?3, ?4, ?5)")
-            .bind(group.name.data_provider.to_string())
-            .bind(group.name.event_group.to_string())
-            .bind(group.consumer.measurement_consumer.to_string())
-            .bind(request_id)
-            .bind(&group.body)
-            .execute(&mut *tx)
-            .await
-            .map_err(violated(&group.name))?;
+        sqlx::query(
+            "INSERT INTO event_groups (data_provider, id, consumer, request_id, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )
+        .bind(group.name.data_provider.to_string())
+        .bind(group.name.event_group.to_string())
+        .bind(group.consumer.measurement_consumer.to_string())
+        .bind(request_id)
+        .bind(&group.body)
+        .execute(&mut *tx)
+        .await
+        .map_err(violated(&group.name))?;
         tx.commit().await?;
         Ok(group.clone())
     }

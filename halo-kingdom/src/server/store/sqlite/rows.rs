@@ -14,8 +14,8 @@ use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
 use crate::{
     lifecycle::{Note, ParticipantChange, RequisitionChange, Transition},
     record::{
-        ComputationResult, Failure, FailureReason, Fulfilment, FulfillmentContext, Measurement, Parameters, Participant,
-        ParticipantFailure, Refusal, Requisition, Signed, Typed,
+        ComputationResult, Failure, FailureReason, FulfillmentContext, Fulfilment, Measurement, Parameters,
+        Participant, ParticipantFailure, Refusal, Requisition, Signed, Typed,
     },
     server::store::{
         CertificateRecord, EventGroupRecord, NewMeasurement, Party, Result, Revocation, StoreError, TimelineEntry,
