@@ -1,6 +1,7 @@
 //! Between the Kingdom's records and the messages of its services.
 
 use halo_core::{
+    clock::Timestamp,
     measurement::{ParticipantState, RequisitionState},
     pb::{
         api::{
@@ -206,19 +207,20 @@ fn encrypted(typed: &Typed) -> api::EncryptedMessage {
     api::EncryptedMessage { ciphertext: typed.bytes.clone(), type_url: typed.type_url.clone() }
 }
 
-/// A weak tag that changes whenever the resource does.
-fn etag(nanos: i64) -> String {
-    format!("W/\"{}\"", hex::encode(Sha256::digest(nanos.to_be_bytes())))
+/// A weak tag that changes whenever the resource does, even where the clock stands still.
+fn etag(update_time: Timestamp, state: i32) -> String {
+    let hash = Sha256::new().chain_update(update_time.unix_nanos().to_be_bytes()).chain_update(state.to_be_bytes());
+    format!("W/\"{}\"", hex::encode(hash.finalize()))
 }
 
 /// The etag of a requisition.
 pub(crate) fn requisition_etag(requisition: &Requisition) -> String {
-    etag(requisition.update_time.unix_nanos())
+    etag(requisition.update_time, requisition.state.number())
 }
 
 /// The etag of a participant.
 pub(crate) fn participant_etag(participant: &Participant) -> String {
-    etag(participant.update_time.unix_nanos())
+    etag(participant.update_time, participant.state.number())
 }
 
 /// The measurement as its consumer sees it.
