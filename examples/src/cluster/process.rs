@@ -142,6 +142,7 @@ impl Cluster {
     fn command(&self, role: Role, party: &Party) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["party", role.word(), "--config"]).arg(self.layout.configuration(party));
+        command.current_dir(self.layout.root.join(&party.directory));
         command
     }
 
