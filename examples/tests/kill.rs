@@ -117,7 +117,6 @@ async fn measure(root: &Path, off: bool) -> (MeasurementResult, Vec<PathBuf>) {
     let output = done.unwrap().results.remove(0);
     let der = consumer.certificate(channel, &output.certificate).await.unwrap();
     let result = consumer.open_result(&output.encrypted_result.unwrap().ciphertext, &output.certificate, &der).unwrap();
-    revive(&mut cluster, &mut kills);
     cluster.stop_all().await.unwrap();
     (result, files)
 }
@@ -136,7 +135,8 @@ fn compare(directory: &Path) {
             continue;
         }
         let after = fs::read_to_string(directory.join(format!("{point}.passed"))).unwrap();
-        assert_eq!(before, after, "{point} of {}", directory.display());
+        // The aggregator passes one of the points for each worker's body.
+        assert!(after.contains(&before), "{point} of {}: {before:?} is not in {after:?}", directory.display());
         compared += 1;
     }
     // Six stages of work, and three or four that wait for a body.

@@ -141,7 +141,7 @@ fn bad_input_is_named_and_nothing_is_measured() {
     refused(&["--decay-rate", "99"], &["decay rate"]);
     refused(&["--duchies", "1"], &["--duchies"]);
     write(events.path(), "news", "vid", vec![1, 2]);
-    refused(&["--epsilon", "1e-12"], &["news", "epsilon"]);
+    refused(&["--epsilon", "1e-12"], &["kingdom", "epsilon"]);
 }
 
 #[test]

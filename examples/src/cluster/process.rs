@@ -42,6 +42,8 @@ pub enum PartyEvent {
         name: String,
         /// How, and how to start it again.
         message: String,
+        /// It gave up by itself: nobody killed or stopped it.
+        gave_up: bool,
     },
 }
 
@@ -170,7 +172,8 @@ impl Cluster {
                     .unwrap_or_default();
                 let message = format!("{name} ended ({status}); {again}");
                 // The receiver may be gone when the run is over.
-                let _ = self.events.send(PartyEvent::Ended { name: name.clone(), message });
+                let gave_up = status.code().is_some_and(|code| code != 0);
+                let _ = self.events.send(PartyEvent::Ended { name: name.clone(), message, gave_up });
                 name
             })
             .collect()
@@ -221,6 +224,10 @@ impl Cluster {
             .collect();
         for pid in parties.iter().filter_map(|file| running_pid(file)) {
             signal(pid, rustix::process::Signal::TERM);
+        }
+        for child in self.children.values() {
+            // One that has just been started may not have written its id yet.
+            signal(child.id().cast_signed(), rustix::process::Signal::TERM);
         }
         let waited = Stopwatch::start();
         while !self.children.is_empty() && waited.elapsed() < STOP_TIME {

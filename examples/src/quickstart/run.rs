@@ -145,16 +145,15 @@ async fn measure(
     )?;
     let consumer = Consumer::open(&layout)?;
     let (cluster, events) = Cluster::new(program.to_owned(), layout);
-    let mut run = Run { cluster, events, whole, timings: Timings::default(), shown: 0 };
+    let mut run = Run { cluster, events, whole, timings: Timings::default(), encrypted_at: 0.0, shown: 0 };
     run.cluster.start_all()?;
     let channel = run.kingdom(&consumer).await?;
     let ask = Ask { maximum_frequency: plan.maximum_frequency, privacy: plan.ask };
     let created = consumer.create(channel.clone(), &ask, &mut rng).await?;
     println!("[{:6.1} s] consumer: created {}", run.whole.seconds(), created.name);
-    let computing = Stopwatch::start();
     let measurement = run.follow(&consumer, &channel, &created.name).await?;
-    run.timings.computation_s = computing.seconds();
     run.timings.total_s = run.whole.seconds();
+    run.timings.computation_s = run.timings.total_s - run.encrypted_at;
     let output = measurement.results.first().ok_or_else(|| Error::new("the measurement has no result"))?;
     let encrypted = output.encrypted_result.as_ref().ok_or_else(|| Error::new("the measurement has no result"))?;
     let der = consumer.certificate(channel.clone(), &output.certificate).await?;
@@ -184,6 +183,8 @@ struct Run {
     events: UnboundedReceiver<PartyEvent>,
     whole: Stopwatch,
     timings: Timings,
+    /// When the last publisher had encrypted its sketch, in seconds of the run.
+    encrypted_at: f64,
     /// Lines of the timeline that were printed.
     shown: usize,
 }
@@ -214,7 +215,7 @@ impl Run {
                 // The Kingdom may be the party that has to be started again.
                 Err(error) => {
                     println!("waiting for the Kingdom: {error}");
-                    self.look();
+                    self.look()?;
                     sleep(Duration::from_secs(1)).await;
                     continue;
                 }
@@ -223,7 +224,7 @@ impl Run {
                 let change = tokio::select! {
                     change = changes.message() => change,
                     () = sleep(LOOK) => {
-                        self.look();
+                        self.look()?;
                         self.show(consumer, channel, name).await;
                         continue;
                     }
@@ -260,19 +261,23 @@ impl Run {
             }
             sleep(LOOK / 2).await;
         }
-        self.look();
-        Ok(())
+        self.look()
     }
 
-    /// Takes note of what the parties' processes print, and of those that ended.
-    fn look(&mut self) {
+    /// Takes note of what the parties' processes print, and of those that ended. A party that was killed or stopped is
+    /// waited for; one that gave up would give up again.
+    fn look(&mut self) -> Result<()> {
         self.cluster.reap();
         while let Ok(event) = self.events.try_recv() {
             match event {
+                PartyEvent::Ended { name, message, gave_up: true } => {
+                    return Err(Error::new(format!("{message}\n{}", self.cluster.log_tail(&name))));
+                }
                 PartyEvent::Ended { message, .. } => println!("[{:6.1} s] {message}", self.whole.seconds()),
                 PartyEvent::Line { name, line } => self.publisher_line(&name, &line),
             }
         }
+        Ok(())
     }
 
     fn publisher_line(&mut self, name: &str, line: &str) {
@@ -285,6 +290,7 @@ impl Run {
             }
             "encrypted" => {
                 self.timings.encrypt_s = self.timings.encrypt_s.max(seconds);
+                self.encrypted_at = self.whole.seconds();
                 format!("encrypted {} registers in {seconds:.2} s", event["records"])
             }
             "refused" | "failed" => event["message"].as_str().unwrap_or_default().to_owned(),

@@ -15,7 +15,7 @@
 //! | `WAIT_TO_START` | before the Kingdom's report is applied | after the report is read | after it is applied |
 //! | `COMPLETE` | before the keys are destroyed | while blobs are removed | after the keys are destroyed |
 //!
-//! When a point before a commit is passed again, it writes its report to `POINT.passed`.
+//! When a point before a commit is passed again, it appends its report to `POINT.passed`.
 //!
 //! What a point before a commit reports is one hexadecimal SHA-256 a line: of the outputs that the commit would store.
 
@@ -74,7 +74,7 @@ pub fn pass(moment: Moment, stage: Stage, report: impl FnOnce() -> String) {
     if !armed.exists() {
         // What another attempt makes is compared with what the one that was killed had made.
         if moment == Moment::BeforeCommit
-            && let Err(error) = std::fs::write(directory.join(format!("{name}.passed")), report())
+            && let Err(error) = append(&directory.join(format!("{name}.passed")), &report())
         {
             tracing::error!(point = name, %error, "the fail-point could not report");
         }
@@ -91,6 +91,13 @@ pub fn pass(moment: Moment, stage: Stage, report: impl FnOnce() -> String) {
         tracing::error!(point = name, %error, "the fail-point could not report");
     }
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+}
+
+#[cfg(feature = "failpoints")]
+fn append(file: &std::path::Path, report: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+    writeln!(file, "{report}")
 }
 
 #[cfg(test)]

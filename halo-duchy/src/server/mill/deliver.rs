@@ -143,8 +143,9 @@ async fn deliver_body(
         offset: offset.cast_signed(),
     };
     let first = AdvanceComputationRequest { payload: Some(Payload::Header(header)) };
+    let small = body.length - offset <= CHUNK_BYTES as u64;
     let chunks = chunks(duchy.blobs.clone(), record.id.clone(), *body, offset).enumerate().map(move |(sent, data)| {
-        if sent > 0 {
+        if small || sent > 0 {
             failpoint::pass(Moment::MidDelivery, stage, String::new);
         }
         AdvanceComputationRequest { payload: Some(Payload::BodyChunk(BodyChunk { partial_data: data })) }
