@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     tonic_prost_build::configure()
         .include_file("wire_types.rs")
+        .btree_map(".") // the same content gives the same bytes
         .bytes(".wfa.measurement.api.v2alpha.FulfillRequisitionRequest.BodyChunk.data")
         .bytes(".wfa.measurement.system.v1alpha.AdvanceComputationRequest.BodyChunk.partial_data")
         .client_mod_attribute(".", "#[cfg(feature = \"grpc\")]")

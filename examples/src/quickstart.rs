@@ -1,12 +1,13 @@
-//! The main job: from publishers' impressions to reach and frequency.
+//! The main job: from publishers' impressions to a decrypted reach and frequency.
 //!
-//! Every party's real code runs, sketching, encryption and all three Duchies' protocol engines, over the real codecs;
-//! but all of it in this one process, one party after the other. It shows what is computed, not the separation of
-//! powers.
+//! A Kingdom, Duchies and publishers run as separate processes on loopback, each with a certificate authority, keys and a
+//! state directory of its own; they speak gRPC over mutual TLS. This process is the consumer, and the supervisor of the
+//! others.
 
 mod input;
-mod parties;
+mod party;
 mod run;
 
 pub use input::Options;
-pub use run::run;
+pub use party::{Role, party};
+pub use run::{run, verify};

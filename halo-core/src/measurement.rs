@@ -1,11 +1,13 @@
-//! Measurements, requisitions and participants: the states that they go through.
+//! Measurements, requisitions and participants: what is asked for, and the states that they go through.
 //!
 //! A state is an enum that is stored. What happens to it is an event, and `state.on(event)` is the next state or an
 //! [`IllegalEvent`] that names both, so that nobody sets a state by hand. Terminal states refuse every event.
 
 mod lifecycle;
+mod spec;
 
 pub use lifecycle::{
     IllegalEvent, MeasurementEvent, MeasurementState, ParticipantEvent, ParticipantState, PublicMeasurementState,
     RequisitionEvent, RequisitionState,
 };
+pub use spec::{Llv2Config, Llv2Noise, MeasurementSpec, MeasurementType, ProtocolConfig};

@@ -109,6 +109,25 @@ impl fmt::Display for PrivacyParams {
     }
 }
 
+/// The distribution of the noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoiseMechanism {
+    /// Discrete Gaussian.
+    DiscreteGaussian,
+    /// Two-sided geometric (discrete Laplace), each contributor adding a Pólya share.
+    Geometric,
+}
+
+/// How the amount of noise follows from ε and δ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoiseCalibration {
+    /// As little as the guarantee of the mechanism needs.
+    Exact,
+    /// As the reference system: classical Gaussian formula, sensitivities for geometric noise only, every contributor
+    /// honest.
+    Reference,
+}
+
 /// The part of the people that a measurement looks at: those whose VID hashes into `[start, start + width)`.
 ///
 /// The numbers are float32, because both sides of the sampling decision must round alike.

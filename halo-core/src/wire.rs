@@ -2,6 +2,13 @@
 //!
 //! What was signed is never encoded again: [`unpack`] and [`signed_bytes`] hand out the bytes as they were received.
 
+mod spec;
+
+pub use spec::{
+    ElGamalKey, RISTRETTO255, check_mpc_protocol_config, parse_el_gamal_public_key, parse_measurement_spec,
+    parse_protocol_config, serialize_el_gamal_public_key,
+};
+
 use prost_types::Any;
 use thiserror::Error;
 

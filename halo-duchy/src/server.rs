@@ -1,19 +1,204 @@
 //! The Duchy's server: what stands around the engines of [`crate::protocol`].
 //!
+//! ```text
+//! publishers ──► fulfillment ─┐                        ┌─► Kingdom
+//! Duchies    ──► control ─────┼─► store + blobs ─► mill ┤
+//! Kingdom    ──► herald ──────┘                        └─► Duchies
+//! ```
+//!
+//! Everything that comes in is checked, stored and only then answered; the mill works on what is stored, stores what
+//! comes out, and only then sends it. Nothing else passes from one part to another, so the process may end at any moment.
+//!
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | the configuration file |
+//! | `parties` | certificates, keys and connections of everybody whom this Duchy knows |
+//! | `terms` | what a computation is about, every rule checked |
+//! | `herald` | follows what the Kingdom reports |
+//! | `services` | takes bodies in; [`receive`] does so in one stream or in several |
+//! | `mill` | computes and delivers |
 //! | [`stage`] | the thirteen stages that a computation passes at one Duchy |
 //! | [`store`] | what a Duchy remembers: the [`store::Store`] contract, SQLite, the conformance suite |
 //! | [`blobs`] | bodies: spool files of partial ones, content-addressed blobs of complete ones |
-//! | [`receive`] | takes in a body in one stream or in several |
+//! | [`secrets`] | key shares and seeds, sealed at rest |
 //! | [`failpoint`] | named points at which a test build kills itself |
+//!
+//! # What a Duchy assumes
+//!
+//! Its configuration names the publishers, consumers and Duchies that it deals with, and the authority of each. The
+//! Kingdom is trusted to pass messages on, not with their content: what it could gain from changing is signed by others or
+//! enters a hash that others confirm.
 
 pub mod blobs;
+mod cli;
 pub mod config;
+mod duchy;
+mod error;
 pub mod failpoint;
+mod herald;
+mod mill;
+mod parties;
 pub mod receive;
+pub mod secrets;
+mod services;
 pub mod stage;
 pub mod store;
+mod terms;
 
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use halo_core::clock::{Clock, SystemClock};
+use halo_core::pb::api::requisition_fulfillment_server::RequisitionFulfillmentServer;
+use halo_core::pb::halo::transfers_server::TransfersServer;
+use halo_core::pb::system::computation_control_server::ComputationControlServer;
+use halo_core::transport::{MAX_MESSAGE_BYTES, ServerTls, health_service};
+use rand_core::Rng;
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+pub use cli::{cli, run};
 pub use config::{Config, ConfigError};
+pub use error::Error;
+
+use blobs::Blobs;
+use duchy::{Duchy, Settings, system_rng};
+use parties::Parties;
+use receive::Turns;
+use secrets::Vault;
+use services::{Control, Fulfillment, Transfers};
+use store::{SqliteStore, Store};
+
+use crate::protocol::CHUNK_RECORDS;
+
+/// Name of the database in the state directory.
+const DATABASE: &str = "duchy.sqlite";
+/// How long open calls have to end when the server stops.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How often a silent connection is probed, and how long the answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Memory of an engine for each record that it holds, with the results of a record and room to spare: see
+/// [`crate::protocol::llv2`].
+const ENGINE_BYTES_PER_RECORD: u64 = 8 << 10;
+
+/// Serves until `shutdown` is cancelled.
+///
+/// # Errors
+/// If the configuration cannot be used, the state directory is in use or cannot be opened, or the address is taken.
+pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let listener = TcpListener::bind(&config.listen)
+        .await
+        .map_err(|source| Error::Listen { address: config.listen.clone(), source })?;
+    serve_on(listener, config, Arc::new(SystemClock), shutdown).await
+}
+
+/// Serves on a listener that is bound already, by a clock of the caller's, until `shutdown` is cancelled.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_on(
+    listener: TcpListener,
+    config: Config,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let (parties, identity, roots) = Parties::load(&config)?;
+    let vault = Vault::new(secrets::key_encryption_key(&config)?, config.id.clone());
+    let tls = ServerTls::new(identity, &roots)?;
+    let _lock = lock(&config.state_dir)?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.state_dir.join(DATABASE)).await?);
+    // The lock says that whoever held a lease is gone.
+    store.break_leases().await?;
+    let blobs = Blobs::local(&config.state_dir, config.id.clone())?;
+    let duchy = Arc::new(Duchy {
+        parties,
+        store,
+        blobs,
+        vault,
+        clock,
+        settings: settings(&config)?,
+        turns: Turns::default(),
+        work: Notify::new(),
+        compute: Semaphore::new(1),
+        shutdown: shutdown.clone(),
+    });
+    if config.allow_no_noise {
+        tracing::warn!("allow_no_noise is set: measurements without any noise are computed, and are NOT private");
+    }
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(herald::follow(Arc::clone(&duchy)));
+    let process = system_rng().next_u64();
+    for mill in 0..mill::MILLS {
+        tasks.spawn(mill::run(Arc::clone(&duchy), format!("{process:016x}-{mill}")));
+    }
+    match listener.local_addr() {
+        Ok(address) => tracing::info!(duchy = %duchy.parties.me, %address, "serving"),
+        Err(error) => tracing::warn!(%error, "serving on an unknown address"),
+    }
+    let of = || Arc::clone(&duchy);
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .add_service(health_service())
+        .add_service(RequisitionFulfillmentServer::new(Fulfillment(of())).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(ComputationControlServer::new(Control(of())).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(TransfersServer::new(Transfers(of())))
+        .serve_with_incoming_shutdown(tls.incoming(listener), shutdown.clone().cancelled_owned());
+    let farewell = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let outcome = tokio::select! {
+        outcome = server => outcome.map_err(Error::from),
+        () = farewell => {
+            tracing::warn!("some connections did not end in time and were closed");
+            Ok(())
+        }
+    };
+    // Also when the server stopped by itself.
+    shutdown.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task ended badly");
+        }
+    }
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Makes the state directory this process's own, until the file is dropped.
+fn lock(directory: &Path) -> Result<File, Error> {
+    let refuse = |source| Error::StateDirectory { directory: directory.to_owned(), source };
+    fs::create_dir_all(directory).map_err(refuse)?;
+    let file = File::create(directory.join("lock")).map_err(refuse)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::InUse(directory.to_owned())),
+        Err(error) => Err(refuse(error.into())),
+    }
+}
+
+fn settings(config: &Config) -> Result<Settings, Error> {
+    let work = config.state_dir.join("work");
+    match fs::remove_dir_all(&work) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::StateDirectory { directory: work, source: error });
+        }
+        _ => {}
+    }
+    let budget = (config.memory_budget_mib << 20) / ENGINE_BYTES_PER_RECORD;
+    Ok(Settings {
+        allow_no_noise: config.allow_no_noise,
+        chunk_records: usize::try_from(budget).unwrap_or(CHUNK_RECORDS).min(CHUNK_RECORDS),
+        maximum_body: config.maximum_body_mib << 20,
+        lease: Duration::from_secs(config.lease_seconds),
+        work,
+    })
+}

@@ -48,7 +48,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-pub use cli::cli;
+pub use cli::{cli, run};
 pub use config::Config;
 pub use error::Error;
 pub use refusal::ERROR_DOMAIN;

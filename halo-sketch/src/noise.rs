@@ -37,24 +37,7 @@ use rand_core::Rng;
 use crate::Error;
 use sampler::Rational;
 
-/// The distribution of the noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mechanism {
-    /// Discrete Gaussian.
-    DiscreteGaussian,
-    /// Two-sided geometric (discrete Laplace), each contributor adding a Pólya share.
-    Geometric,
-}
-
-/// How the amount of noise follows from ε and δ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calibration {
-    /// As little as the guarantee of this module needs.
-    Exact,
-    /// As the reference system: classical Gaussian formula, sensitivities for geometric noise only, every contributor
-    /// honest.
-    Reference,
-}
+pub use halo_core::privacy::{NoiseCalibration as Calibration, NoiseMechanism as Mechanism};
 
 /// How far a statistic moves between neighbouring data sets.
 ///

@@ -3,13 +3,46 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
-use halo_examples::quickstart::{self, Options};
+use clap::{Args, Parser, Subcommand};
+use halo_examples::{
+    error::{Context, Result},
+    quickstart::{self, Options, Role},
+};
 
-/// Measures reach and frequency across publishers with the Liquid Legions v2 protocol. All parties' real code runs, in
-/// this one process; the result is printed beside the exact answer.
+/// Measures reach and frequency across publishers: a Kingdom, Duchies and publishers run as separate processes on this
+/// machine, over mutual TLS; the result is decrypted, verified and printed beside the exact answer.
 #[derive(Debug, Parser)]
-#[command(name = "quickstart", version)]
+#[command(name = "quickstart", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reproduces the result of an earlier run from the Kingdom's stored ciphertext, the consumer's key and the parties'
+    /// certificates alone.
+    Verify {
+        /// State directory of that run.
+        #[arg(long)]
+        state_dir: PathBuf,
+    },
+    /// Runs one party; quickstart starts itself this way, and an ended party is started again so.
+    Party {
+        /// Which party.
+        role: Role,
+        /// Its configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// End when the process that started this one ends.
+        #[arg(long, hide = true)]
+        die_with_parent: bool,
+    },
+}
+
+#[derive(Debug, Args)]
 struct Arguments {
     /// Directory with one Parquet file a publisher (a `vid` column, one row an impression; the file's name is the
     /// publisher's). Without it: a synthetic population of three publishers.
@@ -42,7 +75,7 @@ struct Arguments {
     /// Seed of the synthetic population.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Directory for bodies and spill files. Default: a temporary directory, which is removed.
+    /// Directory for all state; must not hold an earlier run. Default: a new temporary directory, which is kept.
     #[arg(long)]
     state_dir: Option<PathBuf>,
     /// Writes everything that was found out as JSON to this file.
@@ -54,7 +87,24 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let outcome = match Cli::parse() {
+        Cli { command: Some(Command::Verify { state_dir }), .. } => quickstart::verify(&state_dir),
+        Cli { command: Some(Command::Party { role, config, die_with_parent }), .. } => {
+            quickstart::party(role, &config, die_with_parent)
+        }
+        Cli { command: None, options } => run(options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let program = std::env::current_exe().context(|| "cannot find the own program".into())?;
     let options = Options {
         events: arguments.events,
         publishers: arguments.publishers,
@@ -70,11 +120,5 @@ fn main() -> ExitCode {
         json: arguments.json,
         report: arguments.report,
     };
-    match quickstart::run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("quickstart: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    quickstart::run(&program, &options)
 }

@@ -39,7 +39,7 @@ pub struct Options {
     pub duchies: usize,
     /// Seed of the synthetic population.
     pub seed: u64,
-    /// Where bodies and spill files go; a temporary directory when absent.
+    /// Where every party keeps its state; a temporary directory when absent.
     pub state_dir: Option<PathBuf>,
     /// Where the figures go.
     pub json: Option<PathBuf>,
@@ -52,7 +52,9 @@ pub struct Options {
 pub(super) struct Plan {
     pub(super) sketch: Params,
     pub(super) maximum_frequency: MaximumFrequency,
-    /// ε and δ of each noise; `None` without noise.
+    /// ε and δ that the consumer asks for.
+    pub(super) ask: PrivacyParams,
+    /// The same, of each noise; `None` without noise.
     pub(super) privacy: Option<PrivacyParams>,
     pub(super) duchies: usize,
 }
@@ -71,6 +73,7 @@ impl Options {
                 .context(|| "--decay-rate and --registers cannot be used".into())?,
             maximum_frequency: MaximumFrequency::new(self.maximum_frequency)
                 .context(|| "--max-frequency cannot be used".into())?,
+            ask: privacy,
             privacy: (!self.no_noise).then_some(privacy),
             duchies: self.duchies,
         })

@@ -1,62 +1,48 @@
 //! One run, from the command line's options to the report.
 
-use std::{fs, path::Path};
-
-use halo_core::clock::Stopwatch;
-use halo_duchy::protocol::{
-    DirectoryWorkspace,
-    llv2::{Outcome as EngineOutcome, Parameters},
-    local::{self, Envelope, Interceptor},
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
 };
-use halo_edp_sdk::spool::Spool;
+
+use halo_core::{
+    clock::Stopwatch,
+    pb::{api, halo::TimelineEntry},
+    wire,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use serde_json::Value;
+use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
+use tonic::transport::Channel;
 
-use super::{
-    input::{Options, Plan},
-    parties::{self, Keys, Published},
-};
+use super::input::{Options, Plan};
 use crate::{
+    cluster::{self, Cluster, Layout, NoiseSettings, PartyEvent},
+    consumer::{Ask, Consumer},
     error::{Context, Error, Result},
-    outcome::{Outcome, PrivacySpent, ResultFigures, Stage, Timings, TruthShares, Usage, interval},
+    outcome::{Outcome, PrivacySpent, ResultFigures, Stage, Timings, TruthShares, interval},
     report,
     truth::Truth,
 };
 
-/// Runs everything, prints the result beside the exact answer, and writes the report.
+/// How long the Kingdom may take to answer its first call.
+const START_TIME: Duration = Duration::from_secs(30);
+/// How often the parties' processes are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Runs everything, prints the result beside the exact answer, and writes the report. `program` is this program, which
+/// runs again as every party.
 ///
 /// # Errors
 /// What was wrong with the options, the impressions or the machine, in words.
-pub fn run(options: &Options) -> Result<()> {
-    let outcome = measure(options)?;
-    print_summary(&outcome);
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&outcome).context(|| "cannot lay out the figures".into())?;
-        fs::write(path, text).context(|| format!("cannot write {}", path.display()))?;
-    }
-    fs::write(&options.report, report::html(&outcome))
-        .context(|| format!("cannot write {}", options.report.display()))?;
-    println!("report: {}", options.report.display());
-    Ok(())
-}
-
-/// Runs everything.
-fn measure(options: &Options) -> Result<Outcome> {
+pub fn run(program: &Path, options: &Options) -> Result<()> {
     let plan = options.plan()?;
-    let temporary;
-    let directory: &Path = match &options.state_dir {
-        Some(directory) => {
-            fs::create_dir_all(directory).context(|| format!("cannot create {}", directory.display()))?;
-            directory
-        }
-        None => {
-            temporary = tempfile::tempdir().context(|| "cannot create a temporary directory".into())?;
-            temporary.path()
-        }
-    };
-    let publishers = options.publishers(directory)?;
+    let directory = state_directory(options)?;
+    let publishers = options.publishers(&directory)?;
     println!(
-        "{} publishers, {} Duchies, all in this process; sketch of {} registers, decay rate {}",
+        "{} publishers, {} Duchies and a Kingdom, each a process of its own; sketch of {} registers, decay rate {}",
         publishers.len(),
         plan.duchies,
         plan.sketch.size(),
@@ -68,53 +54,280 @@ fn measure(options: &Options) -> Result<Outcome> {
         }
         None => println!("WARNING: every noise is switched off; the result is not differentially private"),
     }
+    println!("state directory: {}", directory.display());
     let truth = Truth::count(&publishers, plan.maximum_frequency.get())?;
+    let outcome = block_on(measure(program, &plan, &directory, publishers, &truth))?;
+    print_summary(&outcome);
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&outcome).context(|| "cannot lay out the figures".into())?;
+        fs::write(path, text).context(|| format!("cannot write {}", path.display()))?;
+    }
+    fs::write(&options.report, report::html(&outcome))
+        .context(|| format!("cannot write {}", options.report.display()))?;
+    println!("report: {}", options.report.display());
+    println!("to verify: {} verify --state-dir {}", program.display(), directory.display());
+    Ok(())
+}
 
+/// Reproduces the result of an earlier run from the Kingdom's stored ciphertext, the consumer's key and the parties'
+/// certificates alone.
+///
+/// # Errors
+/// When there is no result, or a signature or the decryption fails.
+pub fn verify(directory: &Path) -> Result<()> {
+    let layout = Layout::open(directory)?;
+    let consumer = Consumer::open(&layout)?;
+    let kingdom = layout.file(&layout.kingdom, "state");
+    let stored = block_on(async {
+        let measurements = halo_kingdom::server::stored_measurements(&kingdom).await;
+        let measurements = measurements.context(|| "the Kingdom's state cannot be read".into())?;
+        let newest = measurements.first().ok_or_else(|| Error::new("the Kingdom has no measurement"))?;
+        let stored = halo_kingdom::server::stored_result(&kingdom, &newest.name).await;
+        stored.context(|| format!("{}, which is {}, has no result that can be read", newest.name, newest.state))
+    })?;
+    consumer.check_spec(
+        &stored.measurement_spec,
+        &stored.measurement_spec_signature_algorithm_oid,
+        &stored.measurement_spec_signature,
+    )?;
+    let certificate = stored.certificate.to_string();
+    let result = consumer.open_result(&stored.encrypted_result, &certificate, &stored.certificate_der)?;
+    let figures = figures(&result)?;
+    println!("{}: the aggregator's signature holds, and the consumer's key opens the result", stored.measurement);
+    println!("{}", reach_line(&figures));
+    for (bin, share) in figures.frequency.iter().flatten() {
+        println!("{bin:>9}  {:>9.2} %", share * 100.0);
+    }
+    Ok(())
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context(|| "cannot run".into())?.block_on(work)
+}
+
+/// The given directory, or a new temporary one that is kept: it is what `verify` looks into.
+fn state_directory(options: &Options) -> Result<PathBuf> {
+    match &options.state_dir {
+        Some(directory) => {
+            fs::create_dir_all(directory).context(|| format!("cannot create {}", directory.display()))?;
+            Ok(directory.clone())
+        }
+        None => {
+            let directory = tempfile::Builder::new().prefix("halo-quickstart-").tempdir();
+            Ok(directory.context(|| "cannot create a temporary directory".into())?.keep())
+        }
+    }
+}
+
+/// Starts every party, measures, and stops them.
+async fn measure(
+    program: &Path,
+    plan: &Plan,
+    directory: &Path,
+    publishers: Vec<(String, PathBuf)>,
+    truth: &Truth,
+) -> Result<Outcome> {
+    let whole = Stopwatch::start();
     let mut rng = system_rng()?;
-    let clock = Stopwatch::start();
-    let keys = Keys::draw(plan.duchies, &mut rng)?;
-    let spool = Spool::open(&directory.join("spool")).context(|| "cannot spool".into())?;
-    let mut timings = Timings::default();
-    let mut bodies = Vec::with_capacity(publishers.len());
-    for (name, events) in &publishers {
-        let Published { body, records, sketch_s, encrypt_s } =
-            parties::publish(name, events, &plan, &keys, &spool, &mut rng)?;
-        println!(
-            "[{:6.1} s] {name}: {records} registers, sketched in {sketch_s:.2} s, encrypted in {encrypt_s:.2} s",
-            clock.seconds()
-        );
-        timings.sketch_s = timings.sketch_s.max(sketch_s);
-        timings.encrypt_s = timings.encrypt_s.max(encrypt_s);
-        bodies.push(body);
-    }
-
-    let parameters = parties::parameters(&plan, publishers.len());
-    let parties = keys.parties(&parameters, &bodies, &mut rng)?;
-    let workspace =
-        DirectoryWorkspace::new(directory.join("work")).context(|| "cannot work in the state directory".into())?;
-    let computation = Stopwatch::start();
-    let mut watch = Watch { whole: clock, computation, stages: Vec::new(), since: (0.0, cpu_seconds()) };
-    let engine = local::run(&parties, &workspace, &mut watch).context(|| "the computation failed".into())?;
-    watch.close("aggregator", "opening");
-    let result = figures(&engine, &parameters)?;
-    timings.computation_s = watch.computation.seconds();
-    timings.total_s = watch.whole.seconds();
-    for (name, _) in &publishers {
-        spool.remove(name).context(|| "cannot clean up".into())?;
-    }
+    let noise =
+        NoiseSettings { epsilon: plan.ask.epsilon.get(), delta: plan.ask.delta.get(), off: plan.privacy.is_none() };
+    let layout = Layout::create(
+        directory,
+        cluster::Plan {
+            duchies: plan.duchies,
+            publishers,
+            decay_rate: plan.sketch.decay_rate(),
+            registers: plan.sketch.size(),
+            noise,
+        },
+        &mut rng,
+    )?;
+    let consumer = Consumer::open(&layout)?;
+    let (cluster, events) = Cluster::new(program.to_owned(), layout);
+    let mut run = Run { cluster, events, whole, timings: Timings::default(), shown: 0 };
+    run.cluster.start_all()?;
+    let channel = run.kingdom(&consumer).await?;
+    let ask = Ask { maximum_frequency: plan.maximum_frequency, privacy: plan.ask };
+    let created = consumer.create(channel.clone(), &ask, &mut rng).await?;
+    println!("[{:6.1} s] consumer: created {}", run.whole.seconds(), created.name);
+    let computing = Stopwatch::start();
+    let measurement = run.follow(&consumer, &channel, &created.name).await?;
+    run.timings.computation_s = computing.seconds();
+    run.timings.total_s = run.whole.seconds();
+    let output = measurement.results.first().ok_or_else(|| Error::new("the measurement has no result"))?;
+    let encrypted = output.encrypted_result.as_ref().ok_or_else(|| Error::new("the measurement has no result"))?;
+    let der = consumer.certificate(channel.clone(), &output.certificate).await?;
+    let result = consumer.open_result(&encrypted.ciphertext, &output.certificate, &der)?;
+    run.rest(&consumer, &channel, &created.name).await?;
+    let timeline = consumer.timeline(channel, &created.name).await?;
+    let parties = run.cluster.usage()?;
+    run.cluster.stop_all().await?;
     Ok(Outcome {
         protocol: "llv2",
-        measurement: "in one process".to_owned(),
+        measurement: created.name.clone(),
         maximum_frequency: plan.maximum_frequency.get(),
         noise_off: plan.privacy.is_none(),
-        privacy_spent: spent(&plan),
+        privacy_spent: spent(plan),
         publishers: truth.publishers.clone(),
         truth: TruthShares { reach: truth.reach, frequency: (1..).zip(truth.shares()).collect() },
-        result,
-        parties: vec![Usage { name: "all parties".to_owned(), cpu_s: cpu_seconds(), peak_rss_bytes: peak_rss() }],
-        timings,
-        stages: watch.stages,
+        result: figures(&result)?,
+        parties,
+        timings: run.timings,
+        stages: stages(&created, &timeline)?,
     })
+}
+
+/// A run under way.
+struct Run {
+    cluster: Cluster,
+    events: UnboundedReceiver<PartyEvent>,
+    whole: Stopwatch,
+    timings: Timings,
+    /// Lines of the timeline that were printed.
+    shown: usize,
+}
+
+impl Run {
+    /// Waits until the Kingdom answers.
+    async fn kingdom(&mut self, consumer: &Consumer) -> Result<Channel> {
+        let started = Stopwatch::start();
+        loop {
+            match consumer.connect().await {
+                Ok(channel) => return Ok(channel),
+                Err(error) if started.elapsed() > START_TIME => return Err(error),
+                Err(_) => {}
+            }
+            if let Some(name) = self.cluster.reap().first() {
+                return Err(Error::new(format!("{name} ended before it served\n{}", self.cluster.log_tail(name))));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Shows what happens until the measurement has a result. A party that goes is named, and waited for.
+    async fn follow(&mut self, consumer: &Consumer, channel: &Channel, name: &str) -> Result<api::Measurement> {
+        use api::measurement::State;
+        loop {
+            let mut changes = match consumer.watch(channel.clone(), name).await {
+                Ok(changes) => changes,
+                // The Kingdom may be the party that has to be started again.
+                Err(error) => {
+                    println!("waiting for the Kingdom: {error}");
+                    self.look();
+                    sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            loop {
+                let change = tokio::select! {
+                    change = changes.message() => change,
+                    () = sleep(LOOK) => {
+                        self.look();
+                        self.show(consumer, channel, name).await;
+                        continue;
+                    }
+                };
+                let Ok(Some(change)) = change else { break };
+                let Some(measurement) = change.measurement else { continue };
+                match measurement.state() {
+                    State::Succeeded => {
+                        self.show(consumer, channel, name).await;
+                        return Ok(measurement);
+                    }
+                    State::Failed | State::Cancelled => {
+                        self.show(consumer, channel, name).await;
+                        let reason = measurement.failure.as_ref().map_or("", |failure| failure.message.as_str());
+                        return Err(Error::new(format!(
+                            "the measurement {}: {reason}",
+                            measurement.state().as_str_name()
+                        )));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Waits a moment for the Duchies' last lines on the timeline.
+    async fn rest(&mut self, consumer: &Consumer, channel: &Channel, name: &str) -> Result<()> {
+        for _ in 0..20 {
+            let timeline = consumer.timeline(channel.clone(), name).await?;
+            let last =
+                timeline.iter().filter_map(|entry| entry.stage_attempt.as_ref()).filter(|stage| stage.stage == 12);
+            if last.count() >= self.cluster.layout().duchies.len() {
+                break;
+            }
+            sleep(LOOK / 2).await;
+        }
+        self.look();
+        Ok(())
+    }
+
+    /// Takes note of what the parties' processes print, and of those that ended.
+    fn look(&mut self) {
+        self.cluster.reap();
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                PartyEvent::Ended { message, .. } => println!("[{:6.1} s] {message}", self.whole.seconds()),
+                PartyEvent::Line { name, line } => self.publisher_line(&name, &line),
+            }
+        }
+    }
+
+    fn publisher_line(&mut self, name: &str, line: &str) {
+        let Ok(event) = serde_json::from_str::<Value>(line) else { return };
+        let seconds = event["seconds"].as_f64().unwrap_or(0.0);
+        let said = match event["event"].as_str().unwrap_or_default() {
+            "sketched" => {
+                self.timings.sketch_s = self.timings.sketch_s.max(seconds);
+                format!("sketched {} impressions in {seconds:.2} s", event["impressions"])
+            }
+            "encrypted" => {
+                self.timings.encrypt_s = self.timings.encrypt_s.max(seconds);
+                format!("encrypted {} registers in {seconds:.2} s", event["records"])
+            }
+            "refused" | "failed" => event["message"].as_str().unwrap_or_default().to_owned(),
+            _ => return,
+        };
+        println!("[{:6.1} s] {name}: {said}", self.whole.seconds());
+    }
+
+    /// Prints what is new on the timeline.
+    async fn show(&mut self, consumer: &Consumer, channel: &Channel, name: &str) {
+        // Progress is a courtesy; a Kingdom that cannot be asked now is asked again.
+        let Ok(timeline) = consumer.timeline(channel.clone(), name).await else { return };
+        for entry in timeline.iter().skip(self.shown) {
+            let actor = entry.actor.rsplit('/').next().unwrap_or_default();
+            println!("[{:6.1} s] {actor}: {}", self.whole.seconds(), entry.message);
+        }
+        self.shown = self.shown.max(timeline.len());
+    }
+}
+
+/// The stages that the Duchies reported, with what each cost.
+fn stages(measurement: &api::Measurement, timeline: &[TimelineEntry]) -> Result<Vec<Stage>> {
+    let time = |time: Option<&prost_types::Timestamp>| {
+        let time = time.ok_or_else(|| Error::new("a time is missing"))?;
+        wire::timestamp("time", time).context(|| "the timeline".into())
+    };
+    let begin = time(measurement.create_time.as_ref())?;
+    let reported = timeline.iter().filter_map(|entry| Some((entry, entry.stage_attempt.as_ref()?)));
+    reported
+        .map(|(entry, attempt)| {
+            let start_s = time(attempt.stage_start_time.as_ref())?.since(begin).as_secs_f64();
+            Ok(Stage {
+                party: entry.actor.rsplit('/').next().unwrap_or_default().to_owned(),
+                name: attempt.stage_name.clone(),
+                start_s,
+                end_s: start_s + attempt.wall_seconds,
+                cpu_s: attempt.cpu_seconds,
+                records_out: attempt.records_out.unsigned_abs(),
+                bytes_out: attempt.bytes_out.unsigned_abs(),
+                peak_rss_bytes: attempt.peak_resident_bytes.unsigned_abs(),
+            })
+        })
+        .collect()
 }
 
 /// Reach and frequency each cost ε and δ.
@@ -124,74 +337,37 @@ fn spent(plan: &Plan) -> Option<PrivacySpent> {
     Some(PrivacySpent { epsilon: releases * privacy.epsilon.get(), delta: releases * privacy.delta.get() })
 }
 
-/// The figures that follow from what the aggregator opened.
-fn figures(engine: &EngineOutcome, parameters: &Parameters) -> Result<ResultFigures> {
-    let estimate = engine.estimate(parameters).context(|| "there is no estimate".into())?;
-    let bins = |values: &[f64]| (1..).zip(values.iter().copied()).collect();
-    // Only without noise do the raw counts tell nothing more than the result.
-    let usable = engine
-        .usable_histogram
-        .as_ref()
-        .filter(|_| parameters.noise.is_none())
-        .map(|histogram| histogram.iter().map(|count| count.unsigned_abs()).collect::<Vec<_>>());
+/// The figures of a decrypted result.
+fn figures(result: &api::measurement::Result) -> Result<ResultFigures> {
+    let reach = result.reach.as_ref().ok_or_else(|| Error::new("the result has no reach"))?;
+    let bins = |map: &std::collections::BTreeMap<i64, f64>| {
+        map.iter().map(|(bin, share)| (bin.unsigned_abs(), *share)).collect()
+    };
+    let frequency = result.frequency.as_ref();
+    let known = frequency.filter(|frequency| !frequency.relative_frequency_distribution.is_empty());
+    let usable = frequency.filter(|frequency| !frequency.usable_histogram.is_empty());
     Ok(ResultFigures {
-        reach: estimate.reach.round() as u64,
-        reach_std_error: estimate.reach_standard_error,
-        frequency: estimate.frequency.as_ref().map(|frequency| bins(&frequency.shares)),
-        frequency_std_error: estimate.frequency.as_ref().map(|frequency| bins(&frequency.standard_errors)),
-        registers_in: engine.registers_in,
-        active_registers: engine.active_registers,
-        usable_registers: usable.as_ref().map(|histogram| histogram.iter().sum()),
-        usable_histogram: usable,
+        reach: reach.value.unsigned_abs(),
+        reach_std_error: reach.standard_error,
+        frequency: known.map(|frequency| bins(&frequency.relative_frequency_distribution)),
+        frequency_std_error: known.map(|frequency| bins(&frequency.standard_errors)),
+        registers_in: reach.registers_in.unsigned_abs(),
+        active_registers: reach.active_registers,
+        usable_registers: usable.map(|frequency| frequency.usable_registers.unsigned_abs()),
+        usable_histogram: usable
+            .map(|frequency| frequency.usable_histogram.iter().map(|count| count.unsigned_abs()).collect()),
     })
 }
 
-/// Sees every message between the Duchies: whatever was computed since the last one was the sender's work.
-struct Watch {
-    whole: Stopwatch,
-    computation: Stopwatch,
-    stages: Vec<Stage>,
-    /// Wall and CPU time when the last message passed.
-    since: (f64, f64),
-}
-
-impl Watch {
-    fn close(&mut self, party: &str, name: &str) -> &mut Stage {
-        let (wall, cpu) = (self.computation.seconds(), cpu_seconds());
-        let stage = Stage {
-            party: party.to_owned(),
-            name: name.to_owned(),
-            start_s: self.since.0,
-            end_s: wall,
-            cpu_s: cpu - self.since.1,
-            records_out: 0,
-            bytes_out: 0,
-            peak_rss_bytes: peak_rss(),
-        };
-        println!("[{:6.1} s] {party}: {name}", self.whole.seconds());
-        self.since = (wall, cpu);
-        let position = self.stages.len();
-        self.stages.push(stage);
-        &mut self.stages[position]
-    }
-}
-
-impl Interceptor for Watch {
-    fn message(&mut self, envelope: &mut Envelope) {
-        let records = envelope.body.records();
-        let bytes = records * envelope.body.record_bytes() as u64;
-        let name = format!("{} to {}", envelope.description, envelope.to);
-        let stage = self.close(envelope.from.as_str(), &name);
-        stage.records_out = records;
-        stage.bytes_out = bytes;
-    }
+fn reach_line(result: &ResultFigures) -> String {
+    let (low, high) = interval(result);
+    format!("reach      {:>12}   95 % confidence interval {low} to {high}", result.reach)
 }
 
 fn print_summary(outcome: &Outcome) {
     let result = &outcome.result;
-    let (low, high) = interval(result);
     println!();
-    println!("reach      {:>12}   95 % confidence interval {low} to {high}", result.reach);
+    println!("{}", reach_line(result));
     println!(
         "in the clear {:>10}   (exact, for comparison only; error {:+.2} %)",
         outcome.truth.reach,
@@ -239,19 +415,4 @@ fn system_rng() -> Result<ChaCha20Rng> {
     getrandom::fill(&mut seed)
         .map_err(|error| Error::new(format!("the operating system gives no randomness: {error}")))?;
     Ok(ChaCha20Rng::from_seed(seed))
-}
-
-/// CPU time of this process, in seconds.
-fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
-/// Highest resident memory of this process so far, in bytes; 0 where the system does not tell.
-fn peak_rss() -> u64 {
-    procfs::process::Process::myself()
-        .and_then(|process| process.status())
-        .ok()
-        .and_then(|status| status.vmhwm)
-        .map_or(0, |kibibytes| kibibytes * 1024)
 }

@@ -70,6 +70,7 @@ mod setup;
 
 use std::fmt;
 
+use halo_core::privacy::MaximumFrequency;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, CompositeKey, KeyShareSecret};
 use halo_crypto::group::Point;
 use halo_crypto::proof::VerifiedShare;
@@ -421,8 +422,37 @@ fn requisitions_digest(requisitions: &[Body]) -> [u8; 32] {
 /// [`ProtocolError::BadBody`] or [`ProtocolError::BadRecord`], which names the record; [`ProtocolError::Io`] when the
 /// body cannot be read.
 pub fn check_requisition(body: &Body) -> Result<(), ProtocolError> {
-    let origin = Origin::Requisition(0);
-    for_each_chunk(body, REGISTER_BYTES, &origin, CHUNK_RECORDS, |chunk| {
-        columns::decode_rows(chunk, 3, &origin).map(|_| ())
+    check_records(body, REGISTER_BYTES, &Origin::Requisition(0))
+}
+
+/// Checks a message of another Duchy in the same way, before it is bound to its slot. `record_bytes` is what
+/// [`message_record_bytes`] says.
+///
+/// # Errors
+/// As [`check_requisition`]; [`ProtocolError::culprits`] names the sender.
+pub fn check_message(body: &Body, record_bytes: usize, from: &DuchyId) -> Result<(), ProtocolError> {
+    check_records(body, record_bytes, &Origin::Duchy(from.clone()))
+}
+
+/// Bytes of a record of a message, above 0. In phase three the aggregator sends the counts of the usable tuples, and
+/// everybody else rows of F − 1 zero tests (with F = 1 there is no phase three).
+pub fn message_record_bytes(
+    description: Description,
+    from_aggregator: bool,
+    maximum_frequency: MaximumFrequency,
+) -> usize {
+    match description {
+        Description::SetupPhaseInput | Description::ExecutionPhaseOneInput => REGISTER_BYTES,
+        Description::ExecutionPhaseTwoInput => TUPLE_BYTES,
+        Description::ExecutionPhaseThreeInput if from_aggregator => CIPHERTEXT_BYTES,
+        Description::ExecutionPhaseThreeInput => {
+            CIPHERTEXT_BYTES * (maximum_frequency.get() as usize).saturating_sub(1).max(1)
+        }
+    }
+}
+
+fn check_records(body: &Body, record_bytes: usize, origin: &Origin) -> Result<(), ProtocolError> {
+    for_each_chunk(body, record_bytes, origin, CHUNK_RECORDS, |chunk| {
+        columns::decode_rows(chunk, record_bytes / CIPHERTEXT_BYTES, origin).map(|_| ())
     })
 }

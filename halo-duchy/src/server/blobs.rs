@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 
 use super::store::{BodyId, TransferKey};
+use crate::protocol::{Body, RecordSource};
 
 /// How much of a blob is read or written at once.
 const BLOCK_BYTES: u64 = 1 << 20;
@@ -182,17 +183,17 @@ impl Blobs {
         self.put(&transfer.computation, body, file).await
     }
 
-    /// A reader of a blob for threads that may block: not those of the runtime.
+    /// A blob as a body of records of `record_bytes` bytes, for threads that may block: not those of the runtime, in
+    /// which this is called.
     #[must_use]
-    pub fn reader(&self, computation: &str, body: &BodyId) -> BlobReader {
-        BlobReader {
+    pub fn body(&self, computation: &str, body: &BodyId, record_bytes: usize) -> Body {
+        Arc::new(Blob {
             objects: Arc::clone(&self.objects),
             key: self.key(computation, &body.sha256),
             runtime: Handle::current(),
-            length: body.length,
-            position: 0,
-            block: bytes::Bytes::new(),
-        }
+            id: *body,
+            record_bytes,
+        })
     }
 
     /// Part of a blob: at most `length` bytes from `offset` on.
@@ -211,6 +212,17 @@ impl Blobs {
             return Ok(bytes::Bytes::new());
         }
         Ok(self.objects.get_range(&self.key(computation, &body.sha256), offset..end).await?)
+    }
+
+    /// Removes a blob that turned out to be no good; a missing one is no error.
+    ///
+    /// # Errors
+    /// If it is there and cannot be removed.
+    pub async fn remove(&self, computation: &str, body: &BodyId) -> Result<(), BlobError> {
+        match self.objects.delete(&self.key(computation, &body.sha256)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes every blob and spool file of a computation.
@@ -271,9 +283,42 @@ impl Spool {
     }
 }
 
+/// A blob that an engine reads.
+struct Blob {
+    objects: Arc<dyn ObjectStore>,
+    key: Key,
+    runtime: Handle,
+    id: BodyId,
+    record_bytes: usize,
+}
+
+impl RecordSource for Blob {
+    fn records(&self) -> u64 {
+        self.id.records
+    }
+
+    fn record_bytes(&self) -> usize {
+        self.record_bytes
+    }
+
+    fn sha256(&self) -> [u8; 32] {
+        self.id.sha256
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(BlobReader {
+            objects: Arc::clone(&self.objects),
+            key: self.key.clone(),
+            runtime: self.runtime.clone(),
+            length: self.id.length,
+            position: 0,
+            block: bytes::Bytes::new(),
+        }))
+    }
+}
+
 /// Reads a blob block by block. Blocks the thread while the store is asked.
-#[derive(Debug)]
-pub struct BlobReader {
+struct BlobReader {
     objects: Arc<dyn ObjectStore>,
     key: Key,
     runtime: Handle,
@@ -328,10 +373,10 @@ mod tests {
         blobs.keep(&transfer, &body).await.unwrap();
         blobs.discard(&transfer).await.unwrap();
         assert_eq!(blobs.range("c", &body, 2_999_990, 100).await.unwrap(), &content[2_999_990..]);
-        let mut reader = blobs.reader("c", &body);
+        let reader = blobs.body("c", &body, 1);
         let read = tokio::task::spawn_blocking(move || {
             let mut all = Vec::new();
-            reader.read_to_end(&mut all).unwrap();
+            reader.open().unwrap().read_to_end(&mut all).unwrap();
             all
         });
         assert_eq!(read.await.unwrap(), content);

@@ -7,6 +7,50 @@ use halo_core::resource::DuchyId;
 use serde::Deserialize;
 use thiserror::Error;
 
+/// Every key of the configuration file, as `--help` shows them.
+pub const KEYS: &str = r#"The configuration is a TOML file. Relative paths start at its directory; certificates and keys are PEM files.
+
+id = "worker1"                          this Duchy: 1 to 63 of a-z, 0-9 and -, the first a letter
+listen = "127.0.0.1:8444"               address and port to serve on
+state_dir = "state"                     directory of the database duchy.sqlite, the bodies (blobs, spool) and the files of
+                                        the step that is being computed (work); one process at a time
+key_encryption_key_file = "kek.hex"     64 hexadecimal digits: the key under which secrets at rest are sealed; without it
+                                        the environment variable HALO_DUCHY_KEK holds the digits
+allow_no_noise = false                  whether to take part in measurements without any noise; default false
+memory_budget_mib = 512                 memory for the records of the step that is being computed, 128 to 1048576;
+                                        default 512
+maximum_body_mib = 65536                the largest upload or delivery that is accepted; default 65536
+lease_seconds = 60                      how long a worker may be silent before another takes its computation over, 3 to
+                                        86400; default 60
+
+[tls]                                   with what this Duchy shows itself, as server and as client
+certificate = "tls.pem"                 certificate chain, its own certificate first
+private_key = "tls.key"                 PKCS#8 key of it
+
+[consent]                               with what this Duchy signs keys and results
+certificate = "consent.pem"             X.509 certificate
+private_key = "consent.key"             PKCS#8 key of it, P-256
+name = "duchies/worker1/certificates/AAAAAAAAAAE"    its resource name at the Kingdom
+
+[kingdom]
+endpoint = "https://localhost:8443"     https://host:port
+root_certificate = "kingdom/root.pem"   root of the certificate that it shows
+
+[[peers]]                               one table for each other Duchy
+id = "worker2"
+endpoint = "https://localhost:8445"
+root_certificate = "worker2/root.pem"   root of the certificates with which it connects and signs
+
+[[data_providers]]                      one table for each publisher whose uploads are accepted
+id = "AAAAAAAAAAI"                      11 base64url characters, as in dataProviders/{id}
+root_certificate = "news/root.pem"
+
+[[measurement_consumers]]               one table for each consumer whose measurements are computed
+id = "AAAAAAAAAAQ"                      11 base64url characters, as in measurementConsumers/{id}
+root_certificate = "brand/root.pem"
+
+The log goes to the standard error stream; RUST_LOG sets what is logged (default: info)."#;
+
 /// What is wrong with a configuration file.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -56,7 +100,8 @@ pub struct Config {
     /// Whether to take part in measurements without any noise. Default: false, such measurements are refused.
     #[serde(default)]
     pub allow_no_noise: bool,
-    /// Memory that one computation may use for records, in MiB. Default: 512.
+    /// Memory for the records of the step that is being computed, in MiB, at least 128: a third for decoded records, the
+    /// rest for the buckets of shuffles and joins. Default: 512.
     #[serde(default = "default_memory_budget_mib")]
     pub memory_budget_mib: u64,
     /// The largest body that is accepted, in MiB. Default: 65536.
@@ -186,8 +231,8 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse = |key, problem: String| Err(ConfigError::Value { path: path.to_owned(), key, problem });
-        if !(16..=1 << 20).contains(&self.memory_budget_mib) {
-            return refuse("memory_budget_mib", format!("must be 16 to 1048576, but is {}", self.memory_budget_mib));
+        if !(128..=1 << 20).contains(&self.memory_budget_mib) {
+            return refuse("memory_budget_mib", format!("must be 128 to 1048576, but is {}", self.memory_budget_mib));
         }
         if !(1..=1 << 30).contains(&self.maximum_body_mib) {
             return refuse("maximum_body_mib", format!("must be 1 to 2^30, but is {}", self.maximum_body_mib));
@@ -240,6 +285,20 @@ mod tests {
         assert!(!config.allow_no_noise);
         assert_eq!(config.memory_budget_mib, 512);
         assert_eq!(config.peers[0].root_certificate, Path::new("/elsewhere/a.pem"));
+    }
+
+    #[test]
+    fn the_help_explains_every_key() {
+        let config = toml::from_str::<Config>(
+            &KEYS[KEYS.find("id =").unwrap()..KEYS.find("The log").unwrap()]
+                .lines()
+                // The explanations begin two spaces after the values.
+                .map(|line| line.split("  ").next().unwrap())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        );
+        let config = config.unwrap();
+        assert_eq!((config.memory_budget_mib, config.maximum_body_mib, config.lease_seconds), (512, 65_536, 60));
     }
 
     #[test]

@@ -1,10 +1,17 @@
 //! Takes in one body: from a publisher or from another Duchy, in one stream or in several.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::blobs::{BlobError, Blobs};
+use super::failpoint::{self, Moment};
+use super::stage::Stage;
 use super::store::{BodyId, Store, StoreError, TransferKey};
 
 /// After how many bytes progress is made durable within a stream.
@@ -23,6 +30,62 @@ pub struct Announcement {
     pub record_bytes: u64,
     /// The largest body that is accepted, in bytes.
     pub limit: u64,
+    /// The stage that waits for it.
+    pub stage: Stage,
+}
+
+/// One stream at a time for each body: a later one, whose sender has given up the earlier, takes its turn.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(Arc<Mutex<HashMap<TransferKey, Writer>>>);
+
+#[derive(Debug)]
+struct Writer {
+    superseded: CancellationToken,
+    writing: Arc<AsyncMutex<()>>,
+    holders: usize,
+}
+
+/// The right to append to one body, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Turns,
+    key: TransferKey,
+    superseded: CancellationToken,
+    /// Held while the stream writes.
+    _writing: Option<OwnedMutexGuard<()>>,
+}
+
+impl Turns {
+    /// Ends the stream that appends to this body, if there is one, and waits for its end.
+    pub async fn take(&self, key: &TransferKey) -> Turn {
+        let (superseded, writing) = {
+            let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let stream = streams.entry(key.clone()).or_insert_with(|| Writer {
+                superseded: CancellationToken::new(),
+                writing: Arc::default(),
+                holders: 0,
+            });
+            stream.holders += 1;
+            std::mem::take(&mut stream.superseded).cancel();
+            (stream.superseded.clone(), Arc::clone(&stream.writing))
+        };
+        // Made first, so that its drop counts the holder off also when the wait is given up.
+        let mut turn = Turn { turns: self.clone(), key: key.clone(), superseded, _writing: None };
+        turn._writing = Some(writing.lock_owned().await);
+        turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut streams = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = streams.get_mut(&self.key) {
+            stream.holders -= 1;
+            if stream.holders == 0 {
+                streams.remove(&self.key);
+            }
+        }
+    }
 }
 
 /// The answer to a failure of the blobs.
@@ -53,6 +116,7 @@ pub async fn receive(
     store: &dyn Store,
     blobs: &Blobs,
     announced: &Announcement,
+    turn: &Turn,
     mut chunks: impl Stream<Item = Result<Bytes, Status>> + Send + Unpin,
 ) -> Result<(), Status> {
     let Announcement { transfer, body, offset, .. } = announced;
@@ -77,7 +141,13 @@ pub async fn receive(
     let mut spool = blobs.resume(transfer, stored).await.map_err(|error| blob_status(&error))?;
     let mut recorded = stored;
     let mut broken = None;
-    while let Some(chunk) = chunks.next().await {
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            () = turn.superseded.cancelled() => Some(Err(Status::aborted("the sender has begun another stream"))),
+            chunk = chunks.next() => chunk,
+        };
+        let Some(chunk) = chunk else { break };
         match chunk {
             Ok(chunk) if spool.length() + chunk.len() as u64 > body.length => {
                 discard(store, blobs, transfer).await?;
@@ -86,7 +156,10 @@ pub async fn receive(
                     body.length
                 )));
             }
-            Ok(chunk) => spool.append(&chunk).map_err(|error| blob_status(&error))?,
+            Ok(chunk) => {
+                spool.append(&chunk).map_err(|error| blob_status(&error))?;
+                failpoint::pass(Moment::MidDelivery, announced.stage, String::new);
+            }
             Err(status) => {
                 broken = Some(status);
                 break;
@@ -159,10 +232,14 @@ mod tests {
             offset: 0,
             record_bytes: 192,
             limit: 1 << 20,
+            stage: Stage::WaitRequisitionsAndKeySet,
         };
+        let turns = Turns::default();
         let send = async |announced: &Announcement, bytes: &[u8]| {
             let chunks: Vec<_> = bytes.chunks(500).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-            receive(&store, &blobs, announced, futures::stream::iter(chunks)).await.map_err(|status| status.code())
+            let turn = turns.take(&announced.transfer).await;
+            let chunks = futures::stream::iter(chunks);
+            receive(&store, &blobs, announced, &turn, chunks).await.map_err(|status| status.code())
         };
         let small = Announcement { limit: 100, ..first.clone() };
         assert_eq!(send(&small, &content).await, Err(Code::InvalidArgument));
@@ -180,5 +257,23 @@ mod tests {
         let rest = Announcement { offset: 1000, ..first.clone() };
         assert_eq!(send(&rest, &content[1000..]).await, Ok(()));
         assert_eq!(blobs.range("c", &first.body, 0, 1920).await.unwrap(), &content[..]);
+    }
+
+    #[tokio::test]
+    async fn a_later_stream_takes_the_turn_of_an_earlier_one() {
+        let turns = Turns::default();
+        let key = TransferKey { target: "r".to_owned(), computation: "c".to_owned(), sha256: [0; 32] };
+        let first = turns.take(&key).await;
+        let later = tokio::spawn({
+            let (turns, key) = (turns.clone(), key.clone());
+            async move { turns.take(&key).await }
+        });
+        first.superseded.cancelled().await;
+        assert!(!later.is_finished());
+        drop(first);
+        let later = later.await.unwrap();
+        assert!(!later.superseded.is_cancelled());
+        drop(later);
+        assert!(turns.0.lock().unwrap().is_empty());
     }
 }

@@ -203,7 +203,7 @@ pub struct Record {
     pub role: Role,
     /// Where it stands.
     pub stage: Stage,
-    /// The last serialized `system.Computation` received.
+    /// The last serialized `system.Computation` received before the confirmation began; it does not change any more.
     pub received: Vec<u8>,
     /// Sealed key share and seed; `None` once destroyed.
     pub secrets: Option<Vec<u8>>,

@@ -47,7 +47,11 @@ pub fn cli() -> ExitCode {
     }
 }
 
-fn run(config: &std::path::Path) -> Result<(), Error> {
+/// Serves as a configuration file says, until SIGTERM or SIGINT. Blocks the thread.
+///
+/// # Errors
+/// As [`serve`], and if the file cannot be used.
+pub fn run(config: &std::path::Path) -> Result<(), Error> {
     let config = Config::load(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Process)?;
     runtime.block_on(async {

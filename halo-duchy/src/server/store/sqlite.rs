@@ -285,7 +285,11 @@ impl Store for SqliteStore {
                 insert(&mut tx, report, now).await?;
             }
             if finished(&mut tx, &report.computation).await? == Some(false) {
-                sqlx::query("UPDATE computations SET kingdom_state = ?, received = ?, updated = ? WHERE id = ?")
+                // What was there when the confirmation began is what this Duchy computes on, whatever is said later.
+                sqlx::query(
+                    "UPDATE computations SET kingdom_state = ?, received = CASE WHEN stage <= 2 THEN ? ELSE received END,
+                         updated = ? WHERE id = ?",
+                )
                     .bind(report.kingdom_state)
                     .bind(&report.received)
                     .bind(now.unix_nanos())

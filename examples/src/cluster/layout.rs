@@ -1,0 +1,454 @@
+//! What lies where below the state directory, and the configuration file of every party.
+//!
+//! Each organisation's directory holds its own secrets; the others refer to its `root.pem` only.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use halo_core::resource::ExternalId;
+use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Context, Error, Result},
+    pki::Organisation,
+};
+
+/// Noise of the measurement and inside the protocol.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct NoiseSettings {
+    /// ε of reach, and again of frequency; also of the noises inside the protocol, each.
+    pub epsilon: f64,
+    /// δ of reach, and again of frequency; also of the noises inside the protocol, each.
+    pub delta: f64,
+    /// Switches every noise off.
+    pub off: bool,
+}
+
+/// What is to be set up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Number of Duchies, at least 2; the last one is the aggregator.
+    pub duchies: usize,
+    /// Publishers' names and their files of impressions.
+    pub publishers: Vec<(String, PathBuf)>,
+    /// Liquid Legions decay rate.
+    pub decay_rate: f64,
+    /// Liquid Legions size, in registers.
+    pub registers: u64,
+    /// Noise.
+    pub noise: NoiseSettings,
+}
+
+/// One party's place: its directory, certificate resource and, for servers, its address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Party {
+    /// Directory below the state directory.
+    pub directory: PathBuf,
+    /// Resource id; the name for a Duchy, 11 characters for publishers and the consumer, empty for the Kingdom.
+    pub id: String,
+    /// Id of its consent certificate; empty for the Kingdom.
+    pub certificate: String,
+    /// `127.0.0.1:port` of a server, empty otherwise.
+    pub address: String,
+}
+
+/// Every party's place. Written to `layout.json` in the state directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Layout {
+    /// The state directory.
+    #[serde(skip)]
+    pub root: PathBuf,
+    /// What was set up.
+    pub plan: Plan,
+    /// The Kingdom.
+    pub kingdom: Party,
+    /// The Duchies, workers first.
+    pub duchies: Vec<Party>,
+    /// The publishers, in the order of the plan.
+    pub publishers: Vec<Party>,
+    /// The measurement consumer.
+    pub consumer: Party,
+}
+
+/// Name of the file that describes a state directory.
+const FILE: &str = "layout.json";
+
+impl Layout {
+    /// Makes certificate authorities, keys, directories and configuration files for every party of `plan`.
+    ///
+    /// # Errors
+    /// When the directory already holds a system, or something cannot be written.
+    pub fn create(root: &Path, plan: Plan, rng: &mut impl CryptoRng) -> Result<Self> {
+        if root.join(FILE).exists() {
+            return Err(Error::new(format!(
+                "{} already holds a finished or interrupted run; give another --state-dir",
+                root.display()
+            )));
+        }
+        fs::create_dir_all(root).context(|| format!("cannot create {}", root.display()))?;
+        let root = fs::canonicalize(root).context(|| format!("cannot find {}", root.display()))?;
+        let mut ports = free_ports(1 + plan.duchies)?.into_iter().map(|port| format!("127.0.0.1:{port}"));
+        let mut next_address = || ports.next().unwrap_or_default();
+
+        let mut layout = Self {
+            kingdom: Party {
+                directory: "kingdom".into(),
+                id: String::new(),
+                certificate: String::new(),
+                address: next_address(),
+            },
+            duchies: (1..=plan.duchies)
+                .map(|number| {
+                    let id = if number == plan.duchies { "aggregator".into() } else { format!("worker{number}") };
+                    Party {
+                        directory: Path::new("duchies").join(&id),
+                        id,
+                        certificate: ExternalId::random(rng).to_string(),
+                        address: next_address(),
+                    }
+                })
+                .collect(),
+            publishers: plan
+                .publishers
+                .iter()
+                .map(|(name, _)| Party {
+                    directory: Path::new("publishers").join(name),
+                    id: ExternalId::random(rng).to_string(),
+                    certificate: ExternalId::random(rng).to_string(),
+                    address: String::new(),
+                })
+                .collect(),
+            consumer: Party {
+                directory: "consumer".into(),
+                id: ExternalId::random(rng).to_string(),
+                certificate: ExternalId::random(rng).to_string(),
+                address: String::new(),
+            },
+            plan,
+            root,
+        };
+        layout.make_organisations(rng)?;
+        layout.write_configurations(rng)?;
+        let text = serde_json::to_string_pretty(&layout).context(|| "cannot describe the layout".into())?;
+        write(&layout.root.join(FILE), &text)?;
+        layout.root = fs::canonicalize(&layout.root).context(|| "cannot find the state directory".into())?;
+        Ok(layout)
+    }
+
+    /// Reads the description of a state directory that [`Layout::create`] made.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn open(root: &Path) -> Result<Self> {
+        let path = root.join(FILE);
+        let text =
+            fs::read_to_string(&path).context(|| format!("{} is no state directory of quickstart", root.display()))?;
+        let mut layout: Self =
+            serde_json::from_str(&text).context(|| format!("{} cannot be understood", path.display()))?;
+        layout.root = fs::canonicalize(root).context(|| format!("cannot find {}", root.display()))?;
+        Ok(layout)
+    }
+
+    /// A file in a party's directory.
+    #[must_use]
+    pub fn file(&self, party: &Party, name: &str) -> PathBuf {
+        self.root.join(&party.directory).join(name)
+    }
+
+    /// The configuration file of a server or publisher.
+    #[must_use]
+    pub fn configuration(&self, party: &Party) -> PathBuf {
+        self.file(party, "config.toml")
+    }
+
+    fn make_organisations(&self, rng: &mut impl CryptoRng) -> Result<()> {
+        for party in std::iter::once(&self.kingdom).chain(&self.duchies) {
+            Organisation::create_server(&self.root.join(&party.directory), &display_name(party))?;
+        }
+        for party in self.publishers.iter().chain(std::iter::once(&self.consumer)) {
+            Organisation::create_with_encryption(&self.root.join(&party.directory), &display_name(party), rng)?;
+        }
+        Ok(())
+    }
+
+    fn write_configurations(&self, rng: &mut impl CryptoRng) -> Result<()> {
+        self.write_configuration(&self.kingdom, &self.kingdom_configuration())?;
+        for duchy in &self.duchies {
+            let mut key = [0; 32];
+            rng.fill_bytes(&mut key);
+            write_secret(&self.file(duchy, "kek.hex"), &hex::encode(key))?;
+            self.write_configuration(duchy, &self.duchy_configuration(duchy))?;
+        }
+        for (publisher, (_, events)) in self.publishers.iter().zip(&self.plan.publishers) {
+            self.write_configuration(publisher, &self.publisher_configuration(publisher, events)?)?;
+        }
+        Ok(())
+    }
+
+    fn write_configuration(&self, party: &Party, configuration: &impl Serialize) -> Result<()> {
+        let text = toml::to_string_pretty(configuration)
+            .context(|| format!("cannot write the configuration of {}", display_name(party)))?;
+        write(&self.configuration(party), &text)
+    }
+
+    fn root_certificate(&self, party: &Party) -> PathBuf {
+        self.file(party, "root.pem")
+    }
+
+    fn entity(&self, party: &Party, name: &str) -> KingdomEntity {
+        KingdomEntity {
+            id: party.id.clone(),
+            display_name: Some(name.to_owned()),
+            root_certificate: self.root_certificate(party),
+            consent_certificate: CertificateFile {
+                id: party.certificate.clone(),
+                file: self.file(party, "consent.pem"),
+            },
+            encryption_public_key: Some(self.file(party, "encryption_public_key.bin")),
+        }
+    }
+
+    fn kingdom_configuration(&self) -> KingdomConfiguration {
+        let plan = &self.plan;
+        let internal = Privacy { epsilon: plan.noise.epsilon, delta: plan.noise.delta };
+        KingdomConfiguration {
+            listen: self.kingdom.address.clone(),
+            state_dir: "state".into(),
+            tls: Tls::default(),
+            llv2: Llv2 {
+                aggregator: "aggregator".into(),
+                minimum_duchies: plan.duchies,
+                decay_rate: plan.decay_rate,
+                max_size: plan.registers,
+                sampling_indicator_size: 10_000_000,
+                noise_mechanism: if plan.noise.off { "none" } else { "discrete_gaussian" },
+                noise_calibration: "exact",
+                honest_contributors: 1,
+                data_provider_noise: internal,
+                blinded_histogram_noise: internal,
+                noise_for_publisher_noise: internal,
+            },
+            duchies: self
+                .duchies
+                .iter()
+                .map(|duchy| KingdomEntity {
+                    display_name: None,
+                    encryption_public_key: None,
+                    ..self.entity(duchy, &duchy.id)
+                })
+                .collect(),
+            data_providers: self
+                .publishers
+                .iter()
+                .zip(&plan.publishers)
+                .map(|(publisher, (name, _))| self.entity(publisher, name))
+                .collect(),
+            measurement_consumers: vec![self.entity(&self.consumer, "consumer")],
+        }
+    }
+
+    fn endpoint(&self, party: &Party) -> Endpoint {
+        Endpoint { endpoint: format!("https://{}", party.address), root_certificate: self.root_certificate(party) }
+    }
+
+    fn peer(&self, party: &Party) -> Peer {
+        let endpoint = if party.address.is_empty() { None } else { Some(format!("https://{}", party.address)) };
+        Peer { id: party.id.clone(), endpoint, root_certificate: self.root_certificate(party) }
+    }
+
+    fn duchy_configuration(&self, duchy: &Party) -> DuchyConfiguration {
+        DuchyConfiguration {
+            id: duchy.id.clone(),
+            listen: duchy.address.clone(),
+            state_dir: "state".into(),
+            key_encryption_key_file: "kek.hex".into(),
+            allow_no_noise: self.plan.noise.off,
+            tls: Tls::default(),
+            consent: Consent {
+                certificate: "consent.pem",
+                private_key: "consent.key",
+                name: Some(format!("duchies/{}/certificates/{}", duchy.id, duchy.certificate)),
+                encryption_private_keyset: None,
+            },
+            kingdom: self.endpoint(&self.kingdom),
+            peers: self.duchies.iter().filter(|peer| peer.id != duchy.id).map(|peer| self.peer(peer)).collect(),
+            data_providers: self.publishers.iter().map(|publisher| self.peer(publisher)).collect(),
+            measurement_consumers: vec![self.peer(&self.consumer)],
+        }
+    }
+
+    fn publisher_configuration(&self, publisher: &Party, events: &Path) -> Result<PublisherConfiguration> {
+        Ok(PublisherConfiguration {
+            data_provider: format!("dataProviders/{}", publisher.id),
+            events: fs::canonicalize(events).context(|| format!("cannot find {}", events.display()))?,
+            spool_dir: "spool".into(),
+            minimum_duchies: self.plan.duchies,
+            allow_no_noise: self.plan.noise.off,
+            tls: Tls::default(),
+            consent: Consent {
+                certificate: "consent.pem",
+                private_key: "consent.key",
+                name: None,
+                encryption_private_keyset: Some("encryption.keyset"),
+            },
+            kingdom: self.endpoint(&self.kingdom),
+            duchies: self.duchies.iter().map(|duchy| self.peer(duchy)).collect(),
+            measurement_consumers: vec![self.peer(&self.consumer)],
+        })
+    }
+}
+
+/// What a party is called in messages: the last part of its directory.
+#[must_use]
+pub fn display_name(party: &Party) -> String {
+    party.directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Ports that are free now. They are held together while they are looked for, so that they differ.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<std::io::Result<_>>()
+        .context(|| "cannot find free ports on 127.0.0.1".into())?;
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().map(|address| address.port()))
+        .collect::<std::io::Result<_>>()
+        .context(|| "cannot find free ports on 127.0.0.1".into())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes a file that only its owner can read.
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .context(|| format!("cannot write {}", path.display()))
+}
+
+// The configuration files, as the servers document them.
+
+#[derive(Serialize)]
+struct KingdomConfiguration {
+    listen: String,
+    state_dir: PathBuf,
+    tls: Tls,
+    llv2: Llv2,
+    duchies: Vec<KingdomEntity>,
+    data_providers: Vec<KingdomEntity>,
+    measurement_consumers: Vec<KingdomEntity>,
+}
+
+#[derive(Serialize)]
+struct Llv2 {
+    aggregator: String,
+    minimum_duchies: usize,
+    decay_rate: f64,
+    max_size: u64,
+    sampling_indicator_size: u64,
+    noise_mechanism: &'static str,
+    noise_calibration: &'static str,
+    honest_contributors: u32,
+    data_provider_noise: Privacy,
+    blinded_histogram_noise: Privacy,
+    noise_for_publisher_noise: Privacy,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Privacy {
+    epsilon: f64,
+    delta: f64,
+}
+
+#[derive(Serialize)]
+struct KingdomEntity {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_name: Option<String>,
+    root_certificate: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption_public_key: Option<PathBuf>,
+    consent_certificate: CertificateFile,
+}
+
+#[derive(Serialize)]
+struct CertificateFile {
+    id: String,
+    file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Tls {
+    certificate: &'static str,
+    private_key: &'static str,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { certificate: "tls.pem", private_key: "tls.key" }
+    }
+}
+
+#[derive(Serialize)]
+struct Consent {
+    certificate: &'static str,
+    private_key: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption_private_keyset: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Endpoint {
+    endpoint: String,
+    root_certificate: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Peer {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    root_certificate: PathBuf,
+}
+
+#[derive(Serialize)]
+struct DuchyConfiguration {
+    id: String,
+    listen: String,
+    state_dir: PathBuf,
+    key_encryption_key_file: PathBuf,
+    allow_no_noise: bool,
+    tls: Tls,
+    consent: Consent,
+    kingdom: Endpoint,
+    peers: Vec<Peer>,
+    data_providers: Vec<Peer>,
+    measurement_consumers: Vec<Peer>,
+}
+
+#[derive(Serialize)]
+struct PublisherConfiguration {
+    data_provider: String,
+    events: PathBuf,
+    spool_dir: PathBuf,
+    minimum_duchies: usize,
+    allow_no_noise: bool,
+    tls: Tls,
+    consent: Consent,
+    kingdom: Endpoint,
+    duchies: Vec<Peer>,
+    measurement_consumers: Vec<Peer>,
+}

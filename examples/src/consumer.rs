@@ -1,0 +1,297 @@
+//! The measurement consumer: asks for a measurement, follows it, verifies and decrypts its result.
+//!
+//! The consumer trusts the certificate authorities that it holds itself. What the Kingdom hands out (publishers' keys,
+//! the aggregator's certificate, the result) counts only with the right signature.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use halo_core::{
+    clock::{Clock, SystemClock},
+    pb::{
+        api::{
+            self, GetDataProviderRequest, data_providers_client::DataProvidersClient,
+            measurements_client::MeasurementsClient,
+        },
+        halo::{ListTimelineEntriesRequest, TimelineEntry, WatchMeasurementRequest, watch_client::WatchClient},
+    },
+    privacy::{MaximumFrequency, PrivacyParams},
+    resource::{CertificateName, CertificateParent, DuchyId, ExternalId},
+    session,
+    transport::{Client, Identity, Roots},
+    wire::{self, type_name},
+};
+use halo_crypto::consent::{
+    tink::{PrivateKeyset, PublicKeyset},
+    x509::{Certificate, ECDSA_WITH_SHA256, SigningKey, TrustRoots},
+};
+use prost::Message;
+use rand_core::CryptoRng;
+use tonic::{Streaming, transport::Channel};
+
+use crate::{
+    cluster::{Layout, layout::Party},
+    error::{Context, Error, Result},
+};
+
+/// What is asked for: everybody, across all publishers.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// F; with 1 reach alone is measured.
+    pub maximum_frequency: MaximumFrequency,
+    /// ε and δ of reach, and again of frequency.
+    pub privacy: PrivacyParams,
+}
+
+/// A consumer with its own keys and the authorities that it trusts.
+#[derive(Debug)]
+pub struct Consumer {
+    name: String,
+    certificate_name: String,
+    certificate: Certificate,
+    key: SigningKey,
+    keyset: PrivateKeyset,
+    identity: Identity,
+    kingdom: (String, Roots),
+    publishers: BTreeMap<String, TrustRoots>,
+    duchies: BTreeMap<DuchyId, TrustRoots>,
+}
+
+/// Signs a message: the signature is over the very bytes that travel.
+pub fn sign(key: &SigningKey, name: &str, bytes: Vec<u8>) -> api::SignedMessage {
+    api::SignedMessage {
+        signature: key.sign(&bytes),
+        signature_algorithm_oid: ECDSA_WITH_SHA256.to_owned(),
+        message: Some(wire::pack(name, bytes)),
+        ..Default::default()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).context(|| format!("cannot read {}", path.display()))
+}
+
+impl Consumer {
+    /// Reads the consumer's files and the roots of the other parties.
+    ///
+    /// # Errors
+    /// When a file is missing or is not what it should be; the error names it.
+    pub fn open(layout: &Layout) -> Result<Self> {
+        let file = |name: &str| layout.file(&layout.consumer, name);
+        let what = |name: &str| file(name).display().to_string();
+        let trust = |party: &Party| {
+            let path = layout.file(party, "root.pem");
+            TrustRoots::from_pem(&read(&path)?).context(|| path.display().to_string())
+        };
+        let key = String::from_utf8(read(&file("consent.key"))?).context(|| what("consent.key"))?;
+        let publishers = layout.publishers.iter().map(|party| Ok((party.id.clone(), trust(party)?)));
+        let duchies = layout.duchies.iter().map(|party| {
+            let id = DuchyId::new(party.id.as_str()).context(|| "the layout".into())?;
+            Ok((id, trust(party)?))
+        });
+        let name = format!("measurementConsumers/{}", layout.consumer.id);
+        Ok(Self {
+            certificate_name: format!("{name}/certificates/{}", layout.consumer.certificate),
+            name,
+            certificate: Certificate::from_pem(&read(&file("consent.pem"))?).context(|| what("consent.pem"))?,
+            key: SigningKey::from_pkcs8_pem(&key).context(|| what("consent.key"))?,
+            keyset: PrivateKeyset::from_bytes(&read(&file("encryption.keyset"))?)
+                .context(|| what("encryption.keyset"))?,
+            identity: Identity::from_pem_files(file("tls.pem"), file("tls.key")).context(|| what("tls.pem"))?,
+            kingdom: (
+                format!("https://{}", layout.kingdom.address),
+                Roots::from_pem_files(&[layout.file(&layout.kingdom, "root.pem")]).context(|| "root.pem".into())?,
+            ),
+            publishers: publishers.collect::<Result<_>>()?,
+            duchies: duchies.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Connects to the Kingdom.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or refuses the consumer's certificate.
+    pub async fn connect(&self) -> Result<Channel> {
+        let (endpoint, roots) = &self.kingdom;
+        let client = Client::new(endpoint, roots, &self.identity).context(|| "cannot call the Kingdom".into())?;
+        client.connect().await.context(|| "cannot reach the Kingdom".into())
+    }
+
+    /// Creates a measurement over all publishers.
+    ///
+    /// # Errors
+    /// When a publisher's key does not verify, or the Kingdom refuses.
+    pub async fn create(&self, channel: Channel, ask: &Ask, rng: &mut impl CryptoRng) -> Result<api::Measurement> {
+        let public_key = api::EncryptionPublicKey {
+            format: api::encryption_public_key::Format::TinkKeyset.into(),
+            data: self.keyset.public().to_bytes(),
+        };
+        let public_key = wire::pack(type_name::ENCRYPTION_PUBLIC_KEY, public_key.encode_to_vec());
+        let mut data_providers = Vec::new();
+        for (id, roots) in &self.publishers {
+            let nonce = rng.next_u64().max(1);
+            let publisher = format!("dataProviders/{id}");
+            let entry = self.ask_publisher(&channel, &publisher, roots, nonce, &public_key, rng).await;
+            data_providers.push(entry.context(|| format!("publisher {publisher}"))?);
+        }
+        let nonce_hashes = data_providers.iter().filter_map(|entry| entry.value.as_ref());
+        let spec = api::MeasurementSpec {
+            measurement_public_key: Some(public_key),
+            nonce_hashes: nonce_hashes.map(|value| value.nonce_hash.clone()).collect(),
+            vid_sampling_interval: Some(api::measurement_spec::VidSamplingInterval { start: 0.0, width: 1.0 }),
+            measurement_type: Some(measurement_type(ask)),
+            ..Default::default()
+        };
+        let request = api::CreateMeasurementRequest {
+            parent: self.name.clone(),
+            measurement: Some(api::Measurement {
+                measurement_consumer_certificate: self.certificate_name.clone(),
+                measurement_spec: Some(sign(&self.key, type_name::MEASUREMENT_SPEC, spec.encode_to_vec())),
+                data_providers,
+                measurement_reference_id: "quickstart".to_owned(),
+                ..Default::default()
+            }),
+            request_id: ExternalId::random(rng).to_string(),
+        };
+        let created = MeasurementsClient::new(channel).create_measurement(request).await;
+        Ok(created.context(|| "the Kingdom refused the measurement".into())?.into_inner())
+    }
+
+    /// One publisher's part: its own copy of what is asked for, which nobody else can read.
+    async fn ask_publisher(
+        &self,
+        channel: &Channel,
+        publisher: &str,
+        roots: &TrustRoots,
+        nonce: u64,
+        public_key: &prost_types::Any,
+        rng: &mut impl CryptoRng,
+    ) -> Result<api::measurement::DataProviderEntry> {
+        let request = GetDataProviderRequest { name: publisher.to_owned() };
+        let found = DataProvidersClient::new(channel.clone()).get_data_provider(request).await;
+        let found = found.context(|| "the Kingdom does not show it".into())?.into_inner();
+        let certificate = verified_certificate(roots, &found.certificate_der)?;
+        let key = verified(&certificate, found.public_key.as_ref(), type_name::ENCRYPTION_PUBLIC_KEY)?;
+        let keyset = api::EncryptionPublicKey::decode(key).context(|| "its encryption key".into())?;
+        let keyset = PublicKeyset::from_bytes(&keyset.data).context(|| "its encryption key".into())?;
+        let spec = api::RequisitionSpec {
+            measurement_public_key: Some(public_key.clone()),
+            nonce,
+            requisition_type: Some(api::requisition_spec::RequisitionType::Events(Default::default())),
+            ..Default::default()
+        };
+        let signed = sign(&self.key, type_name::REQUISITION_SPEC, spec.encode_to_vec()).encode_to_vec();
+        Ok(api::measurement::DataProviderEntry {
+            key: publisher.to_owned(),
+            value: Some(api::measurement::data_provider_entry::Value {
+                data_provider_certificate: found.certificate.clone(),
+                data_provider_public_key: Some(wire::pack(type_name::ENCRYPTION_PUBLIC_KEY, key.to_vec())),
+                encrypted_requisition_spec: Some(api::EncryptedMessage {
+                    ciphertext: keyset.encrypt(&signed, b"", rng).context(|| "its encryption key".into())?,
+                    type_url: wire::pack(type_name::SIGNED_MESSAGE, Vec::new()).type_url,
+                }),
+                nonce_hash: session::nonce_hash(nonce).to_vec(),
+            }),
+        })
+    }
+
+    /// Follows a measurement: as it is now, then every change; the stream ends with the measurement.
+    ///
+    /// # Errors
+    /// When the Kingdom refuses.
+    pub async fn watch(
+        &self,
+        channel: Channel,
+        name: &str,
+    ) -> Result<Streaming<halo_core::pb::halo::WatchMeasurementResponse>> {
+        let request = WatchMeasurementRequest { name: name.to_owned() };
+        let stream = WatchClient::new(channel).watch_measurement(request).await;
+        Ok(stream.context(|| "the measurement cannot be followed".into())?.into_inner())
+    }
+
+    /// Everything that happened to a measurement so far.
+    ///
+    /// # Errors
+    /// When the Kingdom refuses.
+    pub async fn timeline(&self, channel: Channel, name: &str) -> Result<Vec<TimelineEntry>> {
+        let request = ListTimelineEntriesRequest { measurement: name.to_owned() };
+        let entries = WatchClient::new(channel).list_timeline_entries(request).await;
+        Ok(entries.context(|| "there is no timeline".into())?.into_inner().entries)
+    }
+
+    /// The certificate that signed a result, as the Kingdom shows it.
+    ///
+    /// # Errors
+    /// When the Kingdom refuses.
+    pub async fn certificate(&self, channel: Channel, name: &str) -> Result<Vec<u8>> {
+        let request = api::GetCertificateRequest { name: name.to_owned() };
+        let found = api::certificates_client::CertificatesClient::new(channel).get_certificate(request).await;
+        Ok(found.context(|| format!("the Kingdom does not show {name}"))?.into_inner().x509_der)
+    }
+
+    /// Verifies and decrypts a result: only this consumer can read it, and a Duchy that it trusts signed it.
+    ///
+    /// # Errors
+    /// When the ciphertext is not for this consumer, the certificate is not of a known Duchy's authority, or the
+    /// signature is not the certificate's.
+    pub fn open_result(
+        &self,
+        ciphertext: &[u8],
+        certificate_name: &str,
+        certificate_der: &[u8],
+    ) -> Result<api::measurement::Result> {
+        let name: CertificateName = certificate_name.parse().context(|| "the result's certificate".into())?;
+        let CertificateParent::Duchy(duchy) = &name.parent else {
+            return Err(Error::new(format!("{name} is no Duchy's certificate; the result is not accepted")));
+        };
+        let roots = self.duchies.get(&duchy.duchy);
+        let roots = roots.ok_or_else(|| Error::new(format!("{} is not trusted", duchy.duchy)))?;
+        let certificate = verified_certificate(roots, certificate_der)?;
+        let plaintext = self.keyset.decrypt(ciphertext, b"").context(|| "the result does not open".into())?;
+        let signed =
+            api::SignedMessage::decode(plaintext.expose().as_slice()).context(|| "the result is garbled".into())?;
+        let bytes = verified(&certificate, Some(&signed), type_name::MEASUREMENT_RESULT)?;
+        api::measurement::Result::decode(bytes).context(|| "the result is garbled".into())
+    }
+
+    /// Checks that a stored specification is the one that this consumer signed.
+    ///
+    /// # Errors
+    /// When the signature is not this consumer's.
+    pub fn check_spec(&self, spec: &[u8], algorithm_oid: &str, signature: &[u8]) -> Result<()> {
+        let checked = self.certificate.verify_signature(spec, algorithm_oid, signature);
+        checked.context(|| "the stored specification is not the one that this consumer signed".into())
+    }
+}
+
+fn measurement_type(ask: &Ask) -> api::measurement_spec::MeasurementType {
+    use api::measurement_spec::{MeasurementType, Reach, ReachAndFrequency};
+    let params =
+        Some(api::DifferentialPrivacyParams { epsilon: ask.privacy.epsilon.get(), delta: ask.privacy.delta.get() });
+    if !ask.maximum_frequency.counts_frequency() {
+        return MeasurementType::Reach(Reach { privacy_params: params });
+    }
+    MeasurementType::ReachAndFrequency(ReachAndFrequency {
+        reach_privacy_params: params,
+        frequency_privacy_params: params,
+        maximum_frequency: ask.maximum_frequency.get().cast_signed(),
+    })
+}
+
+fn verified_certificate(roots: &TrustRoots, der: &[u8]) -> Result<Certificate> {
+    let certificate = Certificate::from_der(der).context(|| "its certificate".into())?;
+    roots.verify(&certificate, SystemClock.now().unix_seconds()).context(|| "its certificate".into())?;
+    Ok(certificate)
+}
+
+fn verified<'a>(
+    certificate: &Certificate,
+    signed: Option<&'a api::SignedMessage>,
+    type_name: &str,
+) -> Result<&'a [u8]> {
+    let bytes = wire::signed_bytes("signed", signed, type_name).context(|| "it is not what it should be".into())?;
+    let signed = signed.ok_or_else(|| Error::new("it is not signed"))?;
+    certificate
+        .verify_signature(bytes, &signed.signature_algorithm_oid, &signed.signature)
+        .context(|| "the signature does not hold".into())?;
+    Ok(bytes)
+}

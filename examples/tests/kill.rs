@@ -1,0 +1,169 @@
+//! Every Duchy is killed with SIGKILL at every named point of its stages, and started again each time: the measurement
+//! finishes, and what was about to be stored before a kill is what is stored after it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use halo_core::{
+    clock::{Clock, Stopwatch, SystemClock},
+    pb::api::measurement::{Result as MeasurementResult, State},
+    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
+};
+use halo_duchy::server::{failpoint::failpoint_names, stage::Role as Part};
+use halo_edp_sdk::{progress::Unobserved, sketch};
+use halo_examples::{
+    cluster::{Cluster, Layout, NoiseSettings, Plan},
+    consumer::{Ask, Consumer},
+    population,
+    quickstart::Role,
+};
+use halo_sketch::liquid_legions::{Params, clear_union};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+/// Longer than any machine needs.
+const PATIENCE: Duration = Duration::from_secs(600);
+const REGISTERS: u64 = 300;
+
+/// Arms every point of a Duchy.
+fn arm(directory: &Path, part: Part) {
+    fs::create_dir_all(directory).unwrap();
+    for name in failpoint_names(part) {
+        fs::write(directory.join(format!("{name}.armed")), "").unwrap();
+    }
+}
+
+fn part(id: &str) -> Part {
+    if id == "aggregator" { Part::Aggregator } else { Part::Worker }
+}
+
+/// Points that have not been passed yet, apart from the one that only a Duchy with an upload passes.
+fn left(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".armed") && !name.starts_with("mid-delivery.WAIT_REQUISITIONS")).collect()
+}
+
+/// Starts again whoever is gone.
+fn revive(cluster: &mut Cluster, kills: &mut usize) {
+    for name in cluster.reap() {
+        let (role, party) = cluster.find(&name).map(|(role, party)| (role, party.clone())).unwrap();
+        assert_eq!(role, Role::Duchy, "{name} ended by itself: {}", cluster.log_tail(&name));
+        *kills += 1;
+        cluster.start(role, &party).unwrap();
+    }
+}
+
+/// Measures while every Duchy dies at every point, and gives the result with the publishers' files.
+async fn measure(root: &Path, off: bool) -> (MeasurementResult, Vec<PathBuf>) {
+    let mut rng = ChaCha20Rng::from_seed([u8::from(off); 32]);
+    let seconds = SystemClock.now().unix_nanos().unsigned_abs();
+    rng.set_stream(seconds);
+    let events = root.join("events");
+    fs::create_dir_all(&events).unwrap();
+    let names = population::write(&events, 7).unwrap();
+    let publishers: Vec<_> = names.iter().map(|name| (name.clone(), events.join(format!("{name}.parquet")))).collect();
+    let files = publishers.iter().map(|(_, file)| file.clone()).collect();
+    let noise = NoiseSettings { epsilon: 8.0, delta: 1e-4, off };
+    let plan = Plan { duchies: 3, publishers, decay_rate: 12.0, registers: REGISTERS, noise };
+    let layout = Layout::create(&root.join("state"), plan, &mut rng).unwrap();
+    let directories: Vec<PathBuf> = layout.duchies.iter().map(|duchy| layout.file(duchy, "failpoints")).collect();
+    for (duchy, directory) in layout.duchies.iter().zip(&directories) {
+        arm(directory, part(&duchy.id));
+    }
+    let consumer = Consumer::open(&layout).unwrap();
+    let (mut cluster, _events) = Cluster::new(env!("CARGO_BIN_EXE_quickstart").into(), layout);
+    cluster.environment("HALO_FAILPOINTS", "failpoints");
+    cluster.start_all().unwrap();
+    let waited = Stopwatch::start();
+    let channel = loop {
+        if let Ok(channel) = consumer.connect().await {
+            break channel;
+        }
+        assert!(waited.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let ask = Ask {
+        maximum_frequency: MaximumFrequency::new(3).unwrap(),
+        privacy: PrivacyParams::new(noise.epsilon, noise.delta).unwrap(),
+    };
+    let created = consumer.create(channel.clone(), &ask, &mut rng).await.unwrap();
+    let mut changes = consumer.watch(channel.clone(), &created.name).await.unwrap();
+    let (mut kills, mut done) = (0, None);
+    while done.is_none() || directories.iter().any(|directory| !left(directory).is_empty()) {
+        revive(&mut cluster, &mut kills);
+        tokio::select! {
+            change = changes.message(), if done.is_none() => {
+                let measurement = change.unwrap().unwrap().measurement.unwrap();
+                let state = measurement.state();
+                assert!(!matches!(state, State::Failed | State::Cancelled), "{:?}", measurement.failure);
+                if state == State::Succeeded {
+                    done = Some(measurement);
+                }
+            }
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        let open: Vec<_> = directories.iter().map(|directory| left(directory)).collect();
+        assert!(waited.elapsed() < PATIENCE, "not passed in time: {open:?}");
+    }
+    // Uploads may have gone to some of the Duchies only.
+    assert!((105..=108).contains(&kills), "{kills} kills");
+    for directory in &directories {
+        compare(directory);
+    }
+    let output = done.unwrap().results.remove(0);
+    let der = consumer.certificate(channel, &output.certificate).await.unwrap();
+    let result = consumer.open_result(&output.encrypted_result.unwrap().ciphertext, &output.certificate, &der).unwrap();
+    revive(&mut cluster, &mut kills);
+    cluster.stop_all().await.unwrap();
+    (result, files)
+}
+
+/// The digests that were recorded before each kill are those of the attempt that went through.
+fn compare(directory: &Path) {
+    let mut compared = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Some(point) = name.strip_suffix(".fired").filter(|name| name.starts_with("before-commit.")) else {
+            continue;
+        };
+        let before = fs::read_to_string(&path).unwrap();
+        if before.is_empty() {
+            continue;
+        }
+        let after = fs::read_to_string(directory.join(format!("{point}.passed"))).unwrap();
+        assert_eq!(before, after, "{point} of {}", directory.display());
+        compared += 1;
+    }
+    // Six stages of work, and three or four that wait for a body.
+    assert!(compared >= 9, "only {compared} points of {} reported digests", directory.display());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_noise_the_result_is_exact_whoever_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (result, files) = measure(directory.path(), true).await;
+    let params = Params::new(12.0, REGISTERS, 10_000_000).unwrap();
+    let sketches: Vec<_> = files
+        .iter()
+        .map(|file| sketch::sketch_file(file, params, VidSamplingInterval::FULL, &mut Unobserved).unwrap().sketch)
+        .collect();
+    let union = clear_union(&sketches, MaximumFrequency::new(3).unwrap()).unwrap();
+    let reach = result.reach.unwrap();
+    assert_eq!(reach.registers_in.unsigned_abs(), union.registers_in);
+    assert_eq!(reach.active_registers.unsigned_abs(), union.active);
+    let histogram: Vec<u64> =
+        result.frequency.unwrap().usable_histogram.iter().map(|count| count.unsigned_abs()).collect();
+    assert_eq!(histogram, union.histogram);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_noise_every_attempt_makes_the_same_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (result, _) = measure(directory.path(), false).await;
+    assert!(result.reach.unwrap().value > 0);
+}

@@ -1,0 +1,233 @@
+//! Follows what the Kingdom reports, and tells it which uploads this Duchy holds.
+//!
+//! The Kingdom pushes every change of a computation of this Duchy. A report is applied in one transaction together with
+//! the position in the stream, so that a restart goes on where the last transaction ended.
+
+use std::sync::Arc;
+
+use halo_core::clock::Timestamp;
+use halo_core::pb::system;
+use halo_core::pb::system::computation::State;
+use halo_core::pb::system::computations_client::ComputationsClient;
+use halo_core::pb::system::requisitions_client::RequisitionsClient;
+use halo_core::resource::{ComputationName, ComputationRequisitionName, RequisitionName};
+use prost::Message;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::duchy::{Duchy, backoff, client, system_rng, unary};
+use super::failpoint::{self, Moment};
+use super::receive::store_status;
+use super::secrets::ComputationSecrets;
+use super::stage::{Role, Stage};
+use super::store::{NewComputation, Record, Report, Requisition, Upload};
+use super::terms::{Refusal, Terms};
+
+/// Follows the Kingdom until the server stops.
+pub(crate) async fn follow(duchy: Arc<Duchy>) {
+    let mut delays = backoff();
+    loop {
+        let before = duchy.now();
+        let outcome = tokio::select! {
+            outcome = follow_once(&duchy) => outcome,
+            () = duchy.shutdown.cancelled() => return,
+        };
+        duchy.parties.kingdom.forget().await;
+        // A connection that held for a while was a good one.
+        if duchy.now().since(before).as_secs() > 60 {
+            delays = backoff();
+        }
+        let delay = delays.next().unwrap_or_default();
+        match outcome {
+            Ok(()) => tracing::info!("the Kingdom ended the stream; connecting again"),
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), reason = status.message(), ?delay, "lost the Kingdom");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = duchy.shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn follow_once(duchy: &Duchy) -> Result<(), Status> {
+    let channel = duchy.parties.kingdom.channel().await?;
+    announce_all(duchy, &channel).await?;
+    let token = duchy.store.continuation_token().await.map_err(|error| store_status(&error))?;
+    let mut computations = client!(ComputationsClient, channel);
+    let request = system::StreamActiveComputationsRequest { continuation_token: token };
+    let mut stream = match computations.stream_active_computations(request).await {
+        Ok(response) => response.into_inner(),
+        Err(status) if status.code() == Code::InvalidArgument => {
+            tracing::warn!(
+                reason = status.message(),
+                "the Kingdom does not know the position in its stream; beginning again"
+            );
+            let reset = duchy.store.apply(None, "", duchy.now()).await;
+            reset.map_err(|error| store_status(&error))?;
+            return Err(status);
+        }
+        Err(status) => return Err(status),
+    };
+    tracing::info!(kingdom = duchy.parties.kingdom.endpoint(), "following the Kingdom");
+    while let Some(response) = stream.message().await? {
+        take(duchy, response).await?;
+    }
+    Ok(())
+}
+
+/// Applies one report.
+async fn take(duchy: &Duchy, response: system::StreamActiveComputationsResponse) -> Result<(), Status> {
+    let token = response.continuation_token.as_str();
+    let failed = |error: super::store::StoreError| store_status(&error);
+    let Some(computation) = response.computation else {
+        return duchy.store.apply(None, token, duchy.now()).await.map_err(failed);
+    };
+    let name: ComputationName = match computation.name.parse() {
+        Ok(name) => name,
+        Err(error) => {
+            tracing::error!(%error, "the Kingdom reported a computation without a proper name");
+            return duchy.store.apply(None, token, duchy.now()).await.map_err(failed);
+        }
+    };
+    let known = duchy.store.load(&name.computation.to_string()).await.map_err(failed)?;
+    let moves = known.as_ref().and_then(|record| moved_by(record, computation.state));
+    if let Some(stage) = moves {
+        failpoint::pass(Moment::MidDelivery, stage, String::new);
+        failpoint::pass(Moment::BeforeCommit, stage, String::new);
+    }
+    let report = report(duchy, &name, &computation, known.as_ref(), duchy.now());
+    tracing::info!(
+        computation = %name.computation,
+        state = computation.state().as_str_name(),
+        refused = report.refusal.as_ref().map(|(_, reason)| reason.as_str()),
+        "the Kingdom reports"
+    );
+    duchy.store.apply(Some(&report), token, duchy.now()).await.map_err(failed)?;
+    if let Some(stage) = moves {
+        failpoint::pass(Moment::AfterCommit, stage, String::new);
+    }
+    duchy.work.notify_one();
+    Ok(())
+}
+
+/// The waiting stage that a report ends.
+fn moved_by(record: &Record, kingdom_state: i32) -> Option<Stage> {
+    (record.stage.settled(kingdom_state, false) != record.stage).then_some(record.stage)
+}
+
+/// What follows from a report.
+fn report(
+    duchy: &Duchy,
+    name: &ComputationName,
+    computation: &system::Computation,
+    known: Option<&Record>,
+    now: Timestamp,
+) -> Report {
+    let mut report = Report {
+        computation: name.computation.to_string(),
+        kingdom_state: computation.state,
+        received: computation.encode_to_vec(),
+        new: None,
+        over: over(computation),
+        refusal: None,
+    };
+    if report.over.is_some() || known.is_some() {
+        return report;
+    }
+    let agreed = Terms::read(&report.received).and_then(|terms| {
+        terms.check(&duchy.parties, duchy.settings.allow_no_noise, now)?;
+        fresh(duchy, name, computation)?;
+        Ok((terms.role(&duchy.parties.me), terms.requisitions(&duchy.parties.me)?))
+    });
+    let (role, requisitions) = agreed.unwrap_or_else(|refusal| {
+        let request = duchy.failure(name, Stage::InitializationPhase.name(), &refusal);
+        report.refusal = Some((request.encode_to_vec(), refusal.message));
+        (Role::Worker, Vec::new())
+    });
+    let secrets = ComputationSecrets::draw(&mut system_rng());
+    let secrets = duchy.vault.seal_secrets(&report.computation, &secrets, &mut system_rng());
+    report.new = Some(NewComputation { role, secrets, requisitions });
+    report
+}
+
+/// A computation for which this Duchy has already given a key needs that key's secret, which is not here.
+fn fresh(duchy: &Duchy, name: &ComputationName, computation: &system::Computation) -> Result<(), Refusal> {
+    let own = duchy.part(name);
+    let given =
+        computation.computation_participants.iter().any(|part| part.name == own && part.requisition_params.is_some());
+    if given {
+        return Err(Refusal::new(format!(
+            "{own} has given a key whose secret is not in its state; was state_dir replaced?"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether the computation has ended; the inner text says why it did not succeed.
+fn over(computation: &system::Computation) -> Option<Option<String>> {
+    match computation.state() {
+        State::Succeeded => Some(None),
+        State::Failed => {
+            let failures = computation.computation_participants.iter().filter_map(|part| part.failure.as_ref());
+            let reasons: Vec<&str> = failures.map(|failure| failure.error_message.as_str()).collect();
+            Some(Some(if reasons.is_empty() { "the measurement failed".to_owned() } else { reasons.join("; ") }))
+        }
+        State::Cancelled => Some(Some("the measurement was cancelled".to_owned())),
+        State::Unspecified
+        | State::PendingRequisitionParams
+        | State::PendingRequisitionFulfillment
+        | State::PendingParticipantConfirmation
+        | State::PendingComputation => None,
+    }
+}
+
+/// Tells the Kingdom of uploads that it has not acknowledged.
+async fn announce_all(duchy: &Duchy, channel: &Channel) -> Result<(), Status> {
+    let waiting = duchy.store.unannounced().await.map_err(|error| store_status(&error))?;
+    for requisition in waiting {
+        let Some(upload) = &requisition.upload else { continue };
+        match announce(duchy, channel.clone(), &requisition, upload, None).await {
+            Ok(()) => {}
+            // The Kingdom has its reasons; the measurement is most likely over, which the stream will tell.
+            Err(status) if is_final(&status) => {
+                tracing::warn!(
+                    requisition = requisition.name,
+                    reason = status.message(),
+                    "the Kingdom does not take it"
+                );
+            }
+            Err(status) => return Err(status),
+        }
+    }
+    Ok(())
+}
+
+fn is_final(status: &Status) -> bool {
+    matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound | Code::PermissionDenied)
+}
+
+/// Tells the Kingdom that an upload is complete, and remembers that it knows.
+pub(crate) async fn announce(
+    duchy: &Duchy,
+    channel: Channel,
+    requisition: &Requisition,
+    upload: &Upload,
+    context: Option<system::requisition::FulfillmentContext>,
+) -> Result<(), Status> {
+    let broken = |error: halo_core::Error| Status::internal(error.to_string());
+    let name: RequisitionName = requisition.name.parse().map_err(broken)?;
+    let computation = requisition.computation.parse().map_err(broken)?;
+    let request = system::FulfillRequisitionRequest {
+        name: ComputationRequisitionName::new(computation, name.requisition).to_string(),
+        nonce: upload.nonce,
+        fulfillment_context: context,
+        etag: String::new(),
+        key_list_hash: upload.key_list_hash.to_vec(),
+        body_sha256: upload.body.sha256.to_vec(),
+        record_count: upload.body.records.cast_signed(),
+    };
+    unary(client!(RequisitionsClient, channel).fulfill_requisition(request)).await?;
+    duchy.store.announced(&requisition.name).await.map_err(|error| store_status(&error))
+}

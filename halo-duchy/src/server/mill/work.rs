@@ -1,0 +1,275 @@
+//! The stages of work: each reads what is stored and says what is to be stored. Nothing is sent here.
+
+use std::sync::Arc;
+
+use halo_core::pb::system;
+use halo_core::pb::system::computation_participant::requisition_params;
+use halo_core::wire::{self, ElGamalKey};
+use halo_crypto::consent::x509::ECDSA_WITH_SHA256;
+use halo_crypto::proof::PossessionContext;
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+
+use super::cost::{Meter, Traffic};
+use super::{Trouble, result};
+use crate::protocol::llv2::{self, REGISTER_BYTES, message_record_bytes};
+use crate::protocol::{Body, Description, DirectoryWorkspace, Message, Received, Slot, State, Step};
+use crate::server::duchy::{Duchy, system_rng};
+use crate::server::secrets::ComputationSecrets;
+use crate::server::stage::{Role, Stage};
+use crate::server::store::{BodyId, Outgoing, Record, StageCommit};
+use crate::server::terms::{Keys, Terms};
+
+/// What a stage leaves behind.
+#[derive(Debug)]
+pub(super) struct Worked {
+    /// To be written in one transaction.
+    pub(super) commit: StageCommit,
+    /// SHA-256 of each output, in hexadecimal digits, a line each: the same at every attempt.
+    pub(super) report: String,
+}
+
+/// Works on the stage of a computation. Output bodies are stored when this returns.
+pub(super) async fn work(duchy: &Arc<Duchy>, record: &Record) -> Result<Worked, Trouble> {
+    let meter = Meter::start(duchy);
+    let terms = Terms::read(&record.received)?;
+    let sealed = record.secrets.as_deref();
+    let sealed = sealed.ok_or_else(|| Trouble::Transient("the computation's keys are destroyed".to_owned()))?;
+    let secrets = duchy.vault.open_secrets(&record.id, sealed)?;
+    let (mut after, traffic) = match record.stage {
+        Stage::InitializationPhase => (publish_key(duchy, &terms, &secrets), Traffic::default()),
+        Stage::ConfirmationPhase => confirm(duchy, record, &terms, secrets)?,
+        _ => step(duchy, record, &terms, secrets).await?,
+    };
+    let report = after.report();
+    after.outbox.push(meter.log_entry(duchy, &terms.name, record, traffic));
+    let commit = StageCommit {
+        from: record.stage,
+        next: after.next,
+        engine_state: after.state.map(|state| duchy.vault.seal_state(&record.id, &state, &mut system_rng())),
+        outbox: after.outbox,
+        awaiting: after.awaiting.iter().map(numbered).collect(),
+        consumed: after.consumed,
+        failure: None,
+    };
+    Ok(Worked { commit, report })
+}
+
+/// What follows a stage.
+struct After {
+    next: Stage,
+    /// The engine's state, in the clear.
+    state: Option<Vec<u8>>,
+    outbox: Vec<Outgoing>,
+    awaiting: Vec<Slot>,
+    consumed: Vec<(i32, crate::protocol::DuchyId)>,
+}
+
+impl After {
+    fn new(next: Stage, outbox: Vec<Outgoing>) -> Self {
+        Self { next, state: None, outbox, awaiting: Vec::new(), consumed: Vec::new() }
+    }
+
+    /// Digests of everything that leaves or stays, line by line.
+    fn report(&self) -> String {
+        let digest = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
+        let outputs = self.outbox.iter().map(|message| match message {
+            Outgoing::Body { body, .. } => body.sha256,
+            Outgoing::Parameters(bytes)
+            | Outgoing::Confirmation(bytes)
+            | Outgoing::Result(bytes)
+            | Outgoing::Failure(bytes)
+            | Outgoing::LogEntry(bytes) => digest(bytes),
+        });
+        let state = self.state.iter().map(|state| digest(state));
+        outputs.chain(state).map(|digest| hex::encode(digest) + "\n").collect()
+    }
+}
+
+fn numbered(slot: &Slot) -> (i32, crate::protocol::DuchyId) {
+    (i32::from(slot.description.number()), slot.from.clone())
+}
+
+/// Signs the key share and proves that its secret is known, for the session of this very computation.
+fn publish_key(duchy: &Duchy, terms: &Terms, secrets: &ComputationSecrets) -> After {
+    let consent = &duchy.parties.consent;
+    let context = PossessionContext {
+        session: terms.session,
+        duchy: duchy.parties.me.as_str(),
+        certificate_sha256: consent.certificate.sha256(),
+    };
+    let input = [context.session, context.certificate_sha256].concat();
+    let proof = secrets.key_share.prove_possession(&context, &mut secrets.randomness("proof of possession", &input));
+    let key = wire::serialize_el_gamal_public_key(&ElGamalKey {
+        element: *secrets.key_share.public().as_bytes(),
+        proof_of_possession: proof,
+    });
+    let request = system::SetParticipantRequisitionParamsRequest {
+        name: duchy.part(&terms.name),
+        requisition_params: Some(system::computation_participant::RequisitionParams {
+            duchy_certificate: consent.name.to_string(),
+            duchy_certificate_der: consent.certificate.der().to_vec(),
+            protocol: Some(requisition_params::Protocol::LiquidLegionsV2(requisition_params::LiquidLegionsV2 {
+                el_gamal_public_key_signature: consent.key.sign(&key),
+                el_gamal_public_key_signature_algorithm_oid: ECDSA_WITH_SHA256.to_owned(),
+                el_gamal_public_key: key,
+            })),
+        }),
+        etag: String::new(),
+    };
+    After::new(Stage::WaitRequisitionsAndKeySet, vec![Outgoing::Parameters(request.encode_to_vec())])
+}
+
+/// Checks that keys, nonces and uploads are what everybody agreed on. From then on the computation does not change.
+fn confirm(
+    duchy: &Duchy,
+    record: &Record,
+    terms: &Terms,
+    secrets: ComputationSecrets,
+) -> Result<(After, Traffic), Trouble> {
+    let now = duchy.now();
+    terms.check(&duchy.parties, duchy.settings.allow_no_noise, now)?;
+    let keys = terms.verified_keys(&duchy.parties, &secrets.key_share.public(), now)?;
+    terms.check_fulfilment(&record.requisitions, &keys)?;
+    let request = system::ConfirmComputationParticipantRequest {
+        name: duchy.part(&terms.name),
+        etag: String::new(),
+        key_list_hash: keys.hash.to_vec(),
+    };
+    let outbox = vec![Outgoing::Confirmation(request.encode_to_vec())];
+    let traffic = Traffic { records_in: uploads(record).map(|body| body.records).sum(), ..Traffic::default() };
+    let after = match record.role {
+        Role::Worker => After::new(Stage::WaitToStart, outbox),
+        Role::Aggregator => {
+            // Computes nothing: notes which uploads it will join, and whom it waits for.
+            let engine = engine(duchy, terms, keys, secrets)?;
+            let workspace = workspace(duchy, record)?;
+            let Step::Wait { state, awaiting, .. } = engine.start(&requisitions(duchy, record), &workspace)? else {
+                return Err(Trouble::Transient("the aggregator's engine ended before it began".to_owned()));
+            };
+            After { state: Some(state.to_bytes()), awaiting, ..After::new(Stage::WaitSetupPhaseInputs, outbox) }
+        }
+    };
+    Ok((after, traffic))
+}
+
+/// Uploads at this Duchy, sorted by the requisition's name.
+fn uploads(record: &Record) -> impl Iterator<Item = &BodyId> {
+    let here = record.requisitions.iter().filter(|requisition| requisition.here);
+    here.filter_map(|requisition| requisition.upload.as_ref()).map(|upload| &upload.body)
+}
+
+fn requisitions(duchy: &Duchy, record: &Record) -> Vec<Body> {
+    uploads(record).map(|body| duchy.blobs.body(&record.id, body, REGISTER_BYTES)).collect()
+}
+
+fn engine(duchy: &Duchy, terms: &Terms, keys: Keys, secrets: ComputationSecrets) -> Result<llv2::Duchy, Trouble> {
+    let engine = llv2::Duchy::new(
+        terms.parameters()?,
+        terms.name.computation.to_string(),
+        keys.ring,
+        duchy.parties.me.clone(),
+        secrets.key_share,
+        secrets.seed,
+    )?;
+    Ok(engine.with_chunk_records(duchy.settings.chunk_records))
+}
+
+/// An empty directory for the files of one attempt.
+fn workspace(duchy: &Duchy, record: &Record) -> Result<DirectoryWorkspace, Trouble> {
+    let directory = duchy.settings.work.join(&record.id);
+    let prepare = || {
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        DirectoryWorkspace::new(&directory)
+    };
+    prepare().map_err(|error| Trouble::Transient(format!("{}: {error}", directory.display())))
+}
+
+/// Takes one step of the protocol.
+async fn step(
+    duchy: &Arc<Duchy>,
+    record: &Record,
+    terms: &Terms,
+    secrets: ComputationSecrets,
+) -> Result<(After, Traffic), Trouble> {
+    let sealed = record.engine_state.as_deref();
+    let state = match sealed {
+        Some(sealed) => Some(State::from_bytes(duchy.vault.open_state(&record.id, sealed)?.expose())?),
+        None => None,
+    };
+    let inbox = inbox(duchy, record, terms)?;
+    let requisitions = requisitions(duchy, record);
+    let records_in = match state {
+        None => uploads(record).map(|body| body.records).sum(),
+        Some(_) => record.inputs.iter().map(|input| input.body.records).sum(),
+    };
+    // The result is encrypted with randomness of this computation's seed.
+    let for_result = duchy.vault.open_secrets(&record.id, record.secrets.as_deref().unwrap_or_default())?;
+    let engine = engine(duchy, terms, terms.confirmed_keys()?, secrets)?;
+    let workspace = workspace(duchy, record)?;
+    let taken = {
+        let _turn = duchy.compute.acquire().await.map_err(|error| Trouble::Transient(error.to_string()))?;
+        let compute = move || match state {
+            None => engine.start(&requisitions, &workspace),
+            Some(state) => engine.advance(&state, &requisitions, &inbox, &workspace),
+        };
+        tokio::task::spawn_blocking(compute).await.map_err(|error| Trouble::Transient(error.to_string()))??
+    };
+    let consumed = record.inputs.iter().map(|input| (input.description, input.sender.clone())).collect();
+    let (mut after, outbox) = match taken {
+        Step::Wait { state, outbox, awaiting } => {
+            let description = awaiting.first().map(|slot| i32::from(slot.description.number()));
+            let next = description.and_then(Stage::waiting_for);
+            let next = next.ok_or_else(|| Trouble::Transient("the engine waits for nothing".to_owned()))?;
+            (After { state: Some(state.to_bytes()), awaiting, ..After::new(next, Vec::new()) }, outbox)
+        }
+        Step::Done { output, outbox } => {
+            let mut after = After::new(Stage::Complete, Vec::new());
+            if let Some(outcome) = output {
+                let request = result::request(duchy, terms, &for_result, &outcome)?;
+                after.outbox.push(Outgoing::Result(request.encode_to_vec()));
+            }
+            (after, outbox)
+        }
+    };
+    after.consumed = consumed;
+    let mut traffic = Traffic { records_in, ..Traffic::default() };
+    for message in outbox {
+        let outgoing = keep(duchy, record, message).await?;
+        if let Outgoing::Body { body, .. } = &outgoing {
+            traffic.records_out += body.records;
+            traffic.bytes_out += body.length;
+        }
+        after.outbox.push(outgoing);
+    }
+    Ok((after, traffic))
+}
+
+/// The bodies that are bound and not consumed.
+fn inbox(duchy: &Duchy, record: &Record, terms: &Terms) -> Result<Vec<Received>, Trouble> {
+    let received = record.inputs.iter().map(|input| {
+        let description = u8::try_from(input.description).ok().and_then(Description::from_number);
+        let description =
+            description.ok_or_else(|| Trouble::Transient(format!("input {} is unknown", input.description)))?;
+        let record_bytes =
+            message_record_bytes(description, input.sender == *terms.aggregator(), terms.maximum_frequency());
+        Ok(Received {
+            slot: Slot { from: input.sender.clone(), description },
+            body: duchy.blobs.body(&record.id, &input.body, record_bytes),
+        })
+    });
+    received.collect()
+}
+
+/// Stores an output body.
+async fn keep(duchy: &Duchy, record: &Record, message: Message) -> Result<Outgoing, Trouble> {
+    let Message { to, description, body } = message;
+    let id =
+        BodyId { sha256: body.sha256(), length: body.records() * body.record_bytes() as u64, records: body.records() };
+    let reader = body.open().map_err(|error| Trouble::Transient(error.to_string()))?;
+    duchy.blobs.put(&record.id, &id, reader).await?;
+    Ok(Outgoing::Body { to, description: i32::from(description.number()), body: id })
+}

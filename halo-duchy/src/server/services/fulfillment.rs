@@ -1,0 +1,177 @@
+//! `wfa.measurement.api.v2alpha.RequisitionFulfillment`: uploads of publishers.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use halo_core::pb::api::fulfill_requisition_request::{Header, Payload};
+use halo_core::pb::api::requisition::State;
+use halo_core::pb::api::requisition_fulfillment_server;
+use halo_core::pb::{api, system};
+use halo_core::resource::RequisitionName;
+use halo_core::session;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{announced_body, check_records, count, digest, is_over};
+use crate::protocol::llv2::{REGISTER_BYTES, check_requisition};
+use crate::server::duchy::Duchy;
+use crate::server::herald::announce;
+use crate::server::parties::Caller;
+use crate::server::receive::{Announcement, blob_status, discard, receive, store_status};
+use crate::server::stage::Stage;
+use crate::server::store::{Requisition, TransferKey, Upload};
+
+/// Bytes of a publisher's remarks that are passed on.
+const MAX_CONTEXT_BYTES: usize = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Fulfillment(pub(crate) Arc<Duchy>);
+
+#[tonic::async_trait]
+impl requisition_fulfillment_server::RequisitionFulfillment for Fulfillment {
+    async fn fulfill_requisition(
+        &self,
+        request: Request<Streaming<api::FulfillRequisitionRequest>>,
+    ) -> Result<Response<api::FulfillRequisitionResponse>, Status> {
+        let caller = self.0.parties.caller(&request)?;
+        let mut stream = request.into_inner();
+        let Some(Payload::Header(header)) = stream.message().await?.and_then(|message| message.payload) else {
+            return Err(Status::invalid_argument("the first message of the stream has no header"));
+        };
+        let requisition = self.requisition(&caller, &header).await?;
+        let upload = self.upload(&header, &requisition)?;
+        if self.is_new(&requisition, &upload)? {
+            self.take_in(&header, &requisition, &upload, stream).await?;
+        }
+        let state = self.tell_kingdom(header, &requisition, &upload).await?;
+        Ok(Response::new(api::FulfillRequisitionResponse {
+            state: state.into(),
+            received_length: upload.body.length.cast_signed(),
+        }))
+    }
+}
+
+/// The requisition of a caller, if this Duchy takes its data.
+pub(super) async fn own_requisition(duchy: &Duchy, caller: &Caller, text: &str) -> Result<Requisition, Status> {
+    let name: RequisitionName = text.parse().map_err(|error| Status::invalid_argument(format!("name: {error}")))?;
+    if *caller != Caller::DataProvider(name.parent()) {
+        return Err(Status::permission_denied(format!("{name} is none of the caller's requisitions")));
+    }
+    let found = duchy.store.requisition(text).await.map_err(|error| store_status(&error))?;
+    let requisition =
+        found.ok_or_else(|| Status::not_found(format!("duchy {} does not know {name}", duchy.parties.me)))?;
+    if !requisition.here {
+        return Err(Status::failed_precondition(format!(
+            "{name} is to be fulfilled at another Duchy than {}; all parties derive which one from its name",
+            duchy.parties.me
+        )));
+    }
+    Ok(requisition)
+}
+
+impl Fulfillment {
+    async fn requisition(&self, caller: &Caller, header: &Header) -> Result<Requisition, Status> {
+        if header.protocol.is_some() {
+            return Err(Status::invalid_argument("header.protocol: this Duchy takes Liquid Legions v2 uploads only"));
+        }
+        own_requisition(&self.0, caller, &header.name).await
+    }
+
+    /// What the header says, checked against what the consumer asked for.
+    fn upload(&self, header: &Header, requisition: &Requisition) -> Result<Upload, Status> {
+        if header.requisition_fingerprint != requisition.fingerprint {
+            return Err(Status::invalid_argument(
+                "header.requisition_fingerprint: publisher and Duchy were shown different specifications",
+            ));
+        }
+        if session::nonce_hash(header.nonce) != requisition.nonce_hash {
+            return Err(Status::invalid_argument("header.nonce: it is not the one that the consumer gave"));
+        }
+        Ok(Upload {
+            nonce: header.nonce,
+            key_list_hash: digest("key_list_hash", &header.key_list_hash)?,
+            body: announced_body(header.body_length, header.record_count, &header.body_sha256)?,
+        })
+    }
+
+    /// Whether the body still has to arrive; another one than the one that is bound is refused.
+    fn is_new(&self, requisition: &Requisition, upload: &Upload) -> Result<bool, Status> {
+        match &requisition.upload {
+            None => Ok(true),
+            Some(bound) if bound == upload => Ok(false),
+            Some(_) => Err(Status::failed_precondition(format!(
+                "{} is fulfilled with another body; the first complete one stays",
+                requisition.name
+            ))),
+        }
+    }
+
+    async fn take_in(
+        &self,
+        header: &Header,
+        requisition: &Requisition,
+        upload: &Upload,
+        stream: Streaming<api::FulfillRequisitionRequest>,
+    ) -> Result<(), Status> {
+        const STAGE: Stage = Stage::WaitRequisitionsAndKeySet;
+        let Duchy { store, blobs, turns, settings, clock, .. } = self.0.as_ref();
+        if is_over(&self.0, &requisition.computation).await? {
+            return Err(Status::failed_precondition(format!("the measurement of {} is over", requisition.name)));
+        }
+        let transfer = TransferKey {
+            target: requisition.name.clone(),
+            computation: requisition.computation.clone(),
+            sha256: upload.body.sha256,
+        };
+        let announced = Announcement {
+            body: upload.body,
+            offset: count("offset", header.offset)?,
+            record_bytes: REGISTER_BYTES as u64,
+            limit: settings.maximum_body,
+            stage: STAGE,
+            transfer,
+        };
+        let chunks = stream.map(|message| match message?.payload {
+            Some(Payload::BodyChunk(chunk)) => Ok(chunk.data),
+            _ => Err(Status::invalid_argument("a message after the first one has no chunk of the body")),
+        });
+        let turn = turns.take(&announced.transfer).await;
+        receive(store.as_ref(), blobs, &announced, &turn, Box::pin(chunks)).await?;
+        let body = blobs.body(&requisition.computation, &upload.body, REGISTER_BYTES);
+        if let Err(status) = check_records(body, check_requisition).await {
+            discard(store.as_ref(), blobs, &announced.transfer).await?;
+            blobs.remove(&requisition.computation, &upload.body).await.map_err(|error| blob_status(&error))?;
+            return Err(status);
+        }
+        let bound = store.bind_upload(&requisition.name, upload, clock.now()).await;
+        bound.map_err(|error| store_status(&error))?;
+        blobs.discard(&announced.transfer).await.map_err(|error| blob_status(&error))?;
+        tracing::info!(requisition = requisition.name, records = upload.body.records, "holds an upload");
+        Ok(())
+    }
+
+    /// The Kingdom learns of it before the publisher is told that it is done.
+    async fn tell_kingdom(&self, header: Header, requisition: &Requisition, upload: &Upload) -> Result<State, Status> {
+        if requisition.announced {
+            return Ok(State::Fulfilled);
+        }
+        let context = header.fulfillment_context.map(|context| system::requisition::FulfillmentContext {
+            build_label: context.build_label,
+            warnings: context.warnings,
+        });
+        let context = context.filter(|context| {
+            context.build_label.len() + context.warnings.iter().map(String::len).sum::<usize>() <= MAX_CONTEXT_BYTES
+        });
+        let channel = self.0.parties.kingdom.channel().await?;
+        match announce(&self.0, channel, requisition, upload, context).await {
+            Ok(()) => Ok(State::Fulfilled),
+            Err(status) => {
+                tracing::warn!(
+                    requisition = requisition.name,
+                    reason = status.message(),
+                    "the body is kept, but the Kingdom could not be told"
+                );
+                Err(Status::new(status.code(), format!("the body is kept; the Kingdom: {}", status.message())))
+            }
+        }
+    }
+}
