@@ -1,8 +1,8 @@
 //! Every test of the workspace, counted.
 
 use std::{
-    io::{BufRead, BufReader},
-    path::PathBuf,
+    fs,
+    io::{BufRead, BufReader, ErrorKind},
     process::{Command, Stdio},
 };
 
@@ -14,8 +14,18 @@ pub(crate) const KNOWN_SKIPS: &[&str] = &[
     "../shared/data/msnbc is missing",
 ];
 
-/// What the Python tests import.
-const PYTHON_PACKAGES: &[&str] = &["pytest==9.*", "tink==1.16.1"];
+/// What the Python tests import. grpcio refuses stubs that a later grpcio-tools made: they go together.
+const PYTHON_PACKAGES: &[&str] = &[
+    "pytest==9.*",
+    "tink==1.16.1",
+    "grpcio==1.85.1",
+    "grpcio-tools==1.85.1",
+    "googleapis-common-protos==1.76.0",
+    "cryptography==50.0.2",
+];
+
+/// Where they are.
+const PYTHON_TESTS: &[&str] = &["halo-crypto/tests/python", "examples/tests/python"];
 
 /// What a test run printed, added up.
 #[derive(Debug, Default)]
@@ -94,8 +104,9 @@ fn watch(name: &str, mut command: Command, tally: &mut Tally) -> Result<bool, Fa
     Ok(child.wait().map_err(io)?.success())
 }
 
-/// `pytest` in a virtual environment that holds exactly [`PYTHON_PACKAGES`]. The tests find the programs that the
-/// Rust tests built through `HALO_TARGET_DIR`.
+/// `pytest` in a virtual environment that holds exactly [`PYTHON_PACKAGES`]. The tests find what the Rust tests built
+/// through the environment: `HALO_TARGET_DIR` is the directory of the programs, `HALO_KINGDOM` the Kingdom's,
+/// `HALO_FACT_PROTOS` the directory of the .proto files made from the fact tables.
 fn python() -> Result<Command, Failure> {
     let environment = run::target().join("python");
     let interpreter = environment.join("bin/python");
@@ -112,12 +123,25 @@ fn python() -> Result<Command, Failure> {
         run::cargo(&["build", "--workspace", "--all-features", "--bins", "--examples"]),
     )?;
 
+    let programs = run::target().join("debug");
+    let protos = run::target().join("fact_protos");
+    match fs::remove_dir_all(&protos) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Failure(format!("{} could not be emptied: {error}", protos.display())));
+        }
+        _ => {}
+    }
+    let mut write = Command::new(programs.join("examples/fact_protos"));
+    write.arg(&protos);
+    run::step("protos of the fact tables", write)?;
+
     let mut pytest = Command::new(interpreter);
-    let tests: Vec<PathBuf> = ["halo-crypto/tests/python"].iter().map(PathBuf::from).collect();
     pytest
         .args(["-m", "pytest", "-p", "no:cacheprovider", "-ra"])
-        .args(tests)
-        .env("HALO_TARGET_DIR", run::target().join("debug"))
+        .args(PYTHON_TESTS)
+        .env("HALO_KINGDOM", programs.join("halo-kingdom"))
+        .env("HALO_FACT_PROTOS", protos)
+        .env("HALO_TARGET_DIR", programs)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(run::root());
     Ok(pytest)
