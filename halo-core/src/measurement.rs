@@ -10,4 +10,6 @@ pub use lifecycle::{
     IllegalEvent, MeasurementEvent, MeasurementState, ParticipantEvent, ParticipantState, PublicMeasurementState,
     RequisitionEvent, RequisitionState,
 };
-pub use spec::{Llv2Config, Llv2Noise, MeasurementSpec, MeasurementType, ProtocolConfig};
+pub use spec::{
+    EventGroupEntry, Llv2Config, Llv2Noise, MeasurementSpec, MeasurementType, ProtocolConfig, RequisitionSpec,
+};

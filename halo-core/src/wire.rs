@@ -2,12 +2,13 @@
 //!
 //! What was signed is never encoded again: [`unpack`] and [`signed_bytes`] hand out the bytes as they were received.
 
+mod key;
+mod protocol;
 mod spec;
 
-pub use spec::{
-    ElGamalKey, RISTRETTO255, check_mpc_protocol_config, parse_el_gamal_public_key, parse_measurement_spec,
-    parse_protocol_config, serialize_el_gamal_public_key,
-};
+pub use key::{ElGamalKey, RISTRETTO255, parse_el_gamal_public_key, serialize_el_gamal_public_key};
+pub use protocol::{check_mpc_protocol_config, mpc_protocol_config, parse_protocol_config, protocol_config};
+pub use spec::{parse_measurement_spec, parse_requisition_spec};
 
 use prost_types::Any;
 use thiserror::Error;
@@ -19,16 +20,32 @@ use crate::pb::api;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{path}: {reason}")]
 pub struct WireError {
+    /// Whether nobody could accept it.
+    pub kind: WireErrorKind,
     /// The field, as a path from the message that was received, such as `measurement_spec.message`.
     pub path: String,
     /// What is wrong with it.
     pub reason: String,
 }
 
+/// What kind of rule a field breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireErrorKind {
+    /// A rule of the contract.
+    Malformed,
+    /// It means something, but nothing that is implemented here.
+    Unsupported,
+}
+
 impl WireError {
-    /// An error about the field at `path`.
+    /// The field at `path` breaks a rule of the contract.
     pub fn new(path: impl Into<String>, reason: impl ToString) -> Self {
-        Self { path: path.into(), reason: reason.to_string() }
+        Self { kind: WireErrorKind::Malformed, path: path.into(), reason: reason.to_string() }
+    }
+
+    /// The field at `path` asks for something that is not implemented here.
+    pub fn unsupported(path: impl Into<String>, reason: impl ToString) -> Self {
+        Self { kind: WireErrorKind::Unsupported, ..Self::new(path, reason) }
     }
 }
 

@@ -10,7 +10,7 @@
 //! ```
 //! use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
 //! use halo_edp_sdk::{encrypt::{self, Encryption, REGISTER_BYTES}, progress::Unobserved, sketch};
-//! use halo_sketch::{liquid_legions::Params, noise::{Calibration, Mechanism, NoiseSpec}};
+//! use halo_sketch::{liquid_legions::Params, noise::{NoiseCalibration, NoiseMechanism, NoiseSpec}};
 //! # use halo_crypto::{elgamal::{CompositeKey, KeyShareSecret}, proof::PossessionContext};
 //! # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 //! # let mut rng = ChaCha20Rng::seed_from_u64(1); // an example; a publisher takes the operating system's generator
@@ -23,7 +23,7 @@
 //! let sketched = sketch::sketch_vids(&vids, Params::new(12.0, 100_000, 10_000_000)?, VidSamplingInterval::FULL);
 //!
 //! let params = PrivacyParams::new(1.0, 1e-9)?;
-//! let noise = NoiseSpec::publisher(Mechanism::DiscreteGaussian, Calibration::Exact, params).calibrate()?;
+//! let noise = NoiseSpec::publisher(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, params).calibrate()?;
 //! let encryption = Encryption { key: &key, maximum_frequency: MaximumFrequency::new(10)?, noise: Some(&noise) };
 //! let mut body = Vec::new();
 //! let records = encrypt::encrypt(&sketched.sketch, &encryption, &mut body, &mut Unobserved, &mut rng)?;

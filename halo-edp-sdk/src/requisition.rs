@@ -125,17 +125,17 @@ pub fn open(
 
     let signed_spec = requisition.measurement_spec.as_ref();
     let spec_bytes = verified("measurement_spec", signed_spec, type_name::MEASUREMENT_SPEC, &consumer)?;
-    let spec = api::MeasurementSpec::decode(spec_bytes).map_err(Refusal::spec("measurement_spec"))?;
+    let spec = wire::parse_measurement_spec(spec_bytes)?;
 
     let ciphertext = ciphertext(requisition)?;
     let own_bytes = own_spec(ciphertext, keyset, &consumer)?;
-    let own_spec =
-        api::RequisitionSpec::decode(own_bytes.expose().as_slice()).map_err(Refusal::spec("requisition spec"))?;
-    let nonce = Secret::new(terms::check_agreement(&spec, &own_spec, publisher)?);
+    let own_spec = wire::parse_requisition_spec(own_bytes.expose())?;
+    let nonce = Secret::new(own_spec.nonce);
+    terms::check_agreement(&spec, &own_spec, publisher)?;
 
     let config_bytes = requisition.serialized_protocol_config.as_slice();
-    let config = api::ProtocolConfig::decode(config_bytes).map_err(Refusal::spec("serialized_protocol_config"))?;
-    if requisition.protocol_config.as_ref() != Some(&config) {
+    let config = wire::parse_protocol_config(config_bytes)?;
+    if requisition.protocol_config.as_ref() != api::ProtocolConfig::decode(config_bytes).ok().as_ref() {
         return Err(Refusal::new(
             Justification::SpecInvalid,
             "protocol_config is not what serialized_protocol_config says".to_owned(),

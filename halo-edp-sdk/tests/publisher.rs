@@ -23,7 +23,7 @@ use halo_edp_sdk::{
 };
 use halo_sketch::{
     liquid_legions::{LiquidLegions, Params},
-    noise::{Calibration, Mechanism, NoiseSpec, ShiftedNoise},
+    noise::{NoiseCalibration, NoiseMechanism, NoiseSpec, ShiftedNoise},
 };
 use parquet::arrow::ArrowWriter;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -119,7 +119,7 @@ fn frequency() -> MaximumFrequency {
 
 fn noise() -> ShiftedNoise {
     let params = PrivacyParams::new(1.0, 1e-6).unwrap();
-    NoiseSpec::publisher(Mechanism::DiscreteGaussian, Calibration::Exact, params).calibrate().unwrap()
+    NoiseSpec::publisher(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, params).calibrate().unwrap()
 }
 
 /// Opens a body under all keys: index, key and count of each record.

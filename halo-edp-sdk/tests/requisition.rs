@@ -369,7 +369,7 @@ fn a_duchys_key_must_be_signed_and_proven() {
     refused(outcome, invalid, "duchy worker1: key: signature does not verify");
     let outcome = signed_otherwise(|world| world.other_session = Some([7; 32]));
     refused(outcome, invalid, "proof of possession");
-    refused(signed_otherwise(|world| world.curve = 415), invalid, "on curve 415");
+    refused(signed_otherwise(|world| world.curve = 415), invalid, "elliptic_curve_id: 415");
 }
 
 #[test]
@@ -377,15 +377,15 @@ fn both_messages_must_speak_of_the_same_kind_of_measurement() {
     let outcome = signed_otherwise(|world| {
         world.config.set_measurement_type(api::protocol_config::MeasurementType::Reach);
     });
-    refused(outcome, Justification::SpecInvalid, "asks for REACH_AND_FREQUENCY, protocol_config is for REACH");
+    refused(outcome, Justification::SpecInvalid, "must be REACH_AND_FREQUENCY, as was asked for, but is REACH");
 }
 
 #[test]
 fn a_protocol_that_is_not_spoken_is_refused() {
     let outcome = signed_otherwise(|world| world.llv2().elliptic_curve_id = 415);
-    refused(outcome, Justification::Unfulfillable, "elliptic curve 415");
+    refused(outcome, Justification::Unfulfillable, "elliptic_curve_id: 415");
     let outcome = signed_otherwise(|world| world.config.protocols.clear());
-    refused(outcome, Justification::SpecInvalid, "0 protocols");
+    refused(outcome, Justification::SpecInvalid, "there are 0 instead of one");
     let outcome = signed_otherwise(|world| world.llv2().data_provider_noise = None);
     refused(outcome, Justification::SpecInvalid, "data_provider_noise: is missing");
     let outcome = signed_otherwise(|world| world.llv2().sketch_params.as_mut().unwrap().max_size = -1);

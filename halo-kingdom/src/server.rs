@@ -98,7 +98,7 @@ pub async fn serve_on(
     let kingdom =
         Arc::new(Kingdom::new(shared, clock, planner, config.measurement_deadline, shutdown.clone(), &parties));
     settle(&kingdom, &parties).await?;
-    if config.llv2.noise.is_none() {
+    if config.llv2.protocol.noise.is_none() {
         tracing::warn!(
             "noise_mechanism is \"none\": results of this Kingdom's measurements are NOT differentially private"
         );

@@ -7,7 +7,7 @@
 //! Nothing here uses floating point while sampling: see [`sampler`]. Calibration does, and rounds towards more noise.
 //!
 //! # Guarantee
-//! With [`Calibration::Exact`], the sum of the noise of `honest_contributors` contributors makes the release of a
+//! With [`NoiseCalibration::Exact`], the sum of the noise of `honest_contributors` contributors makes the release of a
 //! statistic with the given [`Sensitivity`] (ε, δ)-differentially private, conditioned on nothing. Of δ, half
 //! pays for the discrete Gaussian and half for cutting each contributor's noise to ±μ; geometric noise needs none for
 //! itself, so all of its δ pays for the cut.
@@ -26,7 +26,7 @@
 //!   variation, which costs (1 + e^ε)·t for each honest contributor and changed cell. Unchanged cells are equally
 //!   distributed for both data sets and cost nothing.
 //!
-//! [`Calibration::Reference`] reproduces what the reference system computes and proves nothing beyond it.
+//! [`NoiseCalibration::Reference`] reproduces what the reference system computes and proves nothing beyond it.
 
 mod calibration;
 pub mod sampler;
@@ -37,7 +37,7 @@ use rand_core::Rng;
 use crate::Error;
 use sampler::Rational;
 
-pub use halo_core::privacy::{NoiseCalibration as Calibration, NoiseMechanism as Mechanism};
+pub use halo_core::privacy::{NoiseCalibration, NoiseMechanism};
 
 /// How far a statistic moves between neighbouring data sets.
 ///
@@ -84,23 +84,23 @@ impl Sensitivity {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseSpec {
     /// The distribution.
-    pub mechanism: Mechanism,
+    pub mechanism: NoiseMechanism,
     /// How ε and δ turn into an amount.
-    pub calibration: Calibration,
+    pub calibration: NoiseCalibration,
     /// The promise. δ must be above 0, since noise is cut to a range.
     pub params: PrivacyParams,
     /// What a neighbouring data set changes.
     pub sensitivity: Sensitivity,
     /// Everybody who adds noise, n ≥ 1.
     pub contributors: u32,
-    /// Contributors whose noise alone gives the promise, from 1 to n. Not looked at by [`Calibration::Reference`].
+    /// Contributors whose noise alone gives the promise, from 1 to n. Not looked at by [`NoiseCalibration::Reference`].
     pub honest_contributors: u32,
 }
 
 impl NoiseSpec {
     /// The noise that a publisher adds to hide the size of its sketch: one contributor, one register.
     #[must_use]
-    pub const fn publisher(mechanism: Mechanism, calibration: Calibration, params: PrivacyParams) -> Self {
+    pub const fn publisher(mechanism: NoiseMechanism, calibration: NoiseCalibration, params: PrivacyParams) -> Self {
         Self {
             mechanism,
             calibration,

@@ -6,14 +6,21 @@ use halo_core::privacy::PrivacyParams;
 use halo_sketch::{
     Error,
     noise::{
-        Calibration, MAX_SHIFT, Mechanism, NoiseSpec, Sensitivity, ShiftedNoise,
+        MAX_SHIFT, NoiseCalibration, NoiseMechanism, NoiseSpec, Sensitivity, ShiftedNoise,
         sampler::{self, Rational},
     },
 };
 use proptest::prelude::*;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
-fn spec(mechanism: Mechanism, calibration: Calibration, epsilon: f64, delta: f64, l1: u32, n: u32) -> NoiseSpec {
+fn spec(
+    mechanism: NoiseMechanism,
+    calibration: NoiseCalibration,
+    epsilon: f64,
+    delta: f64,
+    l1: u32,
+    n: u32,
+) -> NoiseSpec {
     NoiseSpec {
         mechanism,
         calibration,
@@ -24,13 +31,13 @@ fn spec(mechanism: Mechanism, calibration: Calibration, epsilon: f64, delta: f64
     }
 }
 
-fn reference_shift(mechanism: Mechanism, epsilon: f64, delta: f64, l1: u32, n: u32) -> u64 {
-    spec(mechanism, Calibration::Reference, epsilon, delta, l1, n).calibrate().unwrap().shift()
+fn reference_shift(mechanism: NoiseMechanism, epsilon: f64, delta: f64, l1: u32, n: u32) -> u64 {
+    spec(mechanism, NoiseCalibration::Reference, epsilon, delta, l1, n).calibrate().unwrap().shift()
 }
 
 #[test]
 fn the_reference_calibration_is_reproduced() {
-    use Mechanism::{DiscreteGaussian, Geometric};
+    use NoiseMechanism::{DiscreteGaussian, Geometric};
     let ln3 = 3.0_f64.ln();
     // Blinded histogram, publisher noise for 3 publishers, reach, frequency.
     assert_eq!(reference_shift(Geometric, ln3 / 10.0, 2e-6, 2, 2), 291);
@@ -62,25 +69,26 @@ fn the_reference_calibration_is_reproduced() {
 #[test]
 fn exact_noise_is_as_small_as_the_guarantee_allows() {
     // Just above the continuous optimum for half the δ.
-    let noise = spec(Mechanism::DiscreteGaussian, Calibration::Exact, 1.0, 1e-9, 1, 1).calibrate().unwrap();
+    let noise = spec(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, 1.0, 1e-9, 1, 1).calibrate().unwrap();
     let deviation = noise.total_standard_deviation();
     assert!((5.5..5.8).contains(&deviation), "{deviation}");
-    let histogram = spec(Mechanism::DiscreteGaussian, Calibration::Exact, 1.0, 1e-9, 2, 1).calibrate().unwrap();
+    let histogram =
+        spec(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, 1.0, 1e-9, 2, 1).calibrate().unwrap();
     let ratio = histogram.total_standard_deviation() / deviation;
     assert!((ratio / 2.0_f64.sqrt() - 1.0).abs() < 0.01, "{ratio}");
     // One honest of three: each adds all the noise that is needed.
-    let mut one_honest = spec(Mechanism::DiscreteGaussian, Calibration::Exact, 1.0, 1e-9, 1, 3);
+    let mut one_honest = spec(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, 1.0, 1e-9, 1, 3);
     one_honest.honest_contributors = 1;
     let all = one_honest.calibrate().unwrap();
     assert!((all.total_standard_deviation() / deviation / 3.0_f64.sqrt() - 1.0).abs() < 1e-9);
     assert_eq!(all.shift(), noise.shift());
-    let shared = spec(Mechanism::DiscreteGaussian, Calibration::Exact, 0.1, 1e-9, 1, 3).calibrate().unwrap();
+    let shared = spec(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, 0.1, 1e-9, 1, 3).calibrate().unwrap();
     assert!((50.0..53.0).contains(&shared.total_standard_deviation()));
 }
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let good = spec(Mechanism::DiscreteGaussian, Calibration::Exact, 1.0, 1e-9, 1, 3);
+    let good = spec(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, 1.0, 1e-9, 1, 3);
     assert!(good.calibrate().is_ok());
     let refused = |spec: NoiseSpec| spec.calibrate().unwrap_err();
     let range = |error: Error| matches!(error, Error::OutOfRange { .. });
@@ -91,8 +99,8 @@ fn what_cannot_be_is_refused() {
     assert!(range(refused(NoiseSpec { sensitivity: Sensitivity { l1: 3, l2_squared: 3 }, ..good })));
     assert!(range(refused(NoiseSpec { sensitivity: Sensitivity::scalar(0), ..good })));
     // Far outside of all ranges, with every mechanism and calibration: refused, and no panic.
-    for mechanism in [Mechanism::DiscreteGaussian, Mechanism::Geometric] {
-        for calibration in [Calibration::Exact, Calibration::Reference] {
+    for mechanism in [NoiseMechanism::DiscreteGaussian, NoiseMechanism::Geometric] {
+        for calibration in [NoiseCalibration::Exact, NoiseCalibration::Reference] {
             for epsilon in [1e-300, 1e-40, 1e-9, 1e5, 1e30, 1e300] {
                 refused(spec(mechanism, calibration, epsilon, 1e-9, 1, 3));
             }
@@ -140,7 +148,8 @@ fn discrete_gaussian_has_its_distribution() {
 #[test]
 fn polya_shares_add_up_to_a_two_sided_geometric() {
     // ε = ln 3 in 3 shares: P0 = 1/2, P1 = 1/6, P2 = 1/18; n = 100,000, 99.99 % quantile of χ² with 6 degrees: 27.9.
-    let noise = spec(Mechanism::Geometric, Calibration::Exact, 3.0_f64.ln(), 1e-12, 1, 3).calibrate().unwrap();
+    let noise =
+        spec(NoiseMechanism::Geometric, NoiseCalibration::Exact, 3.0_f64.ln(), 1e-12, 1, 3).calibrate().unwrap();
     let mut rng = ChaCha20Rng::seed_from_u64(4);
     let draws: Vec<i64> =
         (0..100_000).map(|_| (0..3).map(|_| noise.sample(&mut rng) as i64 - noise.shift() as i64).sum()).collect();
@@ -169,9 +178,9 @@ fn a_single_polya_share_has_its_distribution() {
 #[test]
 fn sums_have_the_calibrated_deviation() {
     // n = 4,000 sums of 3: the sample deviation is within 5 % (four and a half standard errors).
-    for (seed, mechanism) in [(6, Mechanism::DiscreteGaussian), (7, Mechanism::Geometric)] {
+    for (seed, mechanism) in [(6, NoiseMechanism::DiscreteGaussian), (7, NoiseMechanism::Geometric)] {
         for honest in [1, 3] {
-            let mut spec = spec(mechanism, Calibration::Exact, 0.2, 1e-9, 1, 3);
+            let mut spec = spec(mechanism, NoiseCalibration::Exact, 0.2, 1e-9, 1, 3);
             spec.honest_contributors = honest;
             let noise = spec.calibrate().unwrap();
             let mut rng = ChaCha20Rng::seed_from_u64(seed);
@@ -180,7 +189,7 @@ fn sums_have_the_calibrated_deviation() {
                 .collect();
             let variance = sums.iter().map(|sum| sum * sum).sum::<f64>() / sums.len() as f64;
             let ratio = variance.sqrt() / noise.total_standard_deviation();
-            let width = if mechanism == Mechanism::Geometric { 0.08 } else { 0.05 };
+            let width = if mechanism == NoiseMechanism::Geometric { 0.08 } else { 0.05 };
             assert!((ratio - 1.0).abs() < width, "{mechanism:?}, {honest} honest: {ratio}");
         }
     }
@@ -188,7 +197,7 @@ fn sums_have_the_calibrated_deviation() {
 
 #[test]
 fn a_seed_replays_the_noise() {
-    let noise = spec(Mechanism::DiscreteGaussian, Calibration::Exact, 0.5, 1e-6, 2, 3).calibrate().unwrap();
+    let noise = spec(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, 0.5, 1e-6, 2, 3).calibrate().unwrap();
     let draw = |noise: &ShiftedNoise| {
         let mut rng = ChaCha20Rng::seed_from_u64(8);
         (0..100).map(|_| noise.sample(&mut rng)).collect::<Vec<_>>()
@@ -210,8 +219,8 @@ proptest! {
         gaussian: bool,
         reference: bool,
     ) {
-        let mechanism = if gaussian { Mechanism::DiscreteGaussian } else { Mechanism::Geometric };
-        let calibration = if reference { Calibration::Reference } else { Calibration::Exact };
+        let mechanism = if gaussian { NoiseMechanism::DiscreteGaussian } else { NoiseMechanism::Geometric };
+        let calibration = if reference { NoiseCalibration::Reference } else { NoiseCalibration::Exact };
         let mut spec = spec(mechanism, calibration, log_epsilon.exp(), log_delta.exp(), l1, contributors);
         spec.honest_contributors = honest.min(contributors);
         if let Ok(noise) = spec.calibrate() {

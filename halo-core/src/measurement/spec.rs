@@ -1,8 +1,10 @@
 //! What is measured, and how it is computed.
 
+use std::fmt;
+
 use crate::Error;
 use crate::privacy::{MaximumFrequency, NoiseCalibration, NoiseMechanism, PrivacyParams, VidSamplingInterval};
-use crate::resource::DuchyId;
+use crate::resource::{DuchyId, EventGroupName};
 
 /// What a consumer asks for, as far as every party must agree on it.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +42,56 @@ pub enum MeasurementType {
     Duration,
     /// How large the population is.
     Population,
+}
+
+impl MeasurementType {
+    /// F; 1 where frequencies are not asked for.
+    #[must_use]
+    pub const fn maximum_frequency(&self) -> MaximumFrequency {
+        match self {
+            Self::ReachAndFrequency { maximum_frequency, .. } => *maximum_frequency,
+            Self::Reach { .. } | Self::Impression | Self::Duration | Self::Population => MaximumFrequency::REACH_ONLY,
+        }
+    }
+}
+
+/// The name of the kind, as it is spelled in the contract.
+impl fmt::Display for MeasurementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reach { .. } => "REACH",
+            Self::ReachAndFrequency { .. } => "REACH_AND_FREQUENCY",
+            Self::Impression => "IMPRESSION",
+            Self::Duration => "DURATION",
+            Self::Population => "POPULATION",
+        })
+    }
+}
+
+/// What one publisher is asked for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RequisitionSpec {
+    /// Serialized `EncryptionPublicKey` that results are encrypted to.
+    pub measurement_public_key: Vec<u8>,
+    /// The publisher's secret number, not 0. It shows that the publisher took part, and is not printed.
+    pub nonce: u64,
+    /// Whose events count.
+    pub event_groups: Vec<EventGroupEntry>,
+}
+
+impl fmt::Debug for RequisitionSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequisitionSpec").field("event_groups", &self.event_groups).finish_non_exhaustive()
+    }
+}
+
+/// Events of one event group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventGroupEntry {
+    /// The event group.
+    pub event_group: EventGroupName,
+    /// A condition in the Common Expression Language; every event counts when it is empty.
+    pub filter: String,
 }
 
 /// The three noises inside Liquid Legions v2, and how all noise is made.
@@ -89,21 +141,18 @@ impl ProtocolConfig {
     /// # Errors
     /// If one speaks of reach and the other of reach and frequency, or the consumer asked for something else.
     pub fn check_fits(&self, spec: &MeasurementSpec) -> Result<(), Error> {
-        let name = |counts_frequency: bool| if counts_frequency { "REACH_AND_FREQUENCY" } else { "REACH" };
+        let planned = if self.counts_frequency { "REACH_AND_FREQUENCY" } else { "REACH" };
         let asked = match spec.kind {
             MeasurementType::Reach { .. } => false,
             MeasurementType::ReachAndFrequency { .. } => true,
             MeasurementType::Impression | MeasurementType::Duration | MeasurementType::Population => {
-                return Err(Error::value(
-                    "measurement_type",
-                    format!("{:?}", spec.kind),
-                    "reach or reach and frequency",
-                ));
+                return Err(Error::value("measurement_type", spec.kind, "REACH or REACH_AND_FREQUENCY"));
             }
         };
         if asked == self.counts_frequency {
             return Ok(());
         }
-        Err(Error::value("measurement_type of the protocol configuration", name(self.counts_frequency), name(asked)))
+        let expected = if asked { "REACH_AND_FREQUENCY, as was asked for" } else { "REACH, as was asked for" };
+        Err(Error::value("measurement_type of the protocol configuration", planned, expected))
     }
 }

@@ -11,7 +11,6 @@ use halo_core::clock::Timestamp;
 use halo_core::measurement::{MeasurementSpec, MeasurementType, ProtocolConfig};
 use halo_core::pb::system;
 use halo_core::pb::system::computation_participant::requisition_params;
-use halo_core::privacy::MaximumFrequency;
 use halo_core::resource::{
     CertificateName, CertificateParent, ComputationName, ComputationParticipantName, ComputationRequisitionName,
     DataProviderName, DuchyId, DuchyName, MeasurementConsumerName, RequisitionName,
@@ -168,14 +167,6 @@ impl Terms {
         if duchy == self.aggregator() { Role::Aggregator } else { Role::Worker }
     }
 
-    /// F.
-    pub(crate) fn maximum_frequency(&self) -> MaximumFrequency {
-        match &self.spec.kind {
-            MeasurementType::ReachAndFrequency { maximum_frequency, .. } => *maximum_frequency,
-            _ => MaximumFrequency::REACH_ONLY,
-        }
-    }
-
     /// The engine's parameters.
     pub(crate) fn parameters(&self) -> Result<Parameters, Refusal> {
         let llv2 = &self.config.llv2;
@@ -199,7 +190,7 @@ impl Terms {
             .map_err(|_| Refusal::kingdom("requisitions: there are too many"))?;
         Ok(Parameters {
             sketch,
-            maximum_frequency: self.maximum_frequency(),
+            maximum_frequency: self.spec.kind.maximum_frequency(),
             sampling_width: self.spec.vid_sampling_interval.width(),
             noise,
             publishers,

@@ -5,7 +5,7 @@ use halo_core::privacy::{MaximumFrequency, PrivacyParams};
 use halo_duchy::protocol::llv2::{Outcome, Parameters};
 use halo_duchy::protocol::local::{self, Envelope, Faithful, Interceptor};
 use halo_duchy::protocol::{Description, DirectoryWorkspace, MemoryWorkspace, ProtocolError, State};
-use halo_sketch::noise::Mechanism;
+use halo_sketch::noise::NoiseMechanism;
 
 fn run(parameters: &Parameters, duchies: usize, sketches: &[Vec<Register>]) -> Outcome {
     local::run(&parties(&keys(duchies), parameters, sketches, 40), &MemoryWorkspace, &mut Faithful).unwrap()
@@ -21,7 +21,7 @@ fn with_and_without_noise(publishers: u32) -> Vec<Parameters> {
         let noise = noise(mechanism, tiny(), [tiny(), PrivacyParams::new(40.0, (-40f64).exp()).unwrap()]);
         Parameters { noise: Some(noise), ..parameters(publishers) }
     };
-    vec![parameters(publishers), with(Mechanism::Geometric), with(Mechanism::DiscreteGaussian)]
+    vec![parameters(publishers), with(NoiseMechanism::Geometric), with(NoiseMechanism::DiscreteGaussian)]
 }
 
 fn histogram(entries: &[(usize, i64)]) -> Vec<i64> {
@@ -86,7 +86,7 @@ fn frequency_noise_without_variance_changes_nothing() {
 fn internal_noise_does_not_change_reach() {
     let registers: Vec<Register> = (0..30).map(|i| (i, i as i64, 1)).collect();
     let one = PrivacyParams::new(1.0, 0.99).unwrap();
-    for mechanism in [Mechanism::Geometric, Mechanism::DiscreteGaussian] {
+    for mechanism in [NoiseMechanism::Geometric, NoiseMechanism::DiscreteGaussian] {
         for maximum_frequency in [1, 10] {
             let parameters = Parameters {
                 noise: Some(noise(mechanism, tiny(), [one, one])),
@@ -108,7 +108,7 @@ fn internal_noise_does_not_change_reach() {
 #[test]
 fn small_groups_of_publisher_noise_are_dropped() {
     let parameters = Parameters {
-        noise: Some(noise(Mechanism::DiscreteGaussian, tiny(), [PrivacyParams::new(40.0, 0.99).unwrap(), tiny()])),
+        noise: Some(noise(NoiseMechanism::DiscreteGaussian, tiny(), [PrivacyParams::new(40.0, 0.99).unwrap(), tiny()])),
         maximum_frequency: MaximumFrequency::REACH_ONLY,
         ..parameters(20)
     };

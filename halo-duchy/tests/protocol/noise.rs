@@ -6,7 +6,7 @@ use halo_duchy::protocol::llv2::{Outcome, Parameters};
 use halo_duchy::protocol::local::{self, Envelope, Interceptor};
 use halo_duchy::protocol::{Description, MemoryWorkspace};
 use halo_sketch::estimate;
-use halo_sketch::noise::Mechanism;
+use halo_sketch::noise::NoiseMechanism;
 
 /// Sizes of the messages, in the order in which they pass.
 #[derive(Default)]
@@ -38,7 +38,7 @@ fn run(parameters: &Parameters, sketches: &[Vec<Register>]) -> (Outcome, Sizes) 
 #[test]
 fn setup_adds_the_reference_number_of_registers() {
     // Shifts 7, 7, 4 and 3, 2, 3: 2·7 + 2·4 + 7·12 and 2·2 + 2·3 + 3·12.
-    for (mechanism, registers) in [(Mechanism::Geometric, 106), (Mechanism::DiscreteGaussian, 46)] {
+    for (mechanism, registers) in [(NoiseMechanism::Geometric, 106), (NoiseMechanism::DiscreteGaussian, 46)] {
         let tiny = params(40.0, (-80.0_f64).exp());
         let parameters = Parameters {
             noise: Some(noise(mechanism, tiny, [tiny, params(40.0, (-40.0_f64).exp())])),
@@ -56,10 +56,10 @@ fn setup_adds_the_reference_number_of_registers() {
 #[test]
 fn phase_two_adds_the_reference_number_of_tuples() {
     for (mechanism, delta, shift) in [
-        (Mechanism::Geometric, 1.0, 8),
-        (Mechanism::Geometric, 0.1, 13),
-        (Mechanism::DiscreteGaussian, 1.0, 2),
-        (Mechanism::DiscreteGaussian, 0.1, 5),
+        (NoiseMechanism::Geometric, 1.0, 8),
+        (NoiseMechanism::Geometric, 0.1, 13),
+        (NoiseMechanism::DiscreteGaussian, 1.0, 2),
+        (NoiseMechanism::DiscreteGaussian, 0.1, 5),
     ] {
         let tiny = params(40.0, (-80.0_f64).exp());
         let mut added = noise(mechanism, tiny, [tiny, tiny]);
@@ -80,7 +80,7 @@ fn phase_two_adds_the_reference_number_of_tuples() {
 #[test]
 fn internal_noise_leaves_reach_at_the_closed_form() {
     let registers: Vec<Register> = (1..=30).map(|i| (i, i as i64, 1)).collect();
-    for mechanism in [Mechanism::Geometric, Mechanism::DiscreteGaussian] {
+    for mechanism in [NoiseMechanism::Geometric, NoiseMechanism::DiscreteGaussian] {
         for maximum_frequency in [10, 1] {
             let internal = params(1.0, 1.0);
             let parameters = Parameters {

@@ -13,7 +13,7 @@ use halo_duchy::protocol::llv2::{Duchy, NoiseParameters, Parameters, Participant
 use halo_duchy::protocol::local::Party;
 use halo_duchy::protocol::{Body, DuchyId, MemoryBody};
 use halo_sketch::liquid_legions::Params;
-use halo_sketch::noise::{Calibration, Mechanism};
+use halo_sketch::noise::{NoiseCalibration, NoiseMechanism};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -87,10 +87,10 @@ pub(crate) fn parameters(publishers: u32) -> Parameters {
 }
 
 /// Noise with the reference's calibration, each kind with its own ε and δ.
-pub(crate) fn noise(mechanism: Mechanism, reach: PrivacyParams, internal: [PrivacyParams; 2]) -> NoiseParameters {
+pub(crate) fn noise(mechanism: NoiseMechanism, reach: PrivacyParams, internal: [PrivacyParams; 2]) -> NoiseParameters {
     NoiseParameters {
         mechanism,
-        calibration: Calibration::Reference,
+        calibration: NoiseCalibration::Reference,
         honest_contributors: 1,
         reach,
         frequency: Some(PrivacyParams::new(40.0, (-80f64).exp()).unwrap()),

@@ -5,7 +5,7 @@ use halo_core::privacy::{MaximumFrequency, PrivacyParams};
 use halo_duchy::protocol::MemoryWorkspace;
 use halo_duchy::protocol::llv2::Parameters;
 use halo_duchy::protocol::local::{self, Faithful};
-use halo_sketch::noise::{Calibration, Mechanism};
+use halo_sketch::noise::{NoiseCalibration, NoiseMechanism};
 
 /// 200 computations at ε = 0.05 with the exact calibration, two Duchies, one of them honest. The sample deviation of
 /// 200 Gaussian draws has a relative standard error of 5 %, so 15 % is three of them (α = 0.003); the seeds are fixed.
@@ -14,8 +14,8 @@ fn reach_noise_has_the_calibrated_deviation() {
     let keys = keys(2);
     let tiny = PrivacyParams::new(40.0, 1e-9).unwrap();
     let reach = PrivacyParams::new(0.05, 0.01).unwrap();
-    let mut added = noise(Mechanism::DiscreteGaussian, reach, [tiny, tiny]);
-    added.calibration = Calibration::Exact;
+    let mut added = noise(NoiseMechanism::DiscreteGaussian, reach, [tiny, tiny]);
+    added.calibration = NoiseCalibration::Exact;
     added.honest_contributors = 1;
     let parameters =
         Parameters { maximum_frequency: MaximumFrequency::REACH_ONLY, noise: Some(added), ..parameters(1) };

@@ -9,17 +9,15 @@ use halo_core::{
     },
     resource::{CertificateName, CertificateParent, DuchyId, DuchyName},
     session,
-    wire::type_name,
+    wire::{self, type_name},
 };
 use halo_crypto::{
     consent::x509::Certificate,
     elgamal::{CompositeKey, KeyShare},
-    group::Point,
     proof::PossessionContext,
 };
-use prost::Message;
 
-use super::{Certificates, Justification, Refusal, Trust, terms::RISTRETTO255, verified};
+use super::{Certificates, Justification, Refusal, Trust, verified};
 
 /// One Duchy of a requisition.
 pub(super) struct Entry<'a> {
@@ -85,10 +83,9 @@ pub(super) fn combine(
         let path = format!("duchy {duchy}");
         let certificate = duchy_certificate(&path, duchy, value, trust, certificates, now_unix_s)?;
         let bytes = verified(&format!("{path}: key"), *key, type_name::EL_GAMAL_PUBLIC_KEY, &certificate)?;
-        let key = api::ElGamalPublicKey::decode(bytes).map_err(Refusal::consent(&path))?;
+        let key = wire::parse_el_gamal_public_key(bytes).map_err(Refusal::consent(&path))?;
         let context = PossessionContext { session, duchy: duchy.as_str(), certificate_sha256: certificate.sha256() };
-        let share = key_share(&key)
-            .map_err(Refusal::consent(&path))?
+        let share = KeyShare::from_bytes(key.element)
             .verify_possession(&context, &key.proof_of_possession)
             .map_err(Refusal::consent(&path))?;
         shares.push(share);
@@ -96,18 +93,6 @@ pub(super) fn combine(
     }
     let key = CompositeKey::combine(&shares).map_err(Refusal::consent("joint key"))?;
     Ok(JointKey { key, key_list_hash: session::key_list_hash(&keys) })
-}
-
-/// The share in a Duchy's key, which must be of this curve and generator.
-fn key_share(key: &api::ElGamalPublicKey) -> Result<KeyShare, String> {
-    if key.elliptic_curve_id != RISTRETTO255 {
-        return Err(format!("its key is on curve {}, not on {RISTRETTO255} (Ristretto255)", key.elliptic_curve_id));
-    }
-    if key.generator != Point::generator().encode().as_bytes() {
-        return Err("its key has another generator than Ristretto255's basepoint".to_owned());
-    }
-    let element = key.element.as_slice().try_into();
-    element.map(KeyShare::from_bytes).map_err(|_| format!("its key has {} bytes instead of 32", key.element.len()))
 }
 
 /// A Duchy's certificate, if one of its own roots issued it.

@@ -114,6 +114,8 @@ impl World {
                 sampling_indicator_size: 10_000_000,
             }),
             data_provider_noise: privacy(1.0, 1e-6),
+            blinded_histogram_noise: privacy(1.0, 1e-6),
+            noise_for_publisher_noise: privacy(1.0, 1e-6),
             elliptic_curve_id: 1087,
             honest_contributors: 1,
             aggregator: "aggregator".to_owned(),

@@ -7,16 +7,16 @@ use std::{
 };
 
 use halo_core::{
-    privacy::PrivacyParams,
+    measurement::{Llv2Config, Llv2Noise},
+    privacy::{NoiseCalibration, NoiseMechanism, PrivacyParams},
     resource::{
         CertificateName, CertificateParent, DataProviderName, DuchyId, DuchyName, ExternalId, MeasurementConsumerName,
     },
 };
-use halo_sketch::noise::{Calibration, Mechanism};
 use serde::Deserialize;
 
 use super::Error;
-use crate::planner::{InternalNoise, Llv2Settings, NoiseSettings};
+use crate::planner::Llv2Settings;
 
 /// What every key means; shown by `--help`.
 pub const KEYS: &str = r#"The configuration is a TOML file. Relative paths start at its directory; certificates and keys are PEM files.
@@ -199,9 +199,9 @@ struct Llv2 {
     #[serde(default = "ten_million")]
     sampling_indicator_size: u64,
     #[serde(default)]
-    noise_mechanism: NoiseMechanism,
+    noise_mechanism: Mechanism,
     #[serde(default)]
-    noise_calibration: NoiseCalibration,
+    noise_calibration: Calibration,
     #[serde(default = "one")]
     honest_contributors: u32,
     data_provider_noise: Option<Privacy>,
@@ -211,7 +211,7 @@ struct Llv2 {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
-enum NoiseMechanism {
+enum Mechanism {
     #[default]
     DiscreteGaussian,
     Geometric,
@@ -220,7 +220,7 @@ enum NoiseMechanism {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
-enum NoiseCalibration {
+enum Calibration {
     #[default]
     Exact,
     Reference,
@@ -277,40 +277,39 @@ const fn ten_million() -> u64 {
 impl Llv2 {
     fn settings(&self) -> Result<Llv2Settings, String> {
         let mechanism = match self.noise_mechanism {
-            NoiseMechanism::DiscreteGaussian => Some(Mechanism::DiscreteGaussian),
-            NoiseMechanism::Geometric => Some(Mechanism::Geometric),
-            NoiseMechanism::None => None,
+            Mechanism::DiscreteGaussian => Some(NoiseMechanism::DiscreteGaussian),
+            Mechanism::Geometric => Some(NoiseMechanism::Geometric),
+            Mechanism::None => None,
         };
         let noise = match mechanism {
-            Some(mechanism) => Some(NoiseSettings {
+            Some(mechanism) => Some(Llv2Noise {
                 mechanism,
                 calibration: match self.noise_calibration {
-                    NoiseCalibration::Exact => Calibration::Exact,
-                    NoiseCalibration::Reference => Calibration::Reference,
+                    Calibration::Exact => NoiseCalibration::Exact,
+                    Calibration::Reference => NoiseCalibration::Reference,
                 },
                 honest_contributors: self.honest_contributors,
-                internal: InternalNoise {
-                    data_provider: privacy("data_provider_noise", self.data_provider_noise)?,
-                    blinded_histogram: privacy("blinded_histogram_noise", self.blinded_histogram_noise)?,
-                    for_publisher_noise: privacy("noise_for_publisher_noise", self.noise_for_publisher_noise)?,
-                },
+                data_provider: privacy("data_provider_noise", self.data_provider_noise)?,
+                blinded_histogram: privacy("blinded_histogram_noise", self.blinded_histogram_noise)?,
+                for_publisher_noise: privacy("noise_for_publisher_noise", self.noise_for_publisher_noise)?,
             }),
             None => None,
         };
-        Ok(Llv2Settings {
+        let protocol = Llv2Config {
             aggregator: self.aggregator.parse().map_err(|error| format!("llv2.aggregator: {error}"))?,
-            minimum_duchies: self.minimum_duchies,
             decay_rate: self.decay_rate,
             max_size: self.max_size,
             sampling_indicator_size: self.sampling_indicator_size,
             noise,
-        })
+        };
+        Ok(Llv2Settings { protocol, minimum_duchies: self.minimum_duchies })
     }
 }
 
 fn privacy(key: &str, given: Option<Privacy>) -> Result<PrivacyParams, String> {
     let given = given.ok_or_else(|| format!("llv2.{key}: it is required unless noise_mechanism is \"none\""))?;
-    PrivacyParams::new(given.epsilon, given.delta).map_err(|error| format!("llv2.{key}: {error}"))
+    let params = PrivacyParams::new(given.epsilon, given.delta).and_then(PrivacyParams::for_protocol_noise);
+    params.map_err(|error| format!("llv2.{key}: {error}"))
 }
 
 impl Entity {
@@ -366,7 +365,7 @@ mod tests {
         assert_eq!(config.parties[0].consent_certificate_file, Path::new("/a/consent.pem"));
         assert_eq!(config.parties[1].display_name, "AAAAAAAAAAI");
         assert_eq!(config.measurement_deadline.as_secs(), 604_800);
-        assert_eq!((config.llv2.minimum_duchies, config.llv2.max_size), (2, 100_000));
+        assert_eq!((config.llv2.minimum_duchies, config.llv2.protocol.max_size), (2, 100_000));
         assert_eq!(config.duchies().count(), 1);
     }
 
@@ -397,7 +396,7 @@ mod tests {
         let text: String =
             EXAMPLE.lines().filter(|line| !line.contains("_noise")).map(|line| format!("{line}\n")).collect();
         let text = text.replace("[llv2]", "[llv2]\nnoise_mechanism = \"none\"");
-        assert!(Config::parse(&text, Path::new("")).unwrap().llv2.noise.is_none());
+        assert!(Config::parse(&text, Path::new("")).unwrap().llv2.protocol.noise.is_none());
     }
 
     #[test]

@@ -7,182 +7,27 @@ use halo_core::{
         api::{
             self,
             measurement::{DataProviderEntry, ResultOutput, data_provider_entry::Value as DataProviderValue},
-            measurement_spec::MeasurementType,
-            protocol_config::{self, protocol::Protocol},
             requisition::{DuchyEntry, duchy_entry},
         },
         system::{
             self,
-            computation::{MpcProtocolConfig, mpc_protocol_config},
             computation_participant::{RequisitionParams, requisition_params},
         },
     },
-    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
     resource::{ComputationParticipantName, ComputationRequisitionName, DuchyName},
     session,
-    wire::{self, WireError, type_name},
+    wire::{self, type_name},
 };
-use halo_sketch::noise::{Calibration, Mechanism};
 use prost::Message;
 use prost_types::Any;
 use sha2::{Digest, Sha256};
 
 use super::store::{StoreError, TimelineEntry};
-use crate::{
-    planner::{Kind, Plan, RISTRETTO255, Request},
-    record::{Measurement, Participant, Requisition, Signed, Typed},
-};
-
-/// What a signed specification says, as far as the Kingdom needs it.
-pub(crate) struct Spec {
-    pub(crate) request: Request,
-    pub(crate) nonce_hashes: Vec<[u8; 32]>,
-    /// Serialized `EncryptionPublicKey` for the result.
-    pub(crate) public_key: Vec<u8>,
-}
-
-/// Reads the bytes of a `MeasurementSpec`.
-pub(crate) fn read_spec(bytes: &[u8], publishers: usize) -> Result<Spec, WireError> {
-    let spec = api::MeasurementSpec::decode(bytes).map_err(|error| WireError::new("measurement_spec", error))?;
-    let path = "measurement_spec.measurement_public_key";
-    let public_key =
-        wire::unpack(path, spec.measurement_public_key.as_ref(), type_name::ENCRYPTION_PUBLIC_KEY)?.to_vec();
-    let sampling = spec
-        .vid_sampling_interval
-        .as_ref()
-        .ok_or_else(|| WireError::new("measurement_spec.vid_sampling_interval", "is missing"))?;
-    let sampling = VidSamplingInterval::new(sampling.start, sampling.width)
-        .map_err(|error| WireError::new("measurement_spec.vid_sampling_interval", error))?;
-    let kind = match &spec.measurement_type {
-        Some(MeasurementType::Reach(reach)) => {
-            Kind::Reach { reach: privacy("measurement_spec.reach.privacy_params", reach.privacy_params.as_ref())? }
-        }
-        Some(MeasurementType::ReachAndFrequency(asked)) => Kind::ReachAndFrequency {
-            reach: privacy(
-                "measurement_spec.reach_and_frequency.reach_privacy_params",
-                asked.reach_privacy_params.as_ref(),
-            )?,
-            frequency: privacy(
-                "measurement_spec.reach_and_frequency.frequency_privacy_params",
-                asked.frequency_privacy_params.as_ref(),
-            )?,
-            maximum_frequency: u32::try_from(asked.maximum_frequency)
-                .map_err(|error| error.to_string())
-                .and_then(|number| MaximumFrequency::new(number).map_err(|error| error.to_string()))
-                .map_err(|error| WireError::new("measurement_spec.reach_and_frequency.maximum_frequency", error))?,
-        },
-        Some(MeasurementType::Impression(_)) => Kind::Other("impression"),
-        Some(MeasurementType::Duration(_)) => Kind::Other("duration"),
-        Some(MeasurementType::Population(_)) => Kind::Other("population"),
-        None => return Err(WireError::new("measurement_spec.measurement_type", "is missing")),
-    };
-    let nonce_hashes = spec
-        .nonce_hashes
-        .iter()
-        .map(|hash| {
-            let found = hash.len();
-            hash.as_slice().try_into().map_err(|_| {
-                WireError::new("measurement_spec.nonce_hashes", format!("one has {found} bytes; a SHA-256 has 32"))
-            })
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Spec { request: Request { kind, sampling, publishers }, nonce_hashes, public_key })
-}
-
-fn privacy(path: &str, params: Option<&api::DifferentialPrivacyParams>) -> Result<PrivacyParams, WireError> {
-    let params = params.ok_or_else(|| WireError::new(path, "is missing"))?;
-    PrivacyParams::new(params.epsilon, params.delta).map_err(|error| WireError::new(path, error))
-}
-
-/// The `ProtocolConfig` of a plan. It is serialized once, and the bytes are what counts from then on.
-pub(crate) fn protocol_config(plan: &Plan) -> api::ProtocolConfig {
-    let settings = &plan.settings;
-    let params = |params: PrivacyParams| api::DifferentialPrivacyParams {
-        epsilon: params.epsilon.get(),
-        delta: params.delta.get(),
-    };
-    let mut llv2 = protocol_config::LiquidLegionsV2 {
-        sketch_params: Some(api::LiquidLegionsSketchParams {
-            decay_rate: settings.decay_rate,
-            max_size: settings.max_size.cast_signed(),
-            sampling_indicator_size: settings.sampling_indicator_size.cast_signed(),
-        }),
-        elliptic_curve_id: RISTRETTO255,
-        noise_mechanism: protocol_config::NoiseMechanism::None.into(),
-        aggregator: settings.aggregator.to_string(),
-        ..Default::default()
-    };
-    if let Some(noise) = settings.noise {
-        llv2.set_noise_mechanism(match noise.mechanism {
-            Mechanism::DiscreteGaussian => protocol_config::NoiseMechanism::DiscreteGaussian,
-            Mechanism::Geometric => protocol_config::NoiseMechanism::Geometric,
-        });
-        llv2.set_noise_calibration(match noise.calibration {
-            Calibration::Exact => protocol_config::NoiseCalibration::Exact,
-            Calibration::Reference => protocol_config::NoiseCalibration::Reference,
-        });
-        llv2.honest_contributors = noise.honest_contributors.cast_signed();
-        llv2.data_provider_noise = Some(params(noise.internal.data_provider));
-        llv2.blinded_histogram_noise = Some(params(noise.internal.blinded_histogram));
-        llv2.noise_for_publisher_noise = Some(params(noise.internal.for_publisher_noise));
-    }
-    let kind = if plan.counts_frequency {
-        protocol_config::MeasurementType::ReachAndFrequency
-    } else {
-        protocol_config::MeasurementType::Reach
-    };
-    api::ProtocolConfig {
-        measurement_type: kind.into(),
-        protocols: vec![protocol_config::Protocol { protocol: Some(Protocol::LiquidLegionsV2(llv2)) }],
-        ..Default::default()
-    }
-}
+use crate::record::{Measurement, Participant, Requisition, Signed, Typed};
 
 fn stored_config(measurement: &Measurement) -> Result<api::ProtocolConfig, StoreError> {
     api::ProtocolConfig::decode(measurement.protocol_config.as_slice())
         .map_err(|error| StoreError::Corrupt { what: "protocol_config", detail: error.to_string() })
-}
-
-/// The same parameters as the Duchies' API has them.
-fn mpc_protocol_config(config: &api::ProtocolConfig) -> Option<MpcProtocolConfig> {
-    use mpc_protocol_config::{
-        LiquidLegionsV2, NoiseCalibration, NoiseMechanism,
-        liquid_legions_v2::{LiquidLegionsSketchParams, MpcNoise},
-    };
-    let Some(Protocol::LiquidLegionsV2(llv2)) = config.protocols.first()?.protocol.as_ref() else {
-        return None;
-    };
-    let params = |params: &api::DifferentialPrivacyParams| system::DifferentialPrivacyParams {
-        epsilon: params.epsilon,
-        delta: params.delta,
-    };
-    let (mechanism, noise) = match llv2.noise_mechanism() {
-        protocol_config::NoiseMechanism::Geometric => (NoiseMechanism::Geometric, true),
-        protocol_config::NoiseMechanism::DiscreteGaussian => (NoiseMechanism::DiscreteGaussian, true),
-        _ => (NoiseMechanism::None, false),
-    };
-    let calibration = match llv2.noise_calibration() {
-        protocol_config::NoiseCalibration::Unspecified => NoiseCalibration::Unspecified,
-        protocol_config::NoiseCalibration::Exact => NoiseCalibration::Exact,
-        protocol_config::NoiseCalibration::Reference => NoiseCalibration::Reference,
-    };
-    Some(MpcProtocolConfig {
-        protocol: Some(mpc_protocol_config::Protocol::LiquidLegionsV2(LiquidLegionsV2 {
-            sketch_params: llv2
-                .sketch_params
-                .as_ref()
-                .map(|sketch| LiquidLegionsSketchParams { decay_rate: sketch.decay_rate, max_size: sketch.max_size }),
-            mpc_noise: noise.then(|| MpcNoise {
-                blinded_histogram_noise: llv2.blinded_histogram_noise.as_ref().map(params),
-                publisher_noise: llv2.noise_for_publisher_noise.as_ref().map(params),
-            }),
-            elliptic_curve_id: llv2.elliptic_curve_id,
-            noise_mechanism: mechanism.into(),
-            noise_calibration: calibration.into(),
-            honest_contributors: llv2.honest_contributors,
-            ..Default::default()
-        })),
-    })
 }
 
 /// Takes an `Any` apart.
@@ -405,6 +250,8 @@ pub(crate) fn computation(
     participants: Vec<system::ComputationParticipant>,
     consumer_certificate_der: Vec<u8>,
 ) -> Result<system::Computation, StoreError> {
+    let config = wire::parse_protocol_config(&measurement.protocol_config)
+        .map_err(|error| StoreError::Corrupt { what: "protocol_config", detail: error.to_string() })?;
     let result = measurement.result.as_ref();
     Ok(system::Computation {
         name: measurement.computation.to_string(),
@@ -419,7 +266,7 @@ pub(crate) fn computation(
             .iter()
             .map(|requisition| computation_requisition(measurement, requisition))
             .collect(),
-        mpc_protocol_config: mpc_protocol_config(&stored_config(measurement)?),
+        mpc_protocol_config: Some(wire::mpc_protocol_config(&config)),
         serialized_protocol_config: measurement.protocol_config.clone(),
         measurement_spec_signature: measurement.spec.signature.clone(),
         measurement_spec_signature_algorithm_oid: measurement.spec.algorithm_oid.clone(),

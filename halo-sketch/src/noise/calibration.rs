@@ -2,7 +2,7 @@
 
 use statrs::function::erf::erfc;
 
-use super::{Calibration, MAX_SHIFT, Mechanism, NoiseSpec, Shape, ShiftedNoise, sampler::Rational};
+use super::{MAX_SHIFT, NoiseCalibration, NoiseMechanism, NoiseSpec, Shape, ShiftedNoise, sampler::Rational};
 use crate::Error;
 
 /// Least ε for one unit of change. Below it noise is wider than [`MAX_SHIFT`] allows for any δ that makes sense, and
@@ -33,7 +33,7 @@ pub(super) fn calibrate(spec: &NoiseSpec) -> Result<ShiftedNoise, Error> {
     if rate > LARGEST_RATE {
         return Err(Error::out_of_range("epsilon", spec.params.epsilon, "at most 10,000 times the sensitivity"));
     }
-    if spec.calibration == Calibration::Exact && !(1..=spec.contributors).contains(&spec.honest_contributors) {
+    if spec.calibration == NoiseCalibration::Exact && !(1..=spec.contributors).contains(&spec.honest_contributors) {
         return Err(Error::out_of_range(
             "honest contributors",
             spec.honest_contributors,
@@ -41,10 +41,10 @@ pub(super) fn calibrate(spec: &NoiseSpec) -> Result<ShiftedNoise, Error> {
         ));
     }
     match (spec.mechanism, spec.calibration) {
-        (Mechanism::DiscreteGaussian, Calibration::Exact) => exact_gaussian(spec, cells),
-        (Mechanism::DiscreteGaussian, Calibration::Reference) => reference_gaussian(spec),
-        (Mechanism::Geometric, Calibration::Exact) => exact_geometric(spec, cells),
-        (Mechanism::Geometric, Calibration::Reference) => reference_geometric(spec),
+        (NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact) => exact_gaussian(spec, cells),
+        (NoiseMechanism::DiscreteGaussian, NoiseCalibration::Reference) => reference_gaussian(spec),
+        (NoiseMechanism::Geometric, NoiseCalibration::Exact) => exact_geometric(spec, cells),
+        (NoiseMechanism::Geometric, NoiseCalibration::Reference) => reference_geometric(spec),
     }
 }
 

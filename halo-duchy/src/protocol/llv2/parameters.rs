@@ -2,7 +2,7 @@
 
 use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
 use halo_sketch::liquid_legions;
-use halo_sketch::noise::{Calibration, Mechanism};
+use halo_sketch::noise::{NoiseCalibration, NoiseMechanism};
 
 use super::super::ProtocolError;
 use super::super::stream::Consumed;
@@ -29,9 +29,9 @@ pub struct Parameters {
 #[derive(Clone, Debug)]
 pub struct NoiseParameters {
     /// The distribution: discrete Gaussian or geometric.
-    pub mechanism: Mechanism,
+    pub mechanism: NoiseMechanism,
     /// How standard deviation and range follow from ε and δ.
-    pub calibration: Calibration,
+    pub calibration: NoiseCalibration,
     /// So many Duchies' noise alone gives the promised privacy, from 1 to the number of Duchies.
     pub honest_contributors: u32,
     /// Of the reach that comes out.

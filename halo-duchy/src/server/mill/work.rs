@@ -255,7 +255,7 @@ fn inbox(duchy: &Duchy, record: &Record, terms: &Terms) -> Result<Vec<Received>,
         let description =
             description.ok_or_else(|| Trouble::Transient(format!("input {} is unknown", input.description)))?;
         let record_bytes =
-            message_record_bytes(description, input.sender == *terms.aggregator(), terms.maximum_frequency());
+            message_record_bytes(description, input.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency());
         Ok(Received {
             slot: Slot { from: input.sender.clone(), description },
             body: duchy.blobs.body(&record.id, &input.body, record_bytes),

@@ -8,6 +8,7 @@ use halo_core::{
     measurement::MeasurementState,
     pb::system::{self, computations_server},
     resource::{CertificateName, CertificateParent, ComputationName, DuchyId, DuchyName},
+    wire as core_wire,
 };
 use tonic::{Request, Response, Status};
 
@@ -144,8 +145,8 @@ impl Computations {
         if asked.encrypted_result.is_empty() {
             return Err(Refusal::Required("encrypted_result"));
         }
-        let spec = wire::read_spec(&measurement.spec.message.bytes, measurement.requisitions.len())?;
-        if !asked.result_public_key.is_empty() && asked.result_public_key != spec.public_key {
+        let spec = core_wire::parse_measurement_spec(&measurement.spec.message.bytes)?;
+        if !asked.result_public_key.is_empty() && asked.result_public_key != spec.measurement_public_key {
             return Err(Refusal::invalid(
                 "result_public_key",
                 "it is not the key that the consumer gave for the result",

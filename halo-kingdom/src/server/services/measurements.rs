@@ -276,9 +276,9 @@ impl Measurements {
         certificate
             .verify_signature(bytes, &signed.signature_algorithm_oid, &signed.signature)
             .map_err(|error| Refusal::invalid("measurement_spec.signature", error))?;
-        let spec = wire::read_spec(bytes, asked.data_providers.len())?;
-        check_public_key("measurement_spec.measurement_public_key", &spec.public_key)?;
-        let plan = kingdom.planner.plan(&spec.request)?;
+        let spec = core_wire::parse_measurement_spec(bytes)?;
+        check_public_key("measurement_spec.measurement_public_key", &spec.measurement_public_key)?;
+        let plan = kingdom.planner.plan(&spec, asked.data_providers.len())?;
 
         let mut needs = vec![consumer_certificate.clone()];
         let mut requisitions: Vec<Requisition> = Vec::with_capacity(asked.data_providers.len());
@@ -318,8 +318,8 @@ impl Measurements {
                 signature: signed.signature.clone(),
                 algorithm_oid: signed.signature_algorithm_oid.clone(),
             },
-            protocol_config: wire::protocol_config(&plan).encode_to_vec(),
-            aggregator: plan.settings.aggregator.clone(),
+            protocol_config: core_wire::protocol_config(&plan.config).encode_to_vec(),
+            aggregator: plan.config.llv2.aggregator.clone(),
             state: MeasurementState::PendingRequisitionParams,
             create_time: now,
             update_time: now,

@@ -4,19 +4,17 @@
 use std::sync::Arc;
 
 use halo_core::{
-    pb::{
-        api,
-        system::{
-            self, computation_log_entries_server, computation_log_entry::error_details,
-            computation_participant::requisition_params, computation_participants_server, requisitions_server,
-        },
+    pb::system::{
+        self, computation_log_entries_server, computation_log_entry::error_details,
+        computation_participant::requisition_params, computation_participants_server, requisitions_server,
     },
     resource::{
         CertificateParent, ComputationLogEntryName, ComputationName, ComputationParticipantName,
         ComputationRequisitionName, DataProviderName, DuchyId, DuchyName,
     },
+    wire as core_wire,
 };
-use halo_crypto::{consent::x509::Certificate, elgamal::KeyShare, group::Point, proof::PossessionContext};
+use halo_crypto::{consent::x509::Certificate, elgamal::KeyShare, proof::PossessionContext};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -24,7 +22,6 @@ use super::{answer, computations::shared_computation, hash, name, readable};
 use crate::{
     Error,
     lifecycle::{Event, Note},
-    planner::RISTRETTO255,
     record::{FulfillmentContext, Fulfilment, Measurement, Parameters, Participant, ParticipantFailure},
     server::{consent::usable_certificate, kingdom::Kingdom, refusal::Refusal, store::TimelineEntry, wire},
 };
@@ -227,20 +224,13 @@ fn check_key(
     certificate
         .verify_signature(&parameters.public_key, &parameters.algorithm_oid, &parameters.signature)
         .map_err(|error| error.to_string())?;
-    let key = api::ElGamalPublicKey::decode(parameters.public_key.as_slice()).map_err(|error| error.to_string())?;
-    if key.elliptic_curve_id != RISTRETTO255 {
-        return Err(format!("it is on curve {}, not on {RISTRETTO255} (Ristretto255)", key.elliptic_curve_id));
-    }
-    if key.generator != Point::generator().encode().as_bytes() {
-        return Err("its generator is not the basepoint of Ristretto255".into());
-    }
-    let element = key.element.as_slice().try_into();
-    let share = element.map(KeyShare::from_bytes).map_err(|_| format!("it has {} bytes, not 32", key.element.len()))?;
+    let key = core_wire::parse_el_gamal_public_key(&parameters.public_key).map_err(|error| error.to_string())?;
     let context = PossessionContext {
         session: measurement.session_id(),
         duchy: duchy.as_str(),
         certificate_sha256: certificate.sha256(),
     };
+    let share = KeyShare::from_bytes(key.element);
     share.verify_possession(&context, &key.proof_of_possession).map(drop).map_err(|error| error.to_string())
 }
 
