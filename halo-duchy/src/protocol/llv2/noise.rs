@@ -194,9 +194,9 @@ impl<'a> RegisterWriter<'a> {
         let key = &self.duchy.full_key;
         let nonces = |column: usize| self.nonces[column].scalars(first, kinds.len());
         columns::encode(&[
-            batch::encrypt(key, &indexes, &nonces(0)),
-            batch::encrypt(key, &keys, &nonces(1)),
-            batch::encrypt(key, &counts, &nonces(2)),
+            batch::encrypt(key, &indexes, nonces(0).expose()),
+            batch::encrypt(key, &keys, nonces(1).expose()),
+            batch::encrypt(key, &counts, nonces(2).expose()),
         ])
     }
 }
@@ -270,10 +270,10 @@ pub(crate) fn add_tuples(
         let draw = |index: usize| nonces[index].scalars(first, kinds.len());
         let flags = &duchy.remaining_key;
         output.push(&columns::encode(&[
-            batch::encrypt(flags, &column(0), &draw(0)),
-            batch::encrypt(flags, &column(1), &draw(1)),
-            batch::encrypt(flags, &column(2), &draw(2)),
-            batch::encrypt(&duchy.full_key, &column(3), &draw(3)),
+            batch::encrypt(flags, &column(0), draw(0).expose()),
+            batch::encrypt(flags, &column(1), draw(1).expose()),
+            batch::encrypt(flags, &column(2), draw(2).expose()),
+            batch::encrypt(&duchy.full_key, &column(3), draw(3).expose()),
         ]))
     })
 }
