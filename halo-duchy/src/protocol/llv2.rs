@@ -175,9 +175,7 @@ impl Duchy {
         if ring[position].key.share() != secret.public() {
             return refuse(format!("the key share of {me} is not the one of its secret key"));
         }
-        parameters.check(ring.len())?;
-        let noise =
-            parameters.noise.as_ref().map(|noise| Noise::calibrate(&parameters, noise, ring.len())).transpose()?;
+        let noise = parameters.calibrate(ring.len())?;
         let combine = |participants: &[Participant]| {
             let shares: Vec<VerifiedShare> = participants.iter().map(|participant| participant.key).collect();
             CompositeKey::combine(&shares).map_err(|error| ProtocolError::Ring(error.to_string()))
