@@ -77,6 +77,9 @@ impl Duchy {
         let origin = Origin::Duchy(received.slot.from.clone());
         let mut join = Join::new(workspace, PAYLOAD_BYTES, records)?;
         for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.chunk_records, |chunk| {
+            if workspace.is_cancelled() {
+                return Err(ProtocolError::Cancelled);
+            }
             let index: Vec<u8> = chunk
                 .bytes
                 .chunks_exact(REGISTER_BYTES)
