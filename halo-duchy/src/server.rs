@@ -78,6 +78,8 @@ use secrets::Vault;
 use services::{Control, Fulfillment, Transfers};
 use store::{SqliteStore, Store};
 
+use crate::protocol::CHUNK_RECORDS;
+
 /// Name of the database in the state directory.
 const DATABASE: &str = "duchy.sqlite";
 /// How long open calls have to end when the server stops.
@@ -86,7 +88,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Memory of an engine for each record that it holds, with the results of a record and room to spare: see
 /// [`crate::protocol::llv2`].
-const ENGINE_BYTES_PER_RECORD: u64 = 8 << 10;
+const ENGINE_BYTES_PER_RECORD: u64 = 14 << 10;
+/// Memory of everything but the records of an engine, in MiB: buckets, received bodies, the store, the program.
+const OTHER_MIB: u64 = 160;
 /// Received bodies that are checked at once; each takes about 8 MiB.
 const CHECKS: usize = 2;
 
@@ -199,11 +203,11 @@ fn settings(config: &Config) -> Result<Settings, Error> {
         }
         _ => {}
     }
-    let records = (config.memory_budget_mib << 20) / ENGINE_BYTES_PER_RECORD;
+    let records = (config.memory_budget_mib.saturating_sub(OTHER_MIB) << 20) / ENGINE_BYTES_PER_RECORD;
     Ok(Settings {
         noise_floor: config.noise_floor,
         retention: Duration::from_secs(config.retention_days * 24 * 60 * 60),
-        chunk_records: usize::try_from(records).unwrap_or(usize::MAX),
+        chunk_records: usize::try_from(records).unwrap_or(usize::MAX).min(CHUNK_RECORDS),
         maximum_body: config.maximum_body_mib << 20,
         lease: Duration::from_secs(config.lease_seconds),
         work,

@@ -16,8 +16,8 @@ state_dir = "state"                     directory of the database duchy.sqlite, 
                                         the step that is being computed (work); one process at a time
 key_encryption_key_file = "kek.hex"     64 hexadecimal digits: the key under which secrets at rest are sealed; without it
                                         the environment variable HALO_DUCHY_KEK holds the digits
-memory_budget_mib = 128                 memory for the records that a step holds decoded, 8 to 65536; default 128. Beside
-                                        it a step takes up to 48 MiB for bodies up to 8 GiB, and the check of bodies 16
+memory_budget_mib = 512                 memory of the whole process for bodies up to 8 GiB, 192 to 65536; default 512; more
+                                        than 384 is not used
 retention_days = 90                     how long a computation that is over is remembered, 1 to 3650; default 90
 maximum_body_mib = 65536                the largest upload or delivery that is accepted; default 65536
 lease_seconds = 60                      how long a worker may be silent before another takes its computation over, 3 to
@@ -110,8 +110,8 @@ pub struct Config {
     /// How long a computation that is over is remembered, in days, 1 to 3650. Default: 90.
     #[serde(default = "default_retention_days")]
     pub retention_days: u64,
-    /// Memory for the records that the step being computed holds decoded, in MiB, 8 to 65536. Buckets of shuffles and
-    /// joins take up to 48 MiB beside it for bodies up to 8 GiB, and the check of uploads 16 MiB. Default: 128.
+    /// Memory of the whole process, in MiB, 192 to 65536, for bodies up to 8 GiB (buckets of shuffles and joins grow
+    /// beyond, to a 512th of the body). Less than 384 makes chunks smaller; more is not used. Default: 512.
     #[serde(default = "default_memory_budget_mib")]
     pub memory_budget_mib: u64,
     /// The largest body that is accepted, in MiB. Default: 65536.
@@ -226,7 +226,7 @@ const fn default_retention_days() -> u64 {
 }
 
 const fn default_memory_budget_mib() -> u64 {
-    128
+    512
 }
 
 const fn default_maximum_body_mib() -> u64 {
@@ -274,8 +274,8 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse = |key, problem: String| Err(ConfigError::Value { path: path.to_owned(), key, problem });
-        if !(8..=65_536).contains(&self.memory_budget_mib) {
-            return refuse("memory_budget_mib", format!("must be 8 to 65536, but is {}", self.memory_budget_mib));
+        if !(192..=65_536).contains(&self.memory_budget_mib) {
+            return refuse("memory_budget_mib", format!("must be 192 to 65536, but is {}", self.memory_budget_mib));
         }
         if !(1..=3650).contains(&self.retention_days) {
             return refuse("retention_days", format!("must be 1 to 3650, but is {}", self.retention_days));
@@ -336,7 +336,7 @@ mod tests {
     fn defaults_and_relative_paths() {
         let config = read(TEXT).unwrap();
         assert_eq!(config.noise_floor, NoiseFloor::default());
-        assert_eq!(config.memory_budget_mib, 128);
+        assert_eq!(config.memory_budget_mib, 512);
         assert_eq!(config.peers[0].root_certificate, Path::new("/elsewhere/a.pem"));
     }
 
@@ -351,7 +351,7 @@ mod tests {
                 .join("\n"),
         );
         let config = config.unwrap();
-        assert_eq!((config.memory_budget_mib, config.maximum_body_mib, config.lease_seconds), (128, 65_536, 60));
+        assert_eq!((config.memory_budget_mib, config.maximum_body_mib, config.lease_seconds), (512, 65_536, 60));
     }
 
     #[test]
