@@ -10,6 +10,8 @@
 //! Kernels panic when slices that belong together differ in length: a bug of the caller, never caused by data. They panic,
 //! too, when the backend that the environment asks for cannot be had; a program asks [`Backend::current`] first.
 
+#[cfg(all(test, target_arch = "x86_64"))]
+mod agreement;
 mod backend;
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "vector instructions; what makes each block sound is said there")]
