@@ -8,7 +8,7 @@
 //! time does not depend on their operands.
 
 use std::arch::x86_64::{
-    __m512i, __mmask8, _mm512_abs_epi64, _mm512_mask_blend_epi64, _mm512_mask_set1_epi64,
+    __m512i, __mmask8, _mm512_abs_epi64, _mm512_mask_blend_epi64, _mm512_mask_set1_epi64, _mm512_mask_test_epi64_mask,
     _mm512_maskz_permutex2var_epi64, _mm512_movepi64_mask, _mm512_set1_epi64, _mm512_sub_epi64, _mm512_test_epi64_mask,
 };
 
@@ -17,7 +17,7 @@ use super::{
     coding::invert,
     field::{Fe, constant},
     lanes::{gather, load, padded, scatter, store},
-    point::{Affine, Augend, Completed, Extended, TWICE_D},
+    point::{Completed, Extended, TWICE_D},
     recode,
 };
 use crate::group::coordinates::Coordinates;
@@ -46,23 +46,17 @@ impl Comb {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn new(base: &Coordinates) -> Self {
         // 64^position times the base.
-        let mut power = gather(&[*base; LANES]);
+        let mut power = gather(&[*base; LANES]).completed();
         let mut powers = Vec::with_capacity(DIGITS);
         for _ in 0..DIGITS {
-            powers.push(scatter(&power)[0]);
-            let mut sum = Completed::identity();
-            let mut point = power.projective();
-            for _ in 0..6 {
-                point.double_into(&mut sum);
-                sum.projective_into(&mut point);
-            }
-            power = sum.extended();
+            powers.push(scatter(&power.extended())[0]);
+            power.double(6);
         }
         let mut positions = vec![[[Limb([[0; 8]; MULTIPLES / 8]); 5]; 3]; DIGITS];
         for (positions, powers) in positions.chunks_mut(8).zip(powers.chunks(8)) {
             let multiples = affine_multiples(&gather(&padded(powers)));
-            for (multiple, entry) in multiples.iter().enumerate() {
-                for (field, value) in [entry.plus, entry.minus, entry.twice_dxy].iter().enumerate() {
+            for (multiple, fields) in multiples.iter().enumerate() {
+                for (field, value) in fields.iter().enumerate() {
                     for (limb, register) in value.0.iter().enumerate() {
                         for (position, lane) in positions.iter_mut().zip(store(*register)) {
                             position[field][limb].0[multiple / 8][multiple % 8] = lane;
@@ -77,38 +71,42 @@ impl Comb {
     /// The scalars times the base.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn multiply(&self, digits: &Digits) -> Extended {
-        let (mut sum, mut augend) = (Completed::identity(), Augend::identity());
+        let mut sum = Completed::identity();
         for (number, position) in self.0.iter().enumerate() {
-            if number != 0 {
-                sum.augend_into(&mut augend);
-            }
-            augend.add_affine_into(&select(position, digits.at(number)), &mut sum);
+            add_chosen(&mut sum, position, digits.at(number));
         }
         sum.extended()
     }
 }
 
-/// The multiple that each lane's digit asks for.
-#[inline]
+/// Adds the multiple that each lane's digit asks for. Fields are selected next to the products that need them, so that
+/// loads and permutations fill the gaps that multiplications leave.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn select(position: &Position, digit: __m512i) -> Affine {
+fn add_chosen(sum: &mut Completed, position: &Position, digit: __m512i) {
     let magnitude = _mm512_abs_epi64(digit);
     let some = _mm512_test_epi64_mask(magnitude, magnitude);
     let index = _mm512_sub_epi64(magnitude, _mm512_set1_epi64(1));
-    let upper = some & _mm512_test_epi64_mask(index, _mm512_set1_epi64(16));
-    let mut plus = select_field(&position[0], index, some, upper);
-    let mut minus = select_field(&position[1], index, some, upper);
-    let twice_dxy = select_field(&position[2], index, some, upper);
+    let upper = _mm512_mask_test_epi64_mask(some, index, _mm512_set1_epi64(16));
+    let negative = _mm512_movepi64_mask(digit);
+    let twice_dxy = select(&position[2], index, some, upper).minus_where(negative);
+    let c = sum.t().times(twice_dxy);
+    let d = sum.z().wide().doubled();
+    let [plus, minus] = sum.sums();
+    let mut other_plus = select(&position[0], index, some, upper);
+    let mut other_minus = select(&position[1], index, some, upper);
     // Digit 0 is the identity, (1, 1, 0).
-    plus.0[0] = _mm512_mask_set1_epi64(plus.0[0], !some, 1);
-    minus.0[0] = _mm512_mask_set1_epi64(minus.0[0], !some, 1);
-    Affine { plus, minus, twice_dxy }.minus_where(_mm512_movepi64_mask(digit))
+    other_plus.0[0] = _mm512_mask_set1_epi64(other_plus.0[0], !some, 1);
+    other_minus.0[0] = _mm512_mask_set1_epi64(other_minus.0[0], !some, 1);
+    let a = minus.times(other_minus.or_where(negative, other_plus));
+    let b = plus.times(other_plus.or_where(negative, other_minus));
+    *sum = Completed::of(a, b, c, d);
 }
 
 /// The entries of 32 that the lanes' indexes ask for; zero in the lanes that are not in `some`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn select_field(limbs: &[Limb; 5], index: __m512i, some: __mmask8, upper: __mmask8) -> Fe {
+fn select(limbs: &[Limb; 5], index: __m512i, some: __mmask8, upper: __mmask8) -> Fe {
     let mut chosen = Fe::zero();
     for k in 0..5 {
         let [a, b, c, d] = &limbs[k].0;
@@ -120,9 +118,9 @@ fn select_field(limbs: &[Limb; 5], index: __m512i, some: __mmask8, upper: __mmas
     chosen
 }
 
-/// The multiples 1 to 32 with Z = 1, canonical; one inversion for all (Montgomery's trick).
+/// Y + X, Y − X and 2d·XY of the multiples 1 to 32 with Z = 1, canonical; one inversion for all (Montgomery's trick).
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn affine_multiples(base: &Extended) -> Vec<Affine> {
+fn affine_multiples(base: &Extended) -> Vec<[Fe; 3]> {
     let mut multiples = Vec::with_capacity(MULTIPLES);
     let mut products = Vec::with_capacity(MULTIPLES);
     let (mut multiple, mut product) = (Extended::identity(), Fe::one());
@@ -138,11 +136,8 @@ fn affine_multiples(base: &Extended) -> Vec<Affine> {
         let z_inverse = inverse.mul(*product);
         inverse = inverse.mul(multiple.z);
         let (x, y) = (multiple.x.mul(z_inverse), multiple.y.mul(z_inverse));
-        affine.push(Affine {
-            plus: y.plus(x).canonical(),
-            minus: y.minus(x).canonical(),
-            twice_dxy: x.mul(y).mul(constant(TWICE_D)).canonical(),
-        });
+        let twice_dxy = x.mul(y).mul(constant(TWICE_D));
+        affine.push([y.plus(x).canonical(), y.minus(x).canonical(), twice_dxy.canonical()]);
     }
     affine.reverse();
     affine

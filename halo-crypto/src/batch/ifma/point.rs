@@ -24,15 +24,7 @@ pub(super) struct Extended {
     pub(super) t: Fe,
 }
 
-/// An extended point without T: what a doubling reads.
-#[derive(Clone, Copy)]
-pub(super) struct Projective {
-    x: Fe,
-    y: Fe,
-    z: Fe,
-}
-
-/// X = E·F, Y = G·H, Z = F·G, T = E·H, still to be multiplied.
+/// X = E·F, Y = G·H, Z = F·G, T = E·H, still to be multiplied: what the next step does not need is never computed.
 #[derive(Clone, Copy)]
 pub(super) struct Completed {
     pub(super) e: Fe,
@@ -41,30 +33,13 @@ pub(super) struct Completed {
     pub(super) h: Fe,
 }
 
-/// Y + X, Y − X, Z, T: the side of an addition that has just been computed.
-#[derive(Clone, Copy)]
-pub(super) struct Augend {
-    plus: Fe,
-    minus: Fe,
-    z: Fe,
-    t: Fe,
-}
-
-/// Y + X, Y − X, 2Z, 2d·T: the side of an addition that comes from a table. The last may have limbs up to 2^52.
+/// Y + X, Y − X, 2Z, 2d·T: the second operand of an addition.
 #[derive(Clone, Copy)]
 pub(super) struct Cached {
     pub(super) plus: Fe,
     pub(super) minus: Fe,
     pub(super) twice_z: Fe,
     pub(super) twice_dt: Fe,
-}
-
-/// A cached point with Z = 1. The last may have limbs up to 2^52.
-#[derive(Clone, Copy)]
-pub(super) struct Affine {
-    pub(super) plus: Fe,
-    pub(super) minus: Fe,
-    pub(super) twice_dxy: Fe,
 }
 
 impl Extended {
@@ -75,44 +50,49 @@ impl Extended {
         Self { x: Fe::zero(), y: Fe::one(), z: Fe::one(), t: Fe::zero() }
     }
 
+    /// As if it had just been computed: XZ : YZ : Z² and T = XY.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn projective(&self) -> Projective {
-        Projective { x: self.x, y: self.y, z: self.z }
+    pub(super) fn completed(&self) -> Completed {
+        Completed { e: self.x, f: self.z, g: self.z, h: self.y }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn augend(&self) -> Augend {
-        Augend { plus: self.y.plus(self.x), minus: self.y.minus(self.x), z: self.z, t: self.t }
-    }
-
+    /// As the second operand of an addition.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn cached(&self) -> Cached {
-        self.augend().cached()
+        Cached {
+            plus: self.y.plus(self.x),
+            minus: self.y.minus(self.x),
+            twice_z: self.z.plus(self.z),
+            twice_dt: self.t.mul(constant(TWICE_D)),
+        }
     }
 
     /// The sum.
-    #[inline]
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn add(&self, other: &Self) -> Self {
-        self.plus_cached(&other.cached())
+        self.add_cached(&other.cached())
     }
 
     /// The difference.
-    #[inline]
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn sub(&self, other: &Self) -> Self {
-        self.plus_cached(&other.cached().minus_where(0xff))
+        let Cached { plus, minus, twice_z, twice_dt } = other.cached();
+        self.add_cached(&Cached { plus: minus, minus: plus, twice_z, twice_dt: twice_dt.minus_where(0xff) })
     }
 
+    /// The sum with a cached point.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn plus_cached(&self, other: &Cached) -> Self {
-        let mut sum = Completed::identity();
-        self.augend().add_into(other, &mut sum);
-        sum.extended()
+    pub(super) fn add_cached(&self, other: &Cached) -> Self {
+        let a = self.y.minus(self.x).times(other.minus);
+        let b = self.y.plus(self.x).times(other.plus);
+        let c = self.t.times(other.twice_dt);
+        let d = self.z.times(other.twice_z);
+        Completed::of(a, b, c, d).extended()
     }
 
     /// Lanes in which both are representatives of the same element of Ristretto255: X1·Y2 = Y1·X2 or X1·X2 = Y1·Y2.
@@ -124,32 +104,6 @@ impl Extended {
     }
 }
 
-impl Projective {
-    /// The identity in every lane.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn identity() -> Self {
-        Self { x: Fe::zero(), y: Fe::one(), z: Fe::one() }
-    }
-
-    /// Twice the point.
-    ///
-    /// Bounds: products are below 2^59.7, so 2XY and X² + Y² are below 2^60.7, Y² − X² + 2^9·p below 2^60.9 and
-    /// 2Z² + X² − Y² + 2^9·p below 2^61.6.
-    #[inline(never)]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn double_into(&self, twice: &mut Completed) {
-        let xx = self.x.squared();
-        let yy = self.y.squared();
-        let zz = self.z.squared();
-        let xy = self.x.times(self.y);
-        twice.e = xy.doubled().carry();
-        twice.f = zz.doubled().plus(xx).minus(yy).carry();
-        twice.g = yy.minus(xx).carry();
-        twice.h = yy.plus(xx).carry();
-    }
-}
-
 impl Completed {
     /// The identity in every lane.
     #[inline]
@@ -158,114 +112,63 @@ impl Completed {
         Self { e: Fe::zero(), f: Fe::one(), g: Fe::one(), h: Fe::one() }
     }
 
-    #[inline(never)]
+    /// E = B − A, F = D − C, G = D + C, H = B + A, where A = (Y1 − X1)(Y2 − X2), B = (Y1 + X1)(Y2 + X2), C = 2d·T1·T2 and
+    /// D = 2·Z1·Z2 are products, or below 2^60: all four are below 2^61.
+    #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn projective_into(&self, point: &mut Projective) {
-        point.x = self.e.mul(self.f);
-        point.y = self.g.mul(self.h);
-        point.z = self.f.mul(self.g);
+    pub(super) fn of(a: Wide, b: Wide, c: Wide, d: Wide) -> Self {
+        Self { e: b.minus(a).carry(), f: d.minus(c).carry(), g: d.plus(c).carry(), h: b.plus(a).carry() }
     }
 
+    /// All four coordinates.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn extended(&self) -> Extended {
-        Extended { x: self.e.mul(self.f), y: self.g.mul(self.h), z: self.f.mul(self.g), t: self.e.mul(self.h) }
+        let z = self.z();
+        Extended { x: self.e.mul(self.f), y: self.g.mul(self.h), z, t: self.t() }
     }
 
-    /// Y ± X are added up before they are carried: two carries less than by way of [`Completed::extended`].
-    #[inline(never)]
+    /// Z.
+    #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn augend_into(&self, augend: &mut Augend) {
+    pub(super) fn z(&self) -> Fe {
+        self.f.mul(self.g)
+    }
+
+    /// T.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn t(&self) -> Fe {
+        self.e.mul(self.h)
+    }
+
+    /// Y + X and Y − X, added up before they are carried: two carries less than from X and Y.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn sums(&self) -> [Fe; 2] {
         let x = self.e.times(self.f);
         let y = self.g.times(self.h);
-        augend.plus = y.plus(x).carry();
-        augend.minus = y.minus(x).carry();
-        augend.z = self.f.mul(self.g);
-        augend.t = self.e.mul(self.h);
-    }
-}
-
-impl Augend {
-    /// The identity in every lane.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn identity() -> Self {
-        Self { plus: Fe::one(), minus: Fe::one(), z: Fe::one(), t: Fe::zero() }
+        [y.plus(x).carry(), y.minus(x).carry()]
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn cached(&self) -> Cached {
-        Cached {
-            plus: self.plus,
-            minus: self.minus,
-            twice_z: self.z.plus(self.z),
-            twice_dt: self.t.mul(constant(TWICE_D)),
-        }
-    }
-
-    /// The sum with a cached point.
+    /// Twice the point, `times` times.
+    ///
+    /// Bounds: products are below 2^59.7, so 2XY and X² + Y² are below 2^60.7, Y² − X² + 2^9·p below 2^60.9 and
+    /// 2Z² + X² − Y² + 2^9·p below 2^61.6.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn add_into(&self, other: &Cached, sum: &mut Completed) {
-        let a = self.minus.times(other.minus);
-        let b = self.plus.times(other.plus);
-        let c = self.t.times(other.twice_dt);
-        let d = self.z.times(other.twice_z);
-        complete(a, b, c, d, sum);
-    }
-
-    /// The sum with an affine point.
-    #[inline(never)]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn add_affine_into(&self, other: &Affine, sum: &mut Completed) {
-        let a = self.minus.times(other.minus);
-        let b = self.plus.times(other.plus);
-        let c = self.t.times(other.twice_dxy);
-        complete(a, b, c, self.z.wide().doubled(), sum);
-    }
-}
-
-/// E = B − A, F = D − C, G = D + C, H = B + A; all four below 2^61.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn complete(a: Wide, b: Wide, c: Wide, d: Wide, sum: &mut Completed) {
-    sum.e = b.minus(a).carry();
-    sum.f = d.minus(c).carry();
-    sum.g = d.plus(c).carry();
-    sum.h = b.plus(a).carry();
-}
-
-impl Cached {
-    /// The identity in every lane.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn identity() -> Self {
-        Self { plus: Fe::one(), minus: Fe::one(), twice_z: constant([2, 0, 0, 0, 0]), twice_dt: Fe::zero() }
-    }
-
-    /// The negative in the lanes of the mask.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn minus_where(&self, lanes: __mmask8) -> Self {
-        Self {
-            plus: self.plus.or_where(lanes, self.minus),
-            minus: self.minus.or_where(lanes, self.plus),
-            twice_z: self.twice_z,
-            twice_dt: self.twice_dt.minus_where(lanes),
-        }
-    }
-}
-
-impl Affine {
-    /// The negative in the lanes of the mask.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn minus_where(&self, lanes: __mmask8) -> Self {
-        Self {
-            plus: self.plus.or_where(lanes, self.minus),
-            minus: self.minus.or_where(lanes, self.plus),
-            twice_dxy: self.twice_dxy.minus_where(lanes),
+    pub(super) fn double(&mut self, times: u32) {
+        for _ in 0..times {
+            let x = self.e.mul(self.f);
+            let y = self.g.mul(self.h);
+            let z = self.z();
+            let xx = x.squared();
+            self.e = x.times(y).doubled().carry();
+            let yy = y.squared();
+            let zz = z.squared();
+            self.f = zz.doubled().plus(xx).minus(yy).carry();
+            self.g = yy.minus(xx).carry();
+            self.h = yy.plus(xx).carry();
         }
     }
 }
