@@ -1,6 +1,6 @@
 //! Time for an element of each kernel, on each backend that this CPU supports, and of curve25519-dalek's own single
 //! operations. On one thread: `RAYON_NUM_THREADS=1 cargo bench -p halo-crypto --bench batch`.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic, and its entry point is a macro's")]
+#![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use std::hint::black_box;
 

@@ -179,7 +179,7 @@ impl Kernels for Ifma {
         }
     }
 
-    fn from_uniform(&self, uniform: &[[u8; 2 * ELEMENT_BYTES]], points: &mut [Point]) {
+    fn map_uniform(&self, uniform: &[[u8; 2 * ELEMENT_BYTES]], points: &mut [Point]) {
         for (uniform, points) in uniform.chunks(LANES).zip(points.chunks_mut(LANES)) {
             // SAFETY: `self` proves that the CPU has the features.
             let mapped = unsafe { kernels::from_uniform(uniform) };

@@ -32,15 +32,15 @@ impl Field {
         Self(carried)
     }
 
-    fn add(&self, other: &Self) -> Self {
+    pub(crate) fn add(&self, other: &Self) -> Self {
         Self::carry(std::array::from_fn(|k| self.0[k] + other.0[k]))
     }
 
-    fn sub(&self, other: &Self) -> Self {
+    pub(crate) fn sub(&self, other: &Self) -> Self {
         Self::carry(std::array::from_fn(|k| self.0[k] + TWICE_P[k] - other.0[k]))
     }
 
-    fn mul(&self, other: &Self) -> Self {
+    pub(crate) fn mul(&self, other: &Self) -> Self {
         // Five products below 2^(51.01 + 55.3) a column: below 2^109, and what they carry over below 2^58.
         let (a, b) = (&self.0, &other.0);
         let folded: [u64; 5] = std::array::from_fn(|k| 19 * b[k]);
@@ -65,7 +65,7 @@ impl Field {
     }
 
     /// Whether this is zero modulo p.
-    fn is_zero(&self) -> bool {
+    pub(crate) fn is_zero(&self) -> bool {
         // Two ripples leave limbs below 2^51 except the first, so the value is below 2p; then it is 0 or p, or neither.
         let mut limbs = self.0;
         for _ in 0..2 {

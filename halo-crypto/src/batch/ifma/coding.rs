@@ -86,8 +86,8 @@ pub(super) fn decode(words: &Words) -> (Extended, __mmask8) {
     // Not below p, or the topmost bit set: writing it again gives other bytes.
     let again = to_words(s);
     let mut failed = 0;
-    for k in 0..4 {
-        failed |= !_mm512_cmpeq_epi64_mask(again[k], words.0[k]);
+    for (again, word) in again.iter().zip(words.0) {
+        failed |= !_mm512_cmpeq_epi64_mask(*again, word);
     }
     failed |= s.is_negative();
     let one = Fe::one();

@@ -108,12 +108,11 @@ fn add_chosen(sum: &mut Completed, position: &Position, digit: __m512i) {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn select(limbs: &[Limb; 5], index: __m512i, some: __mmask8, upper: __mmask8) -> Fe {
     let mut chosen = Fe::zero();
-    for k in 0..5 {
-        let [a, b, c, d] = &limbs[k].0;
+    for (chosen, Limb([a, b, c, d])) in chosen.0.iter_mut().zip(limbs) {
         // The permutation reads the index's lowest four bits.
         let low = _mm512_maskz_permutex2var_epi64(some, load(a), index, load(b));
         let high = _mm512_maskz_permutex2var_epi64(some, load(c), index, load(d));
-        chosen.0[k] = _mm512_mask_blend_epi64(upper, low, high);
+        *chosen = _mm512_mask_blend_epi64(upper, low, high);
     }
     chosen
 }

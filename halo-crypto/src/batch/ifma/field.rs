@@ -3,7 +3,7 @@
 //! Radix 2^51: limb k of the eight elements stands in register k. Two types keep the bounds apart.
 //!
 //! * [`Fe`] may be multiplied: every limb is below 2^52 (what the instruction reads). All constructors but two leave
-//!   limbs below 2^51 + 2^18; [`Fe::minus_where`] and its like leave limbs of at most 2^52 − 38.
+//!   limbs below 2^51 + 2^18; [`Fe::minus_where`] and its like leave limbs of at most 2^52 − 2.
 //! * [`Wide`] is a sum that has not been carried: any limbs below 2^64. A product is below 2^59.7: with limbs below 2^51 +
 //!   2^18 on one side and below 2^52 on the other, a column holds at most five low halves below 2^52 and, doubled, five high
 //!   halves below 2^51 + 2^18, together below 10.01 · 2^52; twenty such columns (one and nineteen folded ones) are below
@@ -83,8 +83,8 @@ impl Fe {
                 column[i + j + 1] = _mm512_madd52hi_epu64(column[i + j + 1], a[i], b[j]);
             }
         }
-        for k in 1..10 {
-            column[k] = _mm512_add_epi64(column[k], column[k]);
+        for column in &mut column[1..] {
+            *column = _mm512_add_epi64(*column, *column);
         }
         for i in 0..5 {
             for j in 0..5 {
@@ -107,8 +107,8 @@ impl Fe {
                 column[i + j + 1] = _mm512_madd52hi_epu64(column[i + j + 1], a[i], a[j]);
             }
         }
-        for k in 2..9 {
-            column[k] = _mm512_add_epi64(column[k], column[k]);
+        for column in &mut column[2..9] {
+            *column = _mm512_add_epi64(*column, *column);
         }
         for i in 0..5 {
             column[2 * i + 1] = _mm512_madd52hi_epu64(column[2 * i + 1], a[i], a[i]);
@@ -118,8 +118,8 @@ impl Fe {
                 column[i + j] = _mm512_madd52lo_epu64(column[i + j], a[i], a[j]);
             }
         }
-        for k in 1..10 {
-            column[k] = _mm512_add_epi64(column[k], column[k]);
+        for column in &mut column[1..] {
+            *column = _mm512_add_epi64(*column, *column);
         }
         for i in 0..5 {
             column[2 * i] = _mm512_madd52lo_epu64(column[2 * i], a[i], a[i]);
@@ -155,14 +155,14 @@ impl Fe {
         self.wide().minus(other.wide()).carry()
     }
 
-    /// −a in the lanes of the mask, for limbs below 2^51 + 2^18; the result's limbs are at most 2^52 − 38.
+    /// −a in the lanes of the mask, for limbs below 2^51 + 2^18; the result's limbs are at most 2^52 − 2.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn minus_where(self, lanes: __mmask8) -> Self {
         let two_p = multiple_of_p(1);
         let mut limbs = self.0;
-        for k in 0..5 {
-            limbs[k] = _mm512_mask_sub_epi64(limbs[k], lanes, two_p[k], limbs[k]);
+        for (limb, two_p) in limbs.iter_mut().zip(two_p) {
+            *limb = _mm512_mask_sub_epi64(*limb, lanes, two_p, *limb);
         }
         Self(limbs)
     }
@@ -172,8 +172,8 @@ impl Fe {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn or_where(self, lanes: __mmask8, other: Self) -> Self {
         let mut limbs = self.0;
-        for k in 0..5 {
-            limbs[k] = _mm512_mask_blend_epi64(lanes, limbs[k], other.0[k]);
+        for (limb, other) in limbs.iter_mut().zip(other.0) {
+            *limb = _mm512_mask_blend_epi64(lanes, *limb, other);
         }
         Self(limbs)
     }
@@ -260,8 +260,8 @@ impl Wide {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn plus(self, other: Self) -> Self {
         let mut limbs = self.0;
-        for k in 0..5 {
-            limbs[k] = _mm512_add_epi64(limbs[k], other.0[k]);
+        for (limb, other) in limbs.iter_mut().zip(other.0) {
+            *limb = _mm512_add_epi64(*limb, other);
         }
         Self(limbs)
     }
@@ -272,8 +272,8 @@ impl Wide {
     pub(super) fn minus(self, other: Self) -> Self {
         let bias = multiple_of_p(9);
         let mut limbs = self.0;
-        for k in 0..5 {
-            limbs[k] = _mm512_sub_epi64(_mm512_add_epi64(limbs[k], bias[k]), other.0[k]);
+        for (limb, (bias, other)) in limbs.iter_mut().zip(bias.into_iter().zip(other.0)) {
+            *limb = _mm512_sub_epi64(_mm512_add_epi64(*limb, bias), other);
         }
         Self(limbs)
     }
@@ -293,9 +293,9 @@ impl Wide {
         let mask = _mm512_set1_epi64(LIMB.cast_signed());
         let mut over = [_mm512_setzero_si512(); 5];
         let mut limbs = self.0;
-        for k in 0..5 {
-            over[k] = _mm512_srli_epi64::<51>(limbs[k]);
-            limbs[k] = _mm512_and_si512(limbs[k], mask);
+        for (limb, over) in limbs.iter_mut().zip(&mut over) {
+            *over = _mm512_srli_epi64::<51>(*limb);
+            *limb = _mm512_and_si512(*limb, mask);
         }
         limbs[0] = _mm512_madd52lo_epu64(limbs[0], over[4], _mm512_set1_epi64(19));
         for k in 1..5 {
@@ -336,4 +336,114 @@ pub(super) fn to_words(element: Fe) -> [__m512i; 4] {
         _mm512_or_si512(_mm512_srli_epi64::<26>(c), _mm512_slli_epi64::<25>(d)),
         _mm512_or_si512(_mm512_srli_epi64::<39>(d), _mm512_slli_epi64::<12>(e)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        batch::ifma::{
+            Ifma, LANES,
+            lanes::{load, store},
+        },
+        group::coordinates::Field,
+    };
+
+    /// The largest limb that a carry leaves.
+    const CARRIED: u64 = (1 << 51) + (1 << 18) - 1;
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn into_lanes(elements: &[[u64; 5]; LANES]) -> Fe {
+        let mut limbs = Fe::zero();
+        for k in 0..5 {
+            limbs.0[k] = load(&elements.map(|element| element[k]));
+        }
+        limbs
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn out_of_lanes(limbs: Fe) -> [Field; LANES] {
+        let registers = [0, 1, 2, 3, 4].map(|k| store(limbs.0[k]));
+        std::array::from_fn(|lane| Field(std::array::from_fn(|k| registers[k][lane])))
+    }
+
+    /// What the formulas do to two elements, and the limbs' bound of each result.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn vectorised(a: &[[u64; 5]; LANES], b: &[[u64; 5]; LANES]) -> Vec<([Field; LANES], u64)> {
+        let (a, b) = (into_lanes(a), into_lanes(b));
+        let (aa, bb, ab) = (a.squared(), b.squared(), a.times(b));
+        vec![
+            (out_of_lanes(a.mul(b)), CARRIED),
+            (out_of_lanes(a.square()), CARRIED),
+            (out_of_lanes(a.plus(b)), CARRIED),
+            (out_of_lanes(a.minus(b)), CARRIED),
+            (out_of_lanes(a.minus_where(0xff)), (1 << 52) - 2),
+            (out_of_lanes(a.mul(b.minus_where(0xff))), CARRIED),
+            (out_of_lanes(bb.doubled().plus(aa).minus(ab).carry()), CARRIED),
+            (out_of_lanes(ab.minus(aa).carry()), CARRIED),
+            (out_of_lanes(a.canonical()), LIMB),
+            (out_of_lanes(from_words(to_words(a))), LIMB),
+        ]
+    }
+
+    /// The same with the scalar arithmetic.
+    fn scalar(a: &Field, b: &Field) -> Vec<Field> {
+        let zero = Field([0; 5]);
+        let (aa, bb, ab) = (a.mul(a), b.mul(b), a.mul(b));
+        vec![ab, aa, a.add(b), a.sub(b), zero.sub(a), zero.sub(&ab), bb.add(&bb).add(&aa).sub(&ab), ab.sub(&aa), *a, *a]
+    }
+
+    fn arb_limb() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            4 => 0..=CARRIED,
+            1 => Just(0),
+            1 => Just(CARRIED),
+            1 => Just(LIMB),
+            1 => LIMB - 40..=LIMB + 40,
+        ]
+    }
+
+    fn arb_elements() -> impl Strategy<Value = [[u64; 5]; LANES]> {
+        prop::array::uniform8(prop::array::uniform5(arb_limb()))
+    }
+
+    fn check(a: &[[u64; 5]; LANES], b: &[[u64; 5]; LANES]) {
+        if Ifma::detect().is_none() {
+            println!("SKIPPED: this CPU has no AVX-512 IFMA, the vectorised backend is not tested");
+            return;
+        }
+        // SAFETY: the CPU has the features.
+        let results = unsafe { vectorised(a, b) };
+        for lane in 0..LANES {
+            for (number, expected) in scalar(&Field(a[lane]), &Field(b[lane])).iter().enumerate() {
+                let (lanes, bound) = &results[number];
+                assert!(lanes[lane].0.iter().all(|limb| limb <= bound), "result {number} of {a:x?} and {b:x?}");
+                assert!(lanes[lane].sub(expected).is_zero(), "result {number} of {a:x?} and {b:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_limbs_do_not_overflow() {
+        check(&[[CARRIED; 5]; LANES], &[[CARRIED; 5]; LANES]);
+        check(&[[CARRIED; 5]; LANES], &[[0; 5]; LANES]);
+        check(&[[0; 5]; LANES], &[[CARRIED; 5]; LANES]);
+    }
+
+    #[test]
+    fn representatives_of_zero_are_zero() {
+        let p = [LIMB - 18, LIMB, LIMB, LIMB, LIMB];
+        let twice_p = [LIMB - 37, LIMB, LIMB, LIMB, LIMB + (LIMB + 1)].map(|limb: u64| limb.min(CARRIED));
+        check(&[p; LANES], &[twice_p; LANES]);
+        assert!(Field(p).is_zero() && Field([0; 5]).is_zero() && !Field([1, 0, 0, 0, 0]).is_zero());
+    }
+
+    proptest! {
+        #[test]
+        fn lanes_compute_what_the_scalar_code_computes(a in arb_elements(), b in arb_elements()) {
+            check(&a, &b);
+        }
+    }
 }

@@ -101,8 +101,8 @@ pub(super) fn gather(points: &Eight) -> Extended {
     }
     let mut fields = [Fe::zero(); 4];
     for (field, registers) in fields.iter_mut().zip(&lanes) {
-        for k in 0..5 {
-            field.0[k] = load(&registers[k]);
+        for (limb, register) in field.0.iter_mut().zip(registers) {
+            *limb = load(register);
         }
     }
     let [x, y, z, t] = fields;
@@ -114,8 +114,8 @@ pub(super) fn gather(points: &Eight) -> Extended {
 pub(super) fn scatter(point: &Extended) -> Eight {
     let mut lanes = [[[0; LANES]; 5]; 4];
     for (registers, field) in lanes.iter_mut().zip([&point.x, &point.y, &point.z, &point.t]) {
-        for k in 0..5 {
-            registers[k] = store(field.0[k]);
+        for (register, limb) in registers.iter_mut().zip(field.0) {
+            *register = store(limb);
         }
     }
     let mut points = [Coordinates::IDENTITY; LANES];

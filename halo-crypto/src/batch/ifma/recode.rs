@@ -55,3 +55,58 @@ impl<const WIDTH: u32, const COUNT: usize> Drop for Digits<WIDTH, COUNT> {
         self.0.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        batch::ifma::{Ifma, LANES, lanes::store},
+        group::Scalar,
+    };
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn digits<const WIDTH: u32, const COUNT: usize>(scalars: &[Scalar]) -> Vec<[i64; LANES]> {
+        let digits = Digits::<WIDTH, COUNT>::new(&Words::of_each(scalars));
+        let mut all = Vec::new();
+        for position in 0..COUNT {
+            all.push(store(digits.at(position)).map(u64::cast_signed));
+        }
+        all
+    }
+
+    fn check<const WIDTH: u32, const COUNT: usize>(scalars: &[Scalar; LANES]) {
+        // SAFETY: the caller has seen the features.
+        let digits = unsafe { digits::<WIDTH, COUNT>(scalars) };
+        for (lane, scalar) in scalars.iter().enumerate() {
+            let mut sum = Scalar::from(0);
+            for digit in digits.iter().rev().map(|digits| digits[lane]) {
+                assert!(digit > -(1 << (WIDTH - 1)) && digit <= 1 << (WIDTH - 1), "digit {digit}");
+                let magnitude = Scalar::from(digit.unsigned_abs());
+                sum = sum * Scalar::from(1 << WIDTH) + if digit < 0 { -magnitude } else { magnitude };
+            }
+            assert!(sum == *scalar, "scalar {:x?}", scalar.to_bytes());
+        }
+    }
+
+    #[test]
+    fn digits_add_up_and_stay_in_range() {
+        if Ifma::detect().is_none() {
+            println!("SKIPPED: this CPU has no AVX-512 IFMA, the vectorised backend is not tested");
+            return;
+        }
+        let repeated = |byte: u8| {
+            let mut bytes = [byte; 32];
+            bytes[31] &= 0x0f;
+            Scalar::from_canonical(bytes).unwrap()
+        };
+        for byte in 0..=u8::MAX {
+            let mut scalars = [repeated(byte); LANES];
+            scalars[1] = -scalars[0];
+            scalars[2] = Scalar::from_wide(&[byte; 64]);
+            scalars[3] = Scalar::from(u64::from(byte));
+            scalars[4] = -scalars[3];
+            check::<4, 64>(&scalars);
+            check::<6, 43>(&scalars);
+        }
+    }
+}
