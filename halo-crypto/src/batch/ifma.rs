@@ -59,7 +59,7 @@ impl Ifma {
     pub(crate) fn coordinates(&self, point: &Point) -> Coordinates {
         match &point.0 {
             Form::Lanes(coordinates, _) => *coordinates,
-            Form::Dalek(point) => self.decode_eight(&[EncodedPoint::from_bytes(point.compress().to_bytes())]).0[0],
+            Form::Dalek(point) => self.decode_sixteen(&[EncodedPoint::from_bytes(point.compress().to_bytes())])[0].0[0],
         }
     }
 
@@ -80,16 +80,17 @@ impl Ifma {
         ]
     }
 
-    fn decode_eight(&self, encoded: &[EncodedPoint]) -> (Eight, u8) {
+    fn decode_sixteen(&self, encoded: &[EncodedPoint]) -> [(Eight, u8); 2] {
         // SAFETY: `self` proves that the CPU has the features.
         unsafe { kernels::decode(encoded) }
     }
 
-    /// The canonical encodings of at most eight points.
-    pub(crate) fn encode_eight<'a>(&self, points: impl Iterator<Item = &'a Point>) -> [EncodedPoint; LANES] {
-        let points = self.eight(points);
+    /// The canonical encodings of at most sixteen points.
+    pub(crate) fn encode_sixteen(&self, points: &[Point]) -> [[EncodedPoint; LANES]; 2] {
+        let (first, second) = points.split_at(points.len().min(LANES));
+        let points = [self.eight(first.iter()), self.eight(second.iter())];
         // SAFETY: `self` proves that the CPU has the features.
-        unsafe { kernels::encode(&points) }.map(EncodedPoint::from_bytes)
+        unsafe { kernels::encode(&points) }.map(|eight| eight.map(EncodedPoint::from_bytes))
     }
 
     fn comb(&self, base: &Point) -> Comb {
@@ -118,16 +119,17 @@ impl Kernels for Ifma {
     }
 
     fn decode(&self, encoded: &[EncodedPoint], points: &mut [Option<Point>]) {
-        for (encoded, points) in encoded.chunks(LANES).zip(points.chunks_mut(LANES)) {
-            let (decoded, failed) = self.decode_eight(encoded);
-            let decoded = decoded.into_iter().enumerate();
-            put(points, decoded.map(|(lane, point)| (failed >> lane & 1 == 0).then(|| self.point(point))));
+        for (encoded, points) in encoded.chunks(2 * LANES).zip(points.chunks_mut(2 * LANES)) {
+            for ((decoded, failed), points) in self.decode_sixteen(encoded).into_iter().zip(points.chunks_mut(LANES)) {
+                let decoded = decoded.into_iter().enumerate();
+                put(points, decoded.map(|(lane, point)| (failed >> lane & 1 == 0).then(|| self.point(point))));
+            }
         }
     }
 
     fn encode(&self, points: &[Point], encoded: &mut [EncodedPoint]) {
-        for (points, encoded) in points.chunks(LANES).zip(encoded.chunks_mut(LANES)) {
-            put(encoded, self.encode_eight(points.iter()));
+        for (points, encoded) in points.chunks(2 * LANES).zip(encoded.chunks_mut(2 * LANES)) {
+            put(encoded, self.encode_sixteen(points).into_iter().flatten());
         }
     }
 

@@ -60,7 +60,7 @@ impl Point {
         match &self.0 {
             Form::Dalek(point) => EncodedPoint(point.compress().to_bytes()),
             #[cfg(target_arch = "x86_64")]
-            Form::Lanes(_, ifma) => ifma.encode_eight(std::iter::once(self))[0],
+            Form::Lanes(_, ifma) => ifma.encode_sixteen(std::slice::from_ref(self))[0][0],
         }
     }
 

@@ -25,51 +25,65 @@ const ONE_MINUS_D_SQ: [u64; 5] =
 const D_MINUS_ONE_SQ: [u64; 5] =
     [0x5_5aaa_44ed_4d20, 0x5_9603_c333_2635, 0x2_6d3b_af4a_7928, 0x1_20a6_6e69_97a9, 0x5_968b_37af_66c2];
 
-/// a^(2^times).
+/// a^(2^times) for both. Each is one long chain, so two go side by side: one multiplies while the other waits.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn square_times(a: Fe, times: u32) -> Fe {
-    let mut power = a;
+fn square_times(mut powers: [Fe; 2], times: u32) -> [Fe; 2] {
     for _ in 0..times {
-        power = power.square();
+        for power in &mut powers {
+            *power = power.square();
+        }
     }
-    power
+    powers
+}
+
+/// a·b for both.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn products([a, b]: [Fe; 2], [c, d]: [Fe; 2]) -> [Fe; 2] {
+    [a.mul(c), b.mul(d)]
 }
 
 /// a^(2^250 − 1) and a^11: what the inverse and the square root have in common.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn power_250(a: Fe) -> (Fe, Fe) {
+fn power_250(a: [Fe; 2]) -> ([Fe; 2], [Fe; 2]) {
     // eN stands for a^(2^N − 1).
-    let a2 = a.square();
-    let a9 = square_times(a2, 2).mul(a);
-    let a11 = a9.mul(a2);
-    let e5 = a11.square().mul(a9);
-    let e10 = square_times(e5, 5).mul(e5);
-    let e20 = square_times(e10, 10).mul(e10);
-    let e40 = square_times(e20, 20).mul(e20);
-    let e50 = square_times(e40, 10).mul(e10);
-    let e100 = square_times(e50, 50).mul(e50);
-    let e200 = square_times(e100, 100).mul(e100);
-    (square_times(e200, 50).mul(e50), a11)
+    let a2 = square_times(a, 1);
+    let a9 = products(square_times(a2, 2), a);
+    let a11 = products(a9, a2);
+    let e5 = products(square_times(a11, 1), a9);
+    let e10 = products(square_times(e5, 5), e5);
+    let e20 = products(square_times(e10, 10), e10);
+    let e40 = products(square_times(e20, 20), e20);
+    let e50 = products(square_times(e40, 10), e10);
+    let e100 = products(square_times(e50, 50), e50);
+    let e200 = products(square_times(e100, 100), e100);
+    (products(square_times(e200, 50), e50), a11)
 }
 
 /// 1/a; 0 for 0.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn invert(a: Fe) -> Fe {
-    let (e250, a11) = power_250(a);
-    square_times(e250, 5).mul(a11)
+    let (e250, a11) = power_250([a; 2]);
+    products(square_times(e250, 5), a11)[0]
 }
 
-/// Which lanes of u/v are squares, with √(u/v) there and √(i·u/v) elsewhere; the root that is not negative.
+/// Which lanes of u/v are squares, with √(u/v) there and √(i·u/v) elsewhere; the root that is not negative. For both.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn sqrt_ratio(u: Fe, v: Fe) -> (__mmask8, Fe) {
-    let i = constant(SQRT_M1);
-    let v3 = v.square().mul(v);
-    let v7 = v3.square().mul(v);
-    let uv7 = u.mul(v7);
+fn sqrt_ratios(u: [Fe; 2], v: [Fe; 2]) -> [(__mmask8, Fe); 2] {
+    let v3 = products(square_times(v, 1), v);
+    let v7 = products(square_times(v3, 1), v);
+    let uv7 = products(u, v7);
     // x^((p − 5)/8) = x^(2^252 − 3).
-    let power = square_times(power_250(uv7).0, 2).mul(uv7);
-    let root = u.mul(v3).mul(power);
+    let power = products(square_times(power_250(uv7).0, 2), uv7);
+    let [first, second] = products(products(u, v3), power);
+    [choose_root(u[0], v[0], first), choose_root(u[1], v[1], second)]
+}
+
+/// From a candidate that may be off by a factor that is a power of i.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn choose_root(u: Fe, v: Fe, root: Fe) -> (__mmask8, Fe) {
+    let i = constant(SQRT_M1);
     let check = v.mul(root.square());
     let minus_u = Fe::zero().minus(u);
     let correct = check.equals(u);
@@ -79,40 +93,76 @@ fn sqrt_ratio(u: Fe, v: Fe) -> (__mmask8, Fe) {
     (correct | flipped, root.absolute())
 }
 
-/// Decodes canonical encodings. The lanes of the mask failed, and hold nothing of use.
+/// Decodes canonical encodings, eight and eight. The lanes of the masks failed, and hold nothing of use.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn decode(words: &Words) -> (Extended, __mmask8) {
-    let s = from_words(words.0);
-    // Not below p, or the topmost bit set: writing it again gives other bytes.
-    let again = to_words(s);
-    let mut failed = 0;
-    for (again, word) in again.iter().zip(words.0) {
-        failed |= !_mm512_cmpeq_epi64_mask(*again, word);
-    }
-    failed |= s.is_negative();
+pub(super) fn decode([first, second]: &[Words; 2]) -> [(Extended, __mmask8); 2] {
+    let (first, second) = (Decoding::new(first), Decoding::new(second));
     let one = Fe::one();
-    let ss = s.square();
-    let u1 = one.minus(ss);
-    let u2 = one.plus(ss);
-    let u2_sqr = u2.square();
-    let v = Fe::zero().minus(constant(D).mul(u1.square())).minus(u2_sqr);
-    let (was_square, inverse) = sqrt_ratio(one, v.mul(u2_sqr));
-    let den_x = inverse.mul(u2);
-    let den_y = inverse.mul(den_x).mul(v);
-    let x = s.plus(s).mul(den_x).absolute();
-    let y = u1.mul(den_y);
-    let t = x.mul(y);
-    failed |= !was_square | t.is_negative() | y.is_zero();
-    (Extended { x, y, z: one, t }, failed)
+    let [first_root, second_root] = sqrt_ratios([one; 2], [first.radicand(), second.radicand()]);
+    [first.finish(first_root), second.finish(second_root)]
 }
 
-/// Canonical encodings.
+/// A decoding that waits for the inverse square root of v·u2².
+struct Decoding {
+    s: Fe,
+    failed: __mmask8,
+    u1: Fe,
+    u2: Fe,
+    v: Fe,
+}
+
+impl Decoding {
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn new(words: &Words) -> Self {
+        let s = from_words(words.0);
+        // Not below p, or the topmost bit set: writing it again gives other bytes.
+        let mut failed = s.is_negative();
+        for (again, word) in to_words(s).into_iter().zip(words.0) {
+            failed |= !_mm512_cmpeq_epi64_mask(again, word);
+        }
+        let ss = s.square();
+        let (u1, u2) = (Fe::one().minus(ss), Fe::one().plus(ss));
+        let v = Fe::zero().minus(constant(D).mul(u1.square())).minus(u2.square());
+        Self { s, failed, u1, u2, v }
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn radicand(&self) -> Fe {
+        self.v.mul(self.u2.square())
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn finish(&self, (was_square, inverse): (__mmask8, Fe)) -> (Extended, __mmask8) {
+        let den_x = inverse.mul(self.u2);
+        let den_y = inverse.mul(den_x).mul(self.v);
+        let x = self.s.plus(self.s).mul(den_x).absolute();
+        let y = self.u1.mul(den_y);
+        let t = x.mul(y);
+        let failed = self.failed | !was_square | t.is_negative() | y.is_zero();
+        (Extended { x, y, z: Fe::one(), t }, failed)
+    }
+}
+
+/// Canonical encodings of eight points and eight.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn encode(point: &Extended) -> Words {
+pub(super) fn encode(points: &[Extended; 2]) -> [Words; 2] {
+    let [first, second] = points;
+    let [(u1, u2), (w1, w2)] = [encoding_ratio(first), encoding_ratio(second)];
+    let radicands = [u1.mul(u2.square()), w1.mul(w2.square())];
+    let [(_, first_root), (_, second_root)] = sqrt_ratios([Fe::one(); 2], radicands);
+    [finish_encoding(first, u1, u2, first_root), finish_encoding(second, w1, w2, second_root)]
+}
+
+/// u1 = (Z + Y)(Z − Y) and u2 = XY: an encoding needs the inverse square root of u1·u2².
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn encoding_ratio(point: &Extended) -> (Fe, Fe) {
+    let Extended { x, y, z, .. } = *point;
+    (z.plus(y).mul(z.minus(y)), x.mul(y))
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn finish_encoding(point: &Extended, u1: Fe, u2: Fe, inverse: Fe) -> Words {
     let Extended { x, y, z, t } = *point;
-    let u1 = z.plus(y).mul(z.minus(y));
-    let u2 = x.mul(y);
-    let (_, inverse) = sqrt_ratio(Fe::one(), u1.mul(u2.square()));
     let den1 = inverse.mul(u1);
     let den2 = inverse.mul(u2);
     let z_inverse = den1.mul(den2).mul(t);
@@ -126,25 +176,31 @@ pub(super) fn encode(point: &Extended) -> Words {
     Words(to_words(den.mul(z.minus(signed_y)).absolute()))
 }
 
-/// The one-way map's two halves, added: 64 uniform bytes of each lane to a point.
+/// The one-way map: 64 uniform bytes of each lane to a point, the sum of what MAP of RFC 9496, 4.3.4, makes of each half.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn from_uniform(first: &Words, second: &Words) -> Extended {
-    elligator(from_words(first.0)).add(&elligator(from_words(second.0)))
+pub(super) fn from_uniform(halves: &[Words; 2]) -> Extended {
+    let t = [from_words(halves[0].0), from_words(halves[1].0)];
+    let [(r, u, v), (r2, u2, v2)] = [elligator_ratio(t[0]), elligator_ratio(t[1])];
+    let [first, second] = sqrt_ratios([u, u2], [v, v2]);
+    finish_elligator(t[0], r, v, first).add(&finish_elligator(t[1], r2, v2, second))
 }
 
-/// MAP of RFC 9496, 4.3.4.
+/// r = i·t², u = (r + 1)(1 − d²) and v = (−1 − r·d)(r + d): the map needs √(u/v).
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn elligator(t: Fe) -> Extended {
-    let one = Fe::one();
-    let minus_one = Fe::zero().minus(one);
-    let d = constant(D);
+fn elligator_ratio(t: Fe) -> (Fe, Fe, Fe) {
+    let (one, d) = (Fe::one(), constant(D));
     let r = constant(SQRT_M1).mul(t.square());
     let u = r.plus(one).mul(constant(ONE_MINUS_D_SQ));
-    let v = minus_one.minus(r.mul(d)).mul(r.plus(d));
-    let (was_square, root) = sqrt_ratio(u, v);
+    let v = Fe::zero().minus(one).minus(r.mul(d)).mul(r.plus(d));
+    (r, u, v)
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn finish_elligator(t: Fe, r: Fe, v: Fe, (was_square, root): (__mmask8, Fe)) -> Extended {
+    let one = Fe::one();
     let other_root = Fe::zero().minus(root.mul(t).absolute());
     let s = other_root.or_where(was_square, root);
-    let c = r.or_where(was_square, minus_one);
+    let c = r.or_where(was_square, Fe::zero().minus(one));
     let n = c.mul(r.minus(one)).mul(constant(D_MINUS_ONE_SQ)).minus(v);
     let ss = s.square();
     // X = w0·w3, Y = w2·w1, Z = w1·w3, T = w0·w2.

@@ -1,7 +1,7 @@
-//! What [`Kernels`](super::Kernels) does, for at most eight items.
+//! What [`Kernels`](crate::batch::Kernels) does, for at most eight items; for sixteen where two chains interleave.
 
 use super::{
-    coding,
+    LANES, coding,
     comb::{self, Comb},
     ladder::{self, Table, sum_of},
     lanes::{Eight, Words, gather, scatter},
@@ -12,17 +12,20 @@ use crate::{
     group::{ELEMENT_BYTES, EncodedPoint, Scalar},
 };
 
-/// The points, and a mask of the encodings that are none.
+/// The points of at most sixteen encodings, and masks of those that are none.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn decode(encoded: &[EncodedPoint]) -> (Eight, u8) {
-    let (points, failed) = coding::decode(&Words::new(encoded.iter().map(EncodedPoint::as_bytes)));
-    (scatter(&points), failed)
+pub(super) fn decode(encoded: &[EncodedPoint]) -> [(Eight, u8); 2] {
+    let (first, second) = encoded.split_at(encoded.len().min(LANES));
+    let words = [first, second].map(|encoded| Words::new(encoded.iter().map(EncodedPoint::as_bytes)));
+    let [first, second] = coding::decode(&words);
+    [(scatter(&first.0), first.1), (scatter(&second.0), second.1)]
 }
 
 /// Canonical encodings.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn encode(points: &Eight) -> [[u8; ELEMENT_BYTES]; 8] {
-    coding::encode(&gather(points)).to_bytes()
+pub(super) fn encode([first, second]: &[Eight; 2]) -> [[[u8; ELEMENT_BYTES]; LANES]; 2] {
+    let [first, second] = coding::encode(&[gather(first), gather(second)]);
+    [first.to_bytes(), second.to_bytes()]
 }
 
 /// (u + r·G, e + r·Y).
@@ -63,7 +66,7 @@ pub(super) fn opens_to_identity(x: &Scalar, [u, e]: &[Eight; 2]) -> u8 {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn from_uniform(uniform: &[[u8; 2 * ELEMENT_BYTES]]) -> Eight {
     let half = |number: usize| uniform.iter().map(move |bytes| &bytes.as_chunks().0[number]);
-    scatter(&coding::from_uniform(&Words::new(half(0)), &Words::new(half(1))))
+    scatter(&coding::from_uniform(&[Words::new(half(0)), Words::new(half(1))]))
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
