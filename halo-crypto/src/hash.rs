@@ -2,6 +2,8 @@
 //!
 //! No hash is ever a known multiple of another element, so ciphertexts of hashes of different strings cannot be related.
 
+use std::sync::LazyLock;
+
 use sha2::{Digest, Sha512};
 
 use crate::{batch, group::Point};
@@ -57,8 +59,10 @@ pub fn constant(name: &str) -> Point {
 fn expand_message_xmd<const LENGTH: usize>(message: &[u8], tag: &[u8]) -> [u8; LENGTH] {
     const { assert!(LENGTH <= 64, "more than one block is not supported") };
     let tag_length = [tag.len() as u8];
-    let first = Sha512::new()
-        .chain_update([0; 128])
+    // The block of zeros comes first in every expansion: it is hashed once.
+    static ZEROS: LazyLock<Sha512> = LazyLock::new(|| Sha512::new_with_prefix([0; 128]));
+    let first = ZEROS
+        .clone()
         .chain_update(message)
         .chain_update((LENGTH as u16).to_be_bytes())
         .chain_update([0])

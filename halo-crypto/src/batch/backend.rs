@@ -139,3 +139,43 @@ pub(crate) fn kernels() -> &'static dyn Kernels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Point;
+
+    #[test]
+    fn names_are_read_back_and_others_refused() {
+        for backend in Backend::ALL {
+            assert_eq!(backend.to_string().parse(), Ok(backend));
+        }
+        assert_eq!("auto".parse(), Ok(Backend::fastest()));
+        let error = "avx".parse::<Backend>().unwrap_err();
+        assert_eq!(error, BackendError::Unknown("avx".to_owned()));
+        assert!(error.to_string().contains("auto, portable or ifma"), "{error}");
+        assert!(BackendError::Unsupported(Backend::Ifma).to_string().contains("say auto or portable"));
+    }
+
+    #[test]
+    fn elements_survive_a_change_of_backend() {
+        let all: Vec<Backend> = Backend::ALL.into_iter().filter(|backend| backend.is_supported()).collect();
+        let before = Backend::current().unwrap();
+        let mut points = Vec::new();
+        for backend in all.iter().chain(&all) {
+            backend.select().unwrap();
+            points.push(Point::identity() + Point::generator());
+            assert!(points.iter().all(|point| *point == Point::generator()));
+            assert!(points.iter().all(|point| point.encode() == Point::generator().encode()));
+            assert!(points.iter().all(|point| (*point - Point::generator()).is_identity()));
+        }
+        before.select().unwrap();
+    }
+
+    #[test]
+    fn a_backend_that_the_cpu_lacks_cannot_be_selected() {
+        for backend in Backend::ALL.into_iter().filter(|backend| !backend.is_supported()) {
+            assert_eq!(backend.select(), Err(BackendError::Unsupported(backend)));
+        }
+    }
+}

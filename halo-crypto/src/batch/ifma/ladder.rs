@@ -36,72 +36,39 @@ impl Table {
     }
 }
 
-/// What selects a multiple in each lane. Entries are selected field by field, next to the product that needs the field, so
-/// that loads and blends fill the gaps that multiplications leave.
-struct Choice {
-    /// The lanes that want each of the entries; those that want none get the identity, (1, 1, 2, 0).
-    entries: [__mmask8; 8],
-    /// The lanes that want the negative.
-    negative: __mmask8,
-}
-
-impl Choice {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn new(digit: __m512i) -> Self {
-        let magnitude = _mm512_abs_epi64(digit);
-        let mut entries = [0; 8];
-        for (number, entry) in entries.iter_mut().enumerate() {
-            *entry = _mm512_cmpeq_epi64_mask(magnitude, _mm512_set1_epi64(number as i64 + 1));
-        }
-        Self { entries, negative: _mm512_movepi64_mask(digit) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn sums(&self, table: &Table) -> [Fe; 2] {
-        let (mut plus, mut minus) = (Fe::one(), Fe::one());
-        for n in 0..8 {
-            plus = plus.or_where(self.entries[n], table.0[n].plus);
-        }
-        for n in 0..8 {
-            minus = minus.or_where(self.entries[n], table.0[n].minus);
-        }
-        [plus.or_where(self.negative, minus), minus.or_where(self.negative, plus)]
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn twice_z(&self, table: &Table) -> Fe {
-        let mut twice_z = constant([2, 0, 0, 0, 0]);
-        for n in 0..8 {
-            twice_z = twice_z.or_where(self.entries[n], table.0[n].twice_z);
-        }
-        twice_z
-    }
-
-    /// With limbs up to 2^52.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn twice_dt(&self, table: &Table) -> Fe {
-        let mut twice_dt = Fe::zero();
-        for n in 0..8 {
-            twice_dt = twice_dt.or_where(self.entries[n], table.0[n].twice_dt);
-        }
-        twice_dt.minus_where(self.negative)
-    }
-}
-
-/// Adds the multiple that each lane's digit asks for.
+/// Adds the multiple that each lane's digit asks for. All entries are read, two fields at a time, next to the products that
+/// need them, so that loads and blends fill the gaps that multiplications leave.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn add_chosen(sum: &mut Completed, table: &Table, digit: __m512i) {
-    let choice = Choice::new(digit);
-    let c = sum.t().times(choice.twice_dt(table));
-    let d = sum.z().times(choice.twice_z(table));
+    let magnitude = _mm512_abs_epi64(digit);
+    let negative = _mm512_movepi64_mask(digit);
+    // Digit 0 is the identity, (1, 1, 2, 0).
+    let (mut twice_z, mut twice_dt) = (constant([2, 0, 0, 0, 0]), Fe::zero());
+    for (number, entry) in table.0.iter().enumerate() {
+        let here = wants(magnitude, number);
+        twice_dt = twice_dt.or_where(here, entry.twice_dt);
+        twice_z = twice_z.or_where(here, entry.twice_z);
+    }
+    let c = sum.t().times(twice_dt.minus_where(negative));
+    let d = sum.z().times(twice_z);
     let [plus, minus] = sum.sums();
-    let [other_plus, other_minus] = choice.sums(table);
-    *sum = Completed::of(minus.times(other_minus), plus.times(other_plus), c, d);
+    let (mut other_plus, mut other_minus) = (Fe::one(), Fe::one());
+    for (number, entry) in table.0.iter().enumerate() {
+        let here = wants(magnitude, number);
+        other_plus = other_plus.or_where(here, entry.plus);
+        other_minus = other_minus.or_where(here, entry.minus);
+    }
+    let a = minus.times(other_minus.or_where(negative, other_plus));
+    let b = plus.times(other_plus.or_where(negative, other_minus));
+    *sum = Completed::of(a, b, c, d);
+}
+
+/// The lanes whose digit is, up to its sign, the number of this entry.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn wants(magnitude: __m512i, entry: usize) -> __mmask8 {
+    _mm512_cmpeq_epi64_mask(magnitude, _mm512_set1_epi64(entry as i64 + 1))
 }
 
 /// The sum of scalars times points, term by term.
