@@ -68,6 +68,7 @@ pub(crate) enum Scalars<'a> {
 
 impl<'a> Scalars<'a> {
     /// Those of `count` items from the one at `from` on.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn part(self, from: usize, count: usize) -> Self {
         match self {
             Self::Shared(_) => self,

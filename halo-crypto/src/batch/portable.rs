@@ -6,6 +6,8 @@ use curve25519_dalek::{
     traits::{Identity, MultiscalarMul},
 };
 
+use zeroize::Zeroize;
+
 use super::{Kernels, Scalars};
 use crate::{
     elgamal::{Ciphertext, CompositeKey},
@@ -54,9 +56,12 @@ impl Kernels for Portable {
     fn scale_and_add(&self, b: Scalars<'_>, c: Scalars<'_>, ciphertexts: &mut [Ciphertext]) {
         for (index, ciphertext) in ciphertexts.iter_mut().enumerate() {
             let (u, e) = (ciphertext.u.dalek(), ciphertext.e.dalek());
-            let b = b.at(index).0;
-            let sum = RistrettoPoint::multiscalar_mul([b, c.at(index).0], [e, u]);
-            *ciphertext = Ciphertext { u: point(u * b), e: point(sum) };
+            let mut scalars = [b.at(index).0, c.at(index).0];
+            *ciphertext = Ciphertext {
+                u: point(u * scalars[0]),
+                e: point(RistrettoPoint::multiscalar_mul(scalars.iter(), [e, u])),
+            };
+            scalars.zeroize();
         }
     }
 
