@@ -5,7 +5,6 @@ use curve25519_dalek::{
     ristretto::{CompressedRistretto, RistrettoPoint},
     traits::{Identity, MultiscalarMul},
 };
-
 use zeroize::Zeroize;
 
 use super::{Kernels, Scalars};
