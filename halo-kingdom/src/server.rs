@@ -16,6 +16,7 @@ mod consent;
 mod deadline;
 mod error;
 mod kingdom;
+mod limits;
 mod page;
 mod refusal;
 mod services;

@@ -17,6 +17,7 @@ use super::{
     Error,
     config::{Config, PartyConfig},
     consent::{issued_by, verified_public_key},
+    limits::{MAX_CERTIFICATE, MAX_PUBLIC_KEY, bounded},
     store::{CertificateRecord, Party, Revocation, Store},
 };
 
@@ -42,6 +43,13 @@ async fn one(store: &dyn Store, entry: &PartyConfig, now: Timestamp) -> Result<P
     let file = &entry.consent_certificate_file;
     let certificate = Certificate::from_pem(&read(file)?).map_err(|error| refuse(file, error.to_string()))?;
     let public_key = entry.encryption_public_key.as_ref().map(read).transpose()?;
+
+    bounded("consent_certificate", certificate.der().len(), MAX_CERTIFICATE)
+        .map_err(|error| refuse(file, error.to_string()))?;
+    if let (Some(bytes), Some(file)) = (&public_key, &entry.encryption_public_key) {
+        bounded("encryption_public_key", bytes.len(), MAX_PUBLIC_KEY)
+            .map_err(|error| refuse(file, error.to_string()))?;
+    }
 
     let mut configured = Sha256::new();
     let name = entry.consent_certificate.to_string();

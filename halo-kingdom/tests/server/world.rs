@@ -8,7 +8,8 @@ use halo_core::{
     pb::{
         api::{
             self, certificates_client::CertificatesClient, data_providers_client::DataProvidersClient,
-            measurements_client::MeasurementsClient, requisitions_client::RequisitionsClient,
+            event_groups_client::EventGroupsClient, measurements_client::MeasurementsClient,
+            public_keys_client::PublicKeysClient, requisitions_client::RequisitionsClient,
         },
         halo::watch_client::WatchClient,
         system::{
@@ -41,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
 pub(crate) const CONSUMER: &str = "measurementConsumers/AAAAAAAAAAE";
+/// A consumer that has no measurement.
+pub(crate) const OTHER_CONSUMER: &str = "measurementConsumers/AAAAAAAAAAQ";
 pub(crate) const PUBLISHERS: [&str; 2] = ["dataProviders/AAAAAAAAAAI", "dataProviders/AAAAAAAAAAM"];
 pub(crate) const DUCHIES: [&str; 3] = ["duchies/aggregator", "duchies/worker1", "duchies/worker2"];
 pub(crate) const NONCES: [u64; 2] = [0x8877_6655_4433_2211, 7];
@@ -155,7 +158,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let names = [CONSUMER, "measurementConsumers/AAAAAAAAAAQ"].into_iter().chain(PUBLISHERS).chain(DUCHIES);
+        let names = [CONSUMER, OTHER_CONSUMER].into_iter().chain(PUBLISHERS).chain(DUCHIES);
         Self {
             parties: names.map(|name| (name.to_owned(), Party::new(directory.path(), name))).collect(),
             kingdom: Party::new(directory.path(), "kingdom/k"),
@@ -356,6 +359,14 @@ impl Caller {
         DataProvidersClient::new(self.0.clone())
     }
 
+    pub(crate) fn event_groups(&self) -> EventGroupsClient<Channel> {
+        EventGroupsClient::new(self.0.clone())
+    }
+
+    pub(crate) fn public_keys(&self) -> PublicKeysClient<Channel> {
+        PublicKeysClient::new(self.0.clone())
+    }
+
     pub(crate) fn watch(&self) -> WatchClient<Channel> {
         WatchClient::new(self.0.clone())
     }
@@ -382,7 +393,8 @@ impl Caller {
     }
 
     pub(crate) async fn timeline(&self, measurement: &str) -> Vec<(String, String)> {
-        let request = halo_core::pb::halo::ListTimelineEntriesRequest { measurement: measurement.to_owned() };
+        let measurement = measurement.to_owned();
+        let request = halo_core::pb::halo::ListTimelineEntriesRequest { measurement, ..Default::default() };
         let entries = self.watch().list_timeline_entries(request).await.unwrap().into_inner().entries;
         entries.into_iter().map(|entry| (entry.actor, entry.message)).collect()
     }
@@ -534,6 +546,16 @@ impl Scene {
         self.fulfill_all().await;
         self.confirm_all().await;
     }
+}
+
+/// Adds a field of so many bytes that no reader knows.
+pub(crate) fn padded(mut message: Vec<u8>, length: usize) -> Vec<u8> {
+    let unknown = api::EncryptedMessage { ciphertext: vec![0; length], ..Default::default() };
+    let mut field = unknown.encode_to_vec();
+    // Field 1 of wire type 2 becomes field 15.
+    field[0] = 15 << 3 | 2;
+    message.append(&mut field);
+    message
 }
 
 /// Machine-readable reason and culprits of a refusal.

@@ -14,6 +14,7 @@ use super::{answer, name};
 use crate::server::{
     consent::issued_by,
     kingdom::Kingdom,
+    limits::{MAX_CERTIFICATE, bounded},
     page::Page,
     refusal::Refusal,
     store::{CertificateRecord, Cursor, Revocation, StoreError},
@@ -132,6 +133,7 @@ impl Certificates {
             return Err(Refusal::Required("certificate.x509_der"));
         }
         let field = "certificate.x509_der";
+        bounded(field, der.len(), MAX_CERTIFICATE)?;
         let parsed = x509::Certificate::from_der(der).map_err(|error| Refusal::invalid(field, error))?;
         // One that becomes valid later can be brought in time, so it is checked as of then.
         let from =

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{answer, name, only_consumer, only_publisher, readable, unimplemented};
 use crate::server::{
     kingdom::Kingdom,
+    limits::{MAX_EVENT_GROUP, bounded},
     page::Page,
     refusal::Refusal,
     store::{Cursor, EventGroupRecord, StoreError},
@@ -129,6 +130,7 @@ impl EventGroups {
         only_publisher(&caller, &parent, "eventGroups.create", &asked.parent)?;
         readable("request_id", &asked.request_id, 36)?;
         let group = asked.event_group.as_ref().ok_or(Refusal::Required("event_group"))?;
+        bounded("event_group", group.encoded_len(), MAX_EVENT_GROUP)?;
         let consumer: MeasurementConsumerName = name("event_group.measurement_consumer", &group.measurement_consumer)?;
         if self.0.store.party(&CertificateParent::from(consumer.clone())).await?.is_none() {
             return Err(Refusal::Precondition {

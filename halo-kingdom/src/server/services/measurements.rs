@@ -18,13 +18,16 @@ use halo_core::{
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{answer, name, only_consumer, readable};
+use super::{answer, computations, name, only_consumer, readable};
 use crate::{
     lifecycle::{Event, Note},
     record::{Measurement, Participant, Requisition, Signed, Typed},
     server::{
         consent::{check_public_key, usable_certificate},
         kingdom::Kingdom,
+        limits::{
+            MAX_MEASUREMENT_SPEC, MAX_PUBLIC_KEY, MAX_REQUISITION_SPEC, MAX_TYPE_URL, bounded, check_answer, check_fit,
+        },
         page::Page,
         refusal::Refusal,
         store::{Cursor, MeasurementQuery, NewMeasurement, States, StoreError},
@@ -124,7 +127,9 @@ impl Measurements {
         for text in &message.names {
             measurements.push(wire::measurement(&own_measurement(&self.0, &caller, text, PERMISSION).await?)?);
         }
-        Ok(api::BatchGetMeasurementsResponse { measurements })
+        let answer = api::BatchGetMeasurementsResponse { measurements };
+        check_answer("names", &answer)?;
+        Ok(answer)
     }
 
     async fn cancel(&self, request: &Request<api::CancelMeasurementRequest>) -> Result<api::Measurement, Refusal> {
@@ -241,11 +246,14 @@ impl Measurements {
                 });
                 all.push(measurement);
             }
+            let answer = all.iter().map(wire::measurement).collect::<Result<Vec<_>, _>>()?;
+            let answer = api::BatchCreateMeasurementsResponse { measurements: answer };
+            check_answer("requests", &answer)?;
             match if new.is_empty() { Ok(()) } else { self.0.create(new, needs).await } {
                 // Somebody else sent the same request at the same moment.
                 Err(StoreError::AlreadyExists(_)) if !again => again = true,
                 Err(error) => return Err(error.into()),
-                Ok(()) => return Ok(all.iter().map(wire::measurement).collect::<Result<_, _>>()?),
+                Ok(()) => return Ok(answer.measurements),
             }
         }
     }
@@ -273,6 +281,9 @@ impl Measurements {
         let bytes =
             core_wire::signed_bytes("measurement_spec", asked.measurement_spec.as_ref(), type_name::MEASUREMENT_SPEC)?;
         let signed = asked.measurement_spec.as_ref().ok_or(Refusal::Required("measurement_spec"))?;
+        bounded("measurement_spec.message", bytes.len(), MAX_MEASUREMENT_SPEC)?;
+        let type_url = signed.message.as_ref().map_or(0, |message| message.type_url.len());
+        bounded("measurement_spec.message.type_url", type_url, MAX_TYPE_URL)?;
         certificate
             .verify_signature(bytes, &signed.signature_algorithm_oid, &signed.signature)
             .map_err(|error| Refusal::invalid("measurement_spec.signature", error))?;
@@ -330,6 +341,7 @@ impl Measurements {
             result: None,
             revision: 0,
         };
+        check_fit(&measurement, &computations::view(kingdom, &measurement).await?)?;
         Ok((measurement, needs))
     }
 
@@ -359,6 +371,8 @@ impl Measurements {
         let field = "data_providers.value.data_provider_public_key";
         let given = value.data_provider_public_key.as_ref();
         let given_key = core_wire::unpack(field, given, type_name::ENCRYPTION_PUBLIC_KEY)?;
+        bounded(field, given_key.len(), MAX_PUBLIC_KEY)?;
+        bounded(field, given.map_or(0, |key| key.type_url.len()), MAX_TYPE_URL)?;
         let stored = party.public_key.as_deref().map(api::SignedMessage::decode).transpose();
         let stored = stored.map_err(|error| StoreError::Corrupt { what: "public_key", detail: error.to_string() })?;
         let current = stored.and_then(|signed| signed.message).map(|message| message.value);
@@ -382,6 +396,7 @@ impl Measurements {
         if encrypted.ciphertext.is_empty() {
             return Err(Refusal::invalid(field, "it has no ciphertext"));
         }
+        bounded(field, encrypted.ciphertext.len(), MAX_REQUISITION_SPEC)?;
         Ok(Requisition {
             name: RequisitionName::new(publisher.data_provider, kingdom.new_id()),
             certificate,

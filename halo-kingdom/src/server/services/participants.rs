@@ -23,11 +23,16 @@ use crate::{
     Error,
     lifecycle::{Event, Note},
     record::{FulfillmentContext, Fulfilment, Measurement, Parameters, Participant, ParticipantFailure},
-    server::{consent::usable_certificate, kingdom::Kingdom, refusal::Refusal, store::TimelineEntry, wire},
+    server::{
+        consent::usable_certificate,
+        kingdom::Kingdom,
+        limits::{MAX_CONTEXT, MAX_PUBLIC_KEY, MAX_TEXT, bounded},
+        refusal::Refusal,
+        store::TimelineEntry,
+        wire,
+    },
 };
 
-/// Longest message that a Duchy writes into the timeline, in bytes.
-const MAX_MESSAGE: usize = 4096;
 /// Most culprits that a failure names.
 const MAX_CULPRITS: usize = 1000;
 
@@ -129,6 +134,7 @@ impl Participants {
         let Some(requisition_params::Protocol::LiquidLegionsV2(llv2)) = &params.protocol else {
             return Err(Refusal::invalid("requisition_params.protocol", "it is not liquid_legions_v2"));
         };
+        bounded("requisition_params.el_gamal_public_key", llv2.el_gamal_public_key.len(), MAX_PUBLIC_KEY)?;
         let owner = CertificateParent::from(DuchyName::new(duchy.clone()));
         let field = "requisition_params.duchy_certificate";
         let (certificate_name, certificate) =
@@ -187,7 +193,7 @@ impl Participants {
         let asked = request.get_ref();
         let (duchy, measurement) = own_part(&self.0, request, &asked.name, "computationParticipants.fail").await?;
         let failure = asked.failure.as_ref().ok_or(Refusal::Required("failure"))?;
-        readable("failure.error_message", &failure.error_message, MAX_MESSAGE)?;
+        readable("failure.error_message", &failure.error_message, MAX_TEXT)?;
         if failure.culprits.len() > MAX_CULPRITS {
             return Err(Refusal::invalid("failure.culprits", format!("there are more than {MAX_CULPRITS}")));
         }
@@ -254,16 +260,12 @@ impl Requisitions {
         if asked.nonce == 0 {
             return Err(Refusal::Required("nonce"));
         }
-        let context = asked.fulfillment_context.as_ref().map(|context| FulfillmentContext {
+        // Many publishers' reports travel in one message, and data is not lost for a report that is too long.
+        let context = asked.fulfillment_context.as_ref().filter(|context| context.encoded_len() <= MAX_CONTEXT);
+        let context = context.map(|context| FulfillmentContext {
             build_label: context.build_label.clone(),
             warnings: context.warnings.clone(),
         });
-        if let Some(context) = &context {
-            let length = context.build_label.len() + context.warnings.iter().map(String::len).sum::<usize>();
-            if length > MAX_MESSAGE {
-                return Err(Refusal::invalid("fulfillment_context", format!("it has more than {MAX_MESSAGE} bytes")));
-            }
-        }
         let fulfilment = Fulfilment {
             duchy,
             nonce: asked.nonce,
@@ -307,7 +309,7 @@ impl LogEntries {
         let asked = request.get_ref();
         let (duchy, measurement) = own_part(&self.0, request, &asked.parent, "computationLogEntries.create").await?;
         let entry = asked.computation_log_entry.as_ref().ok_or(Refusal::Required("computation_log_entry"))?;
-        readable("computation_log_entry.log_message", &entry.log_message, MAX_MESSAGE)?;
+        readable("computation_log_entry.log_message", &entry.log_message, MAX_TEXT)?;
         let transient = match entry.error_details.as_ref().map(|details| details.r#type()) {
             None => false,
             Some(error_details::Type::Transient) => true,

@@ -15,15 +15,13 @@ use crate::{
     record::{Measurement, Refusal as RecordedRefusal, Requisition},
     server::{
         kingdom::Kingdom,
+        limits::MAX_TEXT,
         page::Page,
         refusal::Refusal,
         store::{Cursor, RequisitionQuery, States},
         wire,
     },
 };
-
-/// Longest reason of a refusal, in bytes.
-const MAX_MESSAGE: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Requisitions(pub(crate) Arc<Kingdom>);
@@ -114,7 +112,7 @@ impl Requisitions {
         {
             return Err(Refusal::invalid("refusal.justification", "it is none of the known reasons"));
         }
-        readable("refusal.message", &refusal.message, MAX_MESSAGE)?;
+        readable("refusal.message", &refusal.message, MAX_TEXT)?;
         let event = Event::Refused {
             requisition: name.clone(),
             refusal: RecordedRefusal { justification: refusal.justification, message: refusal.message.clone() },

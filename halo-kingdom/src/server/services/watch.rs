@@ -205,7 +205,7 @@ impl Watch {
         let measurement = own_measurement(&self.0, &caller, asked, "measurements.getTimeline").await?;
         let entries = self.0.store.timeline(&measurement.computation).await?;
         let entries = entries.iter().map(wire::timeline_entry).collect::<Result<_, _>>()?;
-        Ok(halo::ListTimelineEntriesResponse { entries })
+        Ok(halo::ListTimelineEntriesResponse { entries, next_page_token: String::new() })
     }
 }
 

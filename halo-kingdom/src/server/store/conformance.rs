@@ -39,7 +39,7 @@ pub async fn conformance(store: &dyn Store) {
     event_groups(store).await;
 }
 
-fn id(number: u64) -> ExternalId {
+pub(crate) fn id(number: u64) -> ExternalId {
     ExternalId::new(number).expect("the suite uses small positive ids")
 }
 
@@ -47,7 +47,7 @@ fn consumer() -> MeasurementConsumerName {
     MeasurementConsumerName::new(id(1))
 }
 
-fn publisher(number: u64) -> DataProviderName {
+pub(crate) fn publisher(number: u64) -> DataProviderName {
     DataProviderName::new(id(10 + number))
 }
 
@@ -68,7 +68,7 @@ fn typed(bytes: &[u8]) -> Typed {
 }
 
 /// Measurement number `number` with two publishers and two Duchies; its requisitions are `2·number` and `2·number + 1`.
-fn measurement(number: u64) -> Measurement {
+pub(crate) fn measurement(number: u64) -> Measurement {
     let requisition = |index: u64| Requisition {
         name: RequisitionName::new(publisher(index).data_provider, id(2 * number + index)),
         certificate: CertificateName::new(publisher(index), id(100)),
@@ -107,7 +107,7 @@ fn measurement(number: u64) -> Measurement {
     }
 }
 
-fn new(number: u64) -> NewMeasurement {
+pub(crate) fn new(number: u64) -> NewMeasurement {
     NewMeasurement {
         measurement: measurement(number),
         request_id: Some(format!("request {number}")),

@@ -1,0 +1,99 @@
+//! Parties and their certificates.
+
+use halo_core::pb::{
+    api::{self, measurement::State},
+    system,
+};
+use tonic::Code;
+
+use crate::world::{CONSUMER, DUCHIES, PUBLISHERS, Scene, assert_refused};
+
+#[tokio::test]
+async fn a_revoked_certificate_ends_what_relies_on_it() {
+    let scene = Scene::new().await;
+    scene.set_keys().await;
+    let name = scene.world.party(DUCHIES[2]).certificate_name();
+    let revoke = api::RevokeCertificateRequest {
+        name: name.clone(),
+        revocation_state: api::certificate::RevocationState::Revoked.into(),
+    };
+    let outcome = scene.caller(DUCHIES[1]).certificates().revoke_certificate(revoke.clone()).await;
+    assert_refused(outcome, Code::PermissionDenied, "PERMISSION_DENIED");
+    let revoked = scene.caller(DUCHIES[2]).certificates().revoke_certificate(revoke).await.unwrap().into_inner();
+    assert_eq!(revoked.revocation_state(), api::certificate::RevocationState::Revoked);
+    let failure = scene.consumer().get(&scene.measurement.name).await.failure.unwrap();
+    assert_eq!(failure.reason(), api::measurement::failure::Reason::CertificateRevoked);
+    let release = api::ReleaseCertificateHoldRequest { name: name.clone() };
+    let outcome = scene.caller(DUCHIES[2]).certificates().release_certificate_hold(release).await;
+    assert_refused(outcome, Code::FailedPrecondition, "CERTIFICATE_REVOCATION_STATE_ILLEGAL");
+
+    let request = scene.world.request(&scene.world.spec());
+    let next = scene.consumer().measurements().create_measurement(request).await.unwrap().into_inner();
+    let mut stream = scene
+        .caller(DUCHIES[2])
+        .computations()
+        .stream_active_computations(system::StreamActiveComputationsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let computation = loop {
+        let computation = stream.message().await.unwrap().unwrap().computation.unwrap();
+        if computation.name != scene.computation.name {
+            break computation;
+        }
+    };
+    let share = scene.world.key_share(DUCHIES[2], &computation).signed(scene.world.party(DUCHIES[2]));
+    let outcome = scene.caller(DUCHIES[2]).participants().set_participant_requisition_params(share).await;
+    assert_refused(outcome, Code::FailedPrecondition, "CERTIFICATE_IS_INVALID");
+    assert_eq!(next.state(), State::AwaitingRequisitionFulfillment);
+}
+
+#[tokio::test]
+async fn certificates_and_parties_are_read_by_those_who_may() {
+    let scene = Scene::new().await;
+    let get = |caller: &str, name: String| {
+        let mut client = scene.caller(caller).certificates();
+        async move { client.get_certificate(api::GetCertificateRequest { name }).await }
+    };
+    let duchy = scene.world.party(DUCHIES[0]);
+    let found = get(PUBLISHERS[0], duchy.certificate_name()).await.unwrap().into_inner();
+    assert_eq!(found.x509_der, duchy.certificate.der());
+    get(PUBLISHERS[0], scene.world.consumer().certificate_name()).await.unwrap();
+    get(DUCHIES[0], scene.world.party(PUBLISHERS[0]).certificate_name()).await.unwrap();
+    for (caller, name) in [
+        (PUBLISHERS[0], scene.world.party(PUBLISHERS[1]).certificate_name()),
+        (DUCHIES[0], scene.world.consumer().certificate_name()),
+        (CONSUMER, format!("{}/certificates/AAAAAAAAAAE", DUCHIES[0])),
+    ] {
+        assert_refused(get(caller, name).await, Code::PermissionDenied, "PERMISSION_DENIED");
+    }
+    let request = api::GetDataProviderRequest { name: PUBLISHERS[0].into() };
+    let publisher = scene.consumer().data_providers().get_data_provider(request.clone()).await.unwrap().into_inner();
+    assert_eq!(publisher.certificate_der, scene.world.party(PUBLISHERS[0]).certificate.der());
+    let key = publisher.public_key.unwrap();
+    assert_eq!(key.message.unwrap().value, scene.world.party(PUBLISHERS[0]).public_key());
+    let outcome = scene.caller(PUBLISHERS[1]).data_providers().get_data_provider(request).await;
+    assert_refused(outcome, Code::PermissionDenied, "PERMISSION_DENIED");
+
+    // A new certificate, from the party's own authority and from another's.
+    let (own, _) = scene.world.party(PUBLISHERS[0]).issue(|_| {});
+    let (foreign, _) = scene.world.party(PUBLISHERS[1]).issue(|_| {});
+    let create = |pem: &str| {
+        let der = halo_crypto::consent::x509::Certificate::from_pem(pem.as_bytes()).unwrap().der().to_vec();
+        let certificate = Some(api::Certificate { x509_der: der, ..Default::default() });
+        api::CreateCertificateRequest { parent: PUBLISHERS[0].into(), certificate }
+    };
+    let mut publisher = scene.caller(PUBLISHERS[0]).certificates();
+    publisher.create_certificate(create(&own)).await.unwrap();
+    let outcome = publisher.create_certificate(create(&own)).await;
+    assert_refused(outcome, Code::AlreadyExists, "CERT_SUBJECT_KEY_ID_ALREADY_EXISTS");
+    let outcome = publisher.create_certificate(create(&foreign)).await;
+    assert_refused(outcome, Code::InvalidArgument, "INVALID_FIELD_VALUE");
+    let mut large = create(&own);
+    large.certificate.as_mut().unwrap().x509_der.resize((16 << 10) + 1, 0);
+    let status =
+        assert_refused(publisher.create_certificate(large).await, Code::InvalidArgument, "INVALID_FIELD_VALUE");
+    assert!(status.message().contains("16384 are taken"), "{}", status.message());
+    let list = api::ListCertificatesRequest { parent: PUBLISHERS[0].into(), ..Default::default() };
+    assert_eq!(publisher.list_certificates(list).await.unwrap().into_inner().certificates.len(), 2);
+}
