@@ -421,6 +421,10 @@ impl Step<'_> {
         }
         self.expect(MeasurementState::PendingComputation)?;
         self.in_time(now)?;
+        if result.certificate.parent != DuchyName::new(duchy.clone()).into() {
+            let detail = format!("it is no certificate of Duchy {duchy}");
+            return Err(Error::Certificate { certificate: result.certificate.clone(), detail });
+        }
         Ok(Some(Transition {
             state: Some(self.on_measurement(MeasurementEvent::ResultSet)?),
             result: Some(result.clone()),

@@ -192,6 +192,10 @@ fn repetitions_change_nothing_and_other_contents_are_refused() {
 fn a_result_is_taken_from_the_aggregator_and_while_computing_only() {
     let mut measurement = computing();
     assert!(matches!(decide(&measurement, &completed("worker1"), START), Err(Error::NotAggregator { .. })));
+    let Event::Completed { duchy, mut result } = completed("aggregator") else { unreachable!() };
+    result.certificate = certificate("worker1");
+    let borrowed = decide(&measurement, &Event::Completed { duchy, result }, START);
+    assert!(matches!(borrowed, Err(Error::Certificate { .. })), "{borrowed:?}");
     take(&mut measurement, &Event::Cancelled);
     let late = decide(&measurement, &completed("aggregator"), START);
     assert!(matches!(late, Err(Error::MeasurementState { state: MeasurementState::Cancelled, .. })), "{late:?}");
