@@ -299,10 +299,7 @@ impl Step<'_> {
                 fulfilment: Some(fulfilment.clone()),
                 ..change(requisition, state)
             }],
-            timeline: vec![Note::new(
-                DuchyName::new(duchy.clone()),
-                format!("holds {} records for {name}", fulfilment.record_count),
-            )],
+            timeline: vec![Note::new(DuchyName::new(duchy.clone()), format!("holds the data of {name}"))],
             ..Transition::default()
         };
         let last = self.measurement.requisitions.iter().all(|other| other.name == *name || other.fulfilment.is_some());

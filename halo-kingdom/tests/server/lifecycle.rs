@@ -3,7 +3,7 @@
 use halo_core::{
     pb::{
         api::{self, measurement::State},
-        halo::{WatchMeasurementRequest, WatchRequisitionsRequest},
+        halo::{ListTimelineEntriesRequest, WatchMeasurementRequest, WatchRequisitionsRequest},
         system::{self, computation::State as ComputationState},
     },
     wire::{self, type_name},
@@ -63,7 +63,14 @@ async fn the_way_to_a_result() {
         parent: scene.participant(DUCHIES[2]),
         computation_log_entry: Some(system::ComputationLogEntry {
             log_message: "setup is done".into(),
-            stage_attempt: Some(system::StageAttempt { stage_name: "SETUP_PHASE".into(), ..Default::default() }),
+            stage_attempt: Some(system::StageAttempt {
+                stage_name: "SETUP_PHASE".into(),
+                cpu_seconds: 1.5,
+                records_in: 11,
+                records_out: 12,
+                bytes_out: 13,
+                ..Default::default()
+            }),
             ..Default::default()
         }),
     };
@@ -92,6 +99,14 @@ async fn the_way_to_a_result() {
     {
         assert!(timeline.iter().any(|line| line.contains(told)), "{told}: {timeline:?}");
     }
+
+    // Who counts what a publisher sent, before noise is added to it, keeps that from the consumer.
+    assert!(!timeline.iter().any(|line| line.contains("100")), "numbers of records: {timeline:?}");
+    let request = ListTimelineEntriesRequest { measurement: name.clone(), ..Default::default() };
+    let entries = scene.consumer().watch().list_timeline_entries(request).await.unwrap().into_inner().entries;
+    let stage = entries.into_iter().find_map(|entry| entry.stage_attempt).unwrap();
+    let shown = system::StageAttempt { stage_name: "SETUP_PHASE".into(), cpu_seconds: 1.5, ..Default::default() };
+    assert_eq!(stage, shown);
 
     // While the Kingdom runs, and after it has stopped, and after it has started again: the same.
     let state_dir = scene.world.directory.path().join("state");
