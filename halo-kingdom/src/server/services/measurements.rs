@@ -28,7 +28,7 @@ use crate::{
         limits::{
             MAX_MEASUREMENT_SPEC, MAX_PUBLIC_KEY, MAX_REQUISITION_SPEC, MAX_TYPE_URL, bounded, check_answer, check_fit,
         },
-        page::Page,
+        page::{CHUNK, Page},
         refusal::Refusal,
         store::{Cursor, MeasurementQuery, NewMeasurement, States, StoreError},
         wire,
@@ -161,7 +161,7 @@ impl Measurements {
         let time = |field: &'static str, time: &Option<prost_types::Timestamp>| -> Result<Option<Timestamp>, Refusal> {
             Ok(time.as_ref().map(|time| core_wire::timestamp(field, time)).transpose()?)
         };
-        let query = MeasurementQuery {
+        let mut query = MeasurementQuery {
             consumer,
             states: wanted_states(&filter.states)?,
             updated_after: time("filter.updated_after", &filter.updated_after)?,
@@ -169,13 +169,23 @@ impl Measurements {
             created_after: time("filter.created_after", &filter.created_after)?,
             created_before: time("filter.created_before", &filter.created_before)?,
             after: page.after,
-            limit: page.limit(),
+            limit: CHUNK,
         };
-        let mut found = self.0.store.list_measurements(&query).await?;
-        let cursor =
-            |measurement: &Measurement| Cursor { time: measurement.update_time, id: measurement.name.measurement };
-        let next_page_token = page.cut(&mut found, cursor);
-        let measurements = found.iter().map(wire::measurement).collect::<Result<_, _>>()?;
+        let mut filling = page.empty();
+        'page: loop {
+            let found = self.0.store.list_measurements(&query).await?;
+            if found.is_empty() {
+                break;
+            }
+            for measurement in found {
+                let cursor = Cursor { time: measurement.update_time, id: measurement.name.measurement };
+                query.after = Some(cursor);
+                if !filling.add(wire::measurement(&measurement)?, cursor) {
+                    break 'page;
+                }
+            }
+        }
+        let (measurements, next_page_token) = filling.finish();
         Ok(api::ListMeasurementsResponse { measurements, next_page_token })
     }
 
