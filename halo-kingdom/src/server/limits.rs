@@ -4,6 +4,8 @@
 //! that comes across it, again and again; so it is refused at the door. What is added to a measurement later has a
 //! largest size, too, and room for it is kept from the beginning.
 
+use std::time::Duration;
+
 use halo_core::{pb::system, transport::MAX_MESSAGE_BYTES};
 use prost::Message;
 
@@ -26,6 +28,15 @@ pub(crate) const MAX_EVENT_GROUP: usize = 64 << 10;
 pub(crate) const MAX_TYPE_URL: usize = 256;
 /// Longest text that is kept for people: messages of failures, refusals and reports.
 pub(crate) const MAX_TEXT: usize = 4096;
+/// Longest name of a stage.
+pub(crate) const MAX_STAGE_NAME: usize = 256;
+/// Most lines that a Duchy writes into one timeline.
+pub(crate) const MAX_REPORTS: u32 = 1000;
+/// Most lines after which a Duchy's errors that are being retried are written into a timeline, so that reports of stages
+/// still find room.
+pub(crate) const MAX_ERRORS: u32 = 500;
+/// How long after the end of a measurement its Duchies may report the stages that they had finished by then.
+pub(crate) const REPORTS_AFTER_END: Duration = Duration::from_secs(60 * 60);
 /// Largest report of a publisher on its software and warnings; a larger one is not kept.
 pub(crate) const MAX_CONTEXT: usize = 2048;
 

@@ -126,6 +126,9 @@ fn classify_store(error: &StoreError) -> (Code, &'static str, Option<(&'static s
         StoreError::CertificateUnusable(name) => {
             (Code::FailedPrecondition, "CERTIFICATE_IS_INVALID", Some(("resource", name.to_string())))
         }
+        StoreError::Full { computation, .. } => {
+            (Code::FailedPrecondition, "UNKNOWN_ERROR", Some(("resource", computation.to_string())))
+        }
         StoreError::Conflict(_) => (Code::Aborted, "UNKNOWN_ERROR", None),
         StoreError::AlreadyExists(_) => (Code::AlreadyExists, "UNKNOWN_ERROR", None),
         StoreError::Missing(_) => (Code::FailedPrecondition, "UNKNOWN_ERROR", None),

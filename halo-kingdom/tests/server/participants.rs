@@ -1,7 +1,10 @@
 //! What the Duchies tell of their parts.
 
+use std::time::Duration;
+
 use halo_core::pb::{
-    api::measurement::State,
+    api::{self, measurement::State},
+    halo::ListTimelineEntriesRequest,
     system::{self, computation::State as ComputationState},
 };
 use tonic::Code;
@@ -144,4 +147,60 @@ async fn a_failed_duchy_ends_the_measurement_with_its_reasons() {
     };
     let outcome = scene.caller(DUCHIES[1]).log_entries().create_computation_log_entry(permanent).await;
     assert_refused(outcome, Code::InvalidArgument, "INVALID_FIELD_VALUE");
+}
+
+#[tokio::test]
+async fn a_timeline_is_bounded_and_read_in_pages() {
+    let scene = Scene::new().await;
+    let report = |message: &str, transient: bool| system::CreateComputationLogEntryRequest {
+        parent: scene.participant(DUCHIES[1]),
+        computation_log_entry: Some(system::ComputationLogEntry {
+            log_message: message.into(),
+            error_details: transient
+                .then_some(system::computation_log_entry::ErrorDetails { r#type: 1, error_time: None }),
+            stage_attempt: Some(system::StageAttempt { stage_name: "SETUP_PHASE".into(), ..Default::default() }),
+            ..Default::default()
+        }),
+    };
+    let mut duchy = scene.caller(DUCHIES[1]).log_entries();
+    let mut long = report("", false);
+    let stage = long.computation_log_entry.as_mut().unwrap().stage_attempt.as_mut().unwrap();
+    stage.stage_name = "x".repeat(257);
+    let outcome = duchy.create_computation_log_entry(long).await;
+    assert_refused(outcome, Code::InvalidArgument, "INVALID_FIELD_VALUE");
+    for number in 0..500 {
+        let error = report(&format!("error {number}"), true);
+        duchy.create_computation_log_entry(error).await.unwrap();
+    }
+    let outcome = duchy.create_computation_log_entry(report("one too many", true)).await;
+    let status = assert_refused(outcome, Code::FailedPrecondition, "UNKNOWN_ERROR");
+    assert!(status.message().contains("as it takes"), "{}", status.message());
+    duchy.create_computation_log_entry(report("finished SETUP_PHASE", false)).await.unwrap();
+
+    let name = scene.measurement.name.clone();
+    let lines: Vec<String> = scene.consumer().timeline(&name).await.into_iter().map(|(_, what)| what).collect();
+    assert_eq!((lines.len(), lines[1].as_str(), lines[501].as_str()), (502, "error 0", "finished SETUP_PHASE"));
+    let mut request = ListTimelineEntriesRequest { measurement: name.clone(), page_size: 200, ..Default::default() };
+    let mut read = Vec::new();
+    let mut sizes = Vec::new();
+    loop {
+        let page = scene.consumer().watch().list_timeline_entries(request.clone()).await.unwrap().into_inner();
+        sizes.push(page.entries.len());
+        read.extend(page.entries.into_iter().map(|entry| entry.message));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((sizes, read), (vec![200, 200, 102], lines));
+
+    // After the end, what had been finished is still reported for a while.
+    let cancel = api::CancelMeasurementRequest { name };
+    scene.consumer().measurements().cancel_measurement(cancel).await.unwrap();
+    let outcome = duchy.create_computation_log_entry(report("still trying", true)).await;
+    assert_refused(outcome, Code::FailedPrecondition, "MEASUREMENT_STATE_ILLEGAL");
+    duchy.create_computation_log_entry(report("finished CLEANUP", false)).await.unwrap();
+    scene.clock.advance(Duration::from_secs(60 * 60));
+    let outcome = duchy.create_computation_log_entry(report("finished much later", false)).await;
+    assert_refused(outcome, Code::FailedPrecondition, "MEASUREMENT_STATE_ILLEGAL");
 }

@@ -11,7 +11,7 @@ use halo_core::{
             event_groups_client::EventGroupsClient, measurements_client::MeasurementsClient,
             public_keys_client::PublicKeysClient, requisitions_client::RequisitionsClient,
         },
-        halo::watch_client::WatchClient,
+        halo::{ListTimelineEntriesRequest, watch_client::WatchClient},
         system::{
             self, computation_log_entries_client::ComputationLogEntriesClient,
             computation_participants_client::ComputationParticipantsClient, computations_client::ComputationsClient,
@@ -392,11 +392,19 @@ impl Caller {
         self.measurements().get_measurement(request).await.unwrap().into_inner()
     }
 
+    /// The whole timeline, in pages.
     pub(crate) async fn timeline(&self, measurement: &str) -> Vec<(String, String)> {
-        let measurement = measurement.to_owned();
-        let request = halo_core::pb::halo::ListTimelineEntriesRequest { measurement, ..Default::default() };
-        let entries = self.watch().list_timeline_entries(request).await.unwrap().into_inner().entries;
-        entries.into_iter().map(|entry| (entry.actor, entry.message)).collect()
+        let mut request = ListTimelineEntriesRequest { measurement: measurement.to_owned(), ..Default::default() };
+        let mut lines = Vec::new();
+        loop {
+            let page = self.watch().list_timeline_entries(request.clone()).await.unwrap().into_inner();
+            lines.extend(page.entries.into_iter().map(|entry| (entry.actor, entry.message)));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                return lines;
+            }
+            request.page_size = 2;
+        }
     }
 }
 

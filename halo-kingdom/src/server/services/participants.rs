@@ -26,9 +26,11 @@ use crate::{
     server::{
         consent::usable_certificate,
         kingdom::Kingdom,
-        limits::{MAX_CONTEXT, MAX_PUBLIC_KEY, MAX_TEXT, bounded},
+        limits::{
+            MAX_CONTEXT, MAX_ERRORS, MAX_PUBLIC_KEY, MAX_REPORTS, MAX_STAGE_NAME, MAX_TEXT, REPORTS_AFTER_END, bounded,
+        },
         refusal::Refusal,
-        store::TimelineEntry,
+        store::{StoreError, TimelineEntry},
         wire,
     },
 };
@@ -161,16 +163,15 @@ impl Participants {
         self.view(&measurement, &duchy).await
     }
 
-    /// Writes into the timeline that a Duchy's key share was refused, once for each reason in a row.
+    /// Writes into the timeline that a Duchy's key share was refused, as long as there is room for it.
     async fn blame(&self, measurement: &Measurement, duchy: &DuchyId, detail: &str) -> Result<(), Refusal> {
         let note = Note::new("kingdom", format!("refused the key share of duchies/{duchy}: {detail}"));
         tracing::warn!(measurement = %measurement.name, culprit = %duchy, detail, "a key share was refused");
-        let timeline = self.0.store.timeline(&measurement.computation).await?;
-        if timeline.last().is_some_and(|last| last.note == note) {
-            return Ok(());
-        }
         let entry = TimelineEntry { time: self.0.now(), note, stage_attempt: None, transient: true };
-        Ok(self.0.store.append_timeline(&measurement.computation, &entry).await?)
+        match self.0.store.append_timeline(&measurement.computation, &entry, MAX_ERRORS).await {
+            Ok(()) | Err(StoreError::Full { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn confirm(
@@ -207,7 +208,7 @@ impl Participants {
         let message = match failure.stage_attempt.as_ref().map(|stage| stage.stage_name.as_str()) {
             None | Some("") => failure.error_message.clone(),
             Some(stage) => {
-                readable("failure.stage_attempt.stage_name", stage, 256)?;
+                readable("failure.stage_attempt.stage_name", stage, MAX_STAGE_NAME)?;
                 format!("at {stage}: {}", failure.error_message)
             }
         };
@@ -318,14 +319,25 @@ impl LogEntries {
                 return Err(Refusal::invalid("computation_log_entry.error_details.type", detail));
             }
         };
+        if let Some(stage) = &entry.stage_attempt {
+            readable("computation_log_entry.stage_attempt.stage_name", &stage.stage_name, MAX_STAGE_NAME)?;
+        }
+        let now = self.0.now();
+        // Who finishes the last stage ends the measurement with it, and reports both a moment later.
+        let late = transient || now >= measurement.update_time + REPORTS_AFTER_END;
+        if measurement.state.is_terminal() && late {
+            let (measurement, state) = (measurement.name, measurement.state);
+            return Err(Error::MeasurementState { measurement, state, action: "reporting" }.into());
+        }
         let line = TimelineEntry {
-            time: self.0.now(),
+            time: now,
             note: Note::new(DuchyName::new(duchy.clone()), entry.log_message.clone()),
             stage_attempt: entry.stage_attempt.as_ref().map(Message::encode_to_vec),
             transient,
         };
         let computation: &ComputationName = &measurement.computation;
-        self.0.store.append_timeline(computation, &line).await?;
+        let most = if transient { MAX_ERRORS } else { MAX_REPORTS };
+        self.0.store.append_timeline(computation, &line, most).await?;
         let name = ComputationLogEntryName::new(computation.computation, duchy, self.0.new_id());
         Ok(system::ComputationLogEntry { name: name.to_string(), ..entry.clone() })
     }

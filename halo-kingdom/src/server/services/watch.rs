@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
 use futures::Stream;
 use halo_core::{
+    clock::Timestamp,
     measurement::{PublicMeasurementState, RequisitionState},
     pb::halo::{self, watch_server},
     resource::{DataProviderName, RequisitionName},
@@ -20,13 +21,21 @@ use super::{
 };
 use crate::{
     record::Measurement,
-    server::{kingdom::Kingdom, refusal::Refusal, store::Audience, wire},
+    server::{
+        kingdom::Kingdom,
+        page::{CHUNK, Page},
+        refusal::Refusal,
+        store::{Audience, Cursor},
+        wire,
+    },
 };
 
 /// How many messages wait for a slow reader; then the reader holds up its own feed and nobody else.
 const BUFFER: usize = 16;
 /// How many changes are read at once.
 const BATCH: u32 = 64;
+/// Most lines of a timeline on one page, and how many there are if nothing is asked for.
+const MAX_ENTRIES: u32 = 1000;
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -201,11 +210,29 @@ impl Watch {
         request: &Request<halo::ListTimelineEntriesRequest>,
     ) -> Result<halo::ListTimelineEntriesResponse, Refusal> {
         let caller = self.0.caller(request)?;
-        let asked = &request.get_ref().measurement;
-        let measurement = own_measurement(&self.0, &caller, asked, "measurements.getTimeline").await?;
-        let entries = self.0.store.timeline(&measurement.computation).await?;
-        let entries = entries.iter().map(wire::timeline_entry).collect::<Result<_, _>>()?;
-        Ok(halo::ListTimelineEntriesResponse { entries, next_page_token: String::new() })
+        let asked = request.get_ref();
+        let measurement = own_measurement(&self.0, &caller, &asked.measurement, "measurements.getTimeline").await?;
+        let size = (asked.page_size, MAX_ENTRIES, MAX_ENTRIES);
+        let page = Page::new(&asked.measurement, None::<&()>, size, &asked.page_token)?;
+        let mut filling = page.empty();
+        // The place of the time in the cursor holds the position.
+        let mut after = page.after.map_or(0, |cursor| cursor.time.unix_nanos().cast_unsigned());
+        'page: loop {
+            let lines = self.0.store.timeline(&measurement.computation, after, 4 * CHUNK).await?;
+            if lines.is_empty() {
+                break;
+            }
+            for (position, line) in lines {
+                after = position;
+                let time = Timestamp::from_unix_nanos(position.cast_signed());
+                let cursor = Cursor { time, id: measurement.name.measurement };
+                if !filling.add(wire::timeline_entry(&line)?, cursor) {
+                    break 'page;
+                }
+            }
+        }
+        let (entries, next_page_token) = filling.finish();
+        Ok(halo::ListTimelineEntriesResponse { entries, next_page_token })
     }
 }
 

@@ -15,7 +15,7 @@ use halo_core::{
 };
 use sqlx::{
     Row, Sqlite, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 use tokio::sync::watch;
 
@@ -386,18 +386,34 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn append_timeline(&self, computation: &ComputationName, entry: &TimelineEntry) -> Result<()> {
+    async fn append_timeline(&self, computation: &ComputationName, entry: &TimelineEntry, most: u32) -> Result<()> {
         let mut tx = self.write().await?;
+        let lines: u32 = sqlx::query_scalar("SELECT COUNT(*) FROM timeline WHERE computation = ?1 AND actor = ?2")
+            .bind(computation.computation.to_string())
+            .bind(&entry.note.actor)
+            .fetch_one(&mut *tx)
+            .await?;
+        if lines >= most {
+            return Err(StoreError::Full { computation: computation.clone(), actor: entry.note.actor.clone() });
+        }
         rows::insert_timeline(&mut tx, computation, entry).await.map_err(violated(computation))?;
         Ok(tx.commit().await?)
     }
 
-    async fn timeline(&self, computation: &ComputationName) -> Result<Vec<TimelineEntry>> {
-        let found = sqlx::query("SELECT * FROM timeline WHERE computation = ?1 ORDER BY seq")
+    async fn timeline(
+        &self,
+        computation: &ComputationName,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<(u64, TimelineEntry)>> {
+        let found = sqlx::query("SELECT * FROM timeline WHERE computation = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
             .bind(computation.computation.to_string())
+            .bind(after.cast_signed())
+            .bind(limit)
             .fetch_all(&self.pool)
             .await?;
-        found.iter().map(rows::timeline_entry).collect()
+        let position = |row: &SqliteRow| -> Result<u64> { Ok(row.try_get::<i64, _>("seq")?.cast_unsigned()) };
+        found.iter().map(|row| Ok((position(row)?, rows::timeline_entry(row)?))).collect::<Result<_>>()
     }
 
     async fn changes(&self, audience: &Audience, after: u64, limit: u32) -> Result<Vec<Change>> {
