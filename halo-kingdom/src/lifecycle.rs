@@ -119,7 +119,8 @@ pub struct Transition {
     pub result: Option<ComputationResult>,
     /// What to write to the timeline, oldest first.
     pub timeline: Vec<Note>,
-    /// The Duchy that confirmed another list of keys: the measurement fails for it, and the caller is told so.
+    /// The Duchy that confirmed another list of keys, or brought data under one: the measurement fails for it, and the
+    /// caller is told so.
     pub other_keys: Option<DuchyId>,
 }
 
@@ -271,7 +272,7 @@ impl Step<'_> {
         now: Timestamp,
     ) -> Result<Option<Transition>, Error> {
         let duchy = &fulfilment.duchy;
-        self.participant(duchy)?;
+        let participant = self.participant(duchy)?;
         let requisition = self.requisition(name)?;
         let duchies = self.measurement.duchies();
         match session::fulfilling_duchy(name, &duchies) {
@@ -292,7 +293,16 @@ impl Step<'_> {
         self.expect(MeasurementState::PendingRequisitionFulfillment)?;
         self.in_time(now)?;
         if self.measurement.key_list_hash() != Some(fulfilment.key_list_hash) {
-            return Err(Error::KeyList { duchy: duchy.clone() });
+            // The publisher knew the nonce, so this is its word, unless the Duchy altered it.
+            let publisher = name.parent();
+            let message = format!(
+                "{publisher} encrypted, as Duchy {duchy} says, under another list of keys than the one that the Duchies \
+                 gave to the Kingdom"
+            );
+            let culprits = vec![publisher.to_string(), DuchyName::new(duchy.clone()).to_string()];
+            let mut transition = self.fail_participant(participant, &ParticipantFailure { message, culprits })?;
+            transition.other_keys = Some(duchy.clone());
+            return Ok(Some(transition));
         }
         let mut transition = Transition {
             requisitions: vec![RequisitionChange {

@@ -204,15 +204,13 @@ fn a_result_is_taken_from_the_aggregator_and_while_computing_only() {
 }
 
 #[test]
-fn a_fulfilment_needs_the_nonce_the_duchy_and_the_keys() {
+fn a_fulfilment_needs_the_nonce_and_the_duchy() {
     let measurement = with_keys();
     let Event::Fulfilled { requisition, fulfilment } = fulfilled(&measurement, 0) else { unreachable!() };
     let attempt = |fulfilment: Fulfilment| {
         decide(&measurement, &Event::Fulfilled { requisition: requisition.clone(), fulfilment }, START).unwrap_err()
     };
     assert!(matches!(attempt(Fulfilment { nonce: 9, ..fulfilment.clone() }), Error::Nonce { .. }));
-    let error = attempt(Fulfilment { key_list_hash: [0; 32], ..fulfilment.clone() });
-    assert_eq!(error.culprits(), std::slice::from_ref(&fulfilment.duchy));
     let other = duchies().into_iter().find(|duchy| *duchy != fulfilment.duchy).unwrap();
     assert!(matches!(attempt(Fulfilment { duchy: other, ..fulfilment.clone() }), Error::WrongDuchy { .. }));
     let stranger = Fulfilment { duchy: duchy("stranger"), ..fulfilment };
@@ -227,6 +225,22 @@ fn another_list_of_keys_ends_the_measurement_and_names_the_duchy() {
     assert_eq!(transition.other_keys, Some(duchy("worker2")));
     assert_eq!(measurement.state, MeasurementState::Failed);
     assert_eq!(measurement.failure.unwrap().culprits, ["duchies/worker2"]);
+}
+
+#[test]
+fn data_under_another_list_of_keys_ends_the_measurement_and_names_publisher_and_duchy() {
+    let mut measurement = with_keys();
+    let Event::Fulfilled { requisition: name, mut fulfilment } = fulfilled(&measurement, 0) else { unreachable!() };
+    fulfilment.key_list_hash = [0; 32];
+    let by = fulfilment.duchy.clone();
+    let guessed =
+        Event::Fulfilled { requisition: name.clone(), fulfilment: Fulfilment { nonce: 9, ..fulfilment.clone() } };
+    assert!(matches!(decide(&measurement, &guessed, START), Err(Error::Nonce { .. })), "the nonce comes first");
+    let transition = take(&mut measurement, &Event::Fulfilled { requisition: name.clone(), fulfilment });
+    assert_eq!(transition.other_keys, Some(by.clone()));
+    assert_eq!(measurement.state, MeasurementState::Failed);
+    assert_eq!(measurement.failure.unwrap().culprits, [name.parent().to_string(), format!("duchies/{by}")]);
+    assert!(measurement.requisitions.iter().all(|part| part.state == RequisitionState::Withdrawn));
 }
 
 #[test]

@@ -80,7 +80,6 @@ async fn fulfilments_are_checked_and_repeatable() {
     for (request, (code, expected)) in [
         (changed(|request| request.nonce += 1), invalid),
         (changed(|request| request.nonce = 0), (Code::InvalidArgument, "REQUIRED_FIELD_NOT_SET")),
-        (changed(|request| request.key_list_hash[0] ^= 1), (Code::FailedPrecondition, "INVALID_FIELD_VALUE")),
         (changed(|request| request.body_sha256.truncate(5)), invalid),
         (changed(|request| request.record_count = -1), invalid),
         (changed(|request| request.etag = "W/\"1\"".into()), (Code::Aborted, "REQUISITION_ETAG_MISMATCH")),
@@ -115,6 +114,20 @@ async fn another_list_of_keys_fails_the_measurement() {
     let measurement = scene.consumer().get(&scene.measurement.name).await;
     assert_eq!(measurement.state(), State::Failed);
     assert_eq!(measurement.failure.unwrap().culprits, [DUCHIES[2]]);
+}
+
+#[tokio::test]
+async fn data_under_another_list_of_keys_fails_the_measurement() {
+    let scene = Scene::new().await;
+    scene.set_keys().await;
+    let (duchy, mut request) = scene.fulfilment(0).await;
+    request.key_list_hash[0] ^= 1;
+    let outcome = scene.caller(&duchy).system_requisitions().fulfill_requisition(request).await;
+    let status = assert_refused(outcome, Code::FailedPrecondition, "INVALID_FIELD_VALUE");
+    assert_eq!(reason(&status).1, duchy);
+    let measurement = scene.consumer().get(&scene.measurement.name).await;
+    assert_eq!(measurement.state(), State::Failed);
+    assert_eq!(measurement.failure.unwrap().culprits, [PUBLISHERS[0], &duchy]);
 }
 
 #[tokio::test]
