@@ -96,8 +96,8 @@ pub async fn serve_on(
     let roots = Roots::from_der(parties.iter().map(|party| party.root_der.clone()).collect());
     let tls = ServerTls::new(identity, &roots)?;
     let shared: Arc<dyn Store> = Arc::<SqliteStore>::clone(&store);
-    let kingdom =
-        Arc::new(Kingdom::new(shared, clock, planner, config.measurement_deadline, shutdown.clone(), &parties));
+    let deadlines = (config.measurement_deadline, config.maximum_deadline);
+    let kingdom = Arc::new(Kingdom::new(shared, clock, planner, deadlines, shutdown.clone(), &parties));
     settle(&kingdom, &parties).await?;
     if config.llv2.protocol.noise.is_none() {
         tracing::warn!(

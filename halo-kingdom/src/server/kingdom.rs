@@ -29,6 +29,8 @@ pub(crate) struct Kingdom {
     pub(crate) planner: Planner,
     /// How long a measurement may take that brings no deadline.
     pub(crate) default_deadline: Duration,
+    /// The longest time that any measurement may take.
+    pub(crate) maximum_deadline: Duration,
     /// Cancelled when the server is to stop.
     pub(crate) shutdown: CancellationToken,
     /// Authority key identifier of the client certificates, to the party.
@@ -46,12 +48,12 @@ impl Kingdom {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         planner: Planner,
-        default_deadline: Duration,
+        (default_deadline, maximum_deadline): (Duration, Duration),
         shutdown: CancellationToken,
         parties: &[Party],
     ) -> Self {
         let principals = parties.iter().map(|party| (party.root_key_id.clone(), party.name.clone())).collect();
-        Self { store, clock, planner, default_deadline, shutdown, principals }
+        Self { store, clock, planner, default_deadline, maximum_deadline, shutdown, principals }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -131,13 +133,18 @@ impl Kingdom {
         created.await.unwrap_or_else(|_| Err(interrupted()))
     }
 
-    /// Fails every pending measurement that relies on a certificate which was revoked or put on hold.
+    /// Fails every pending measurement that relies on a certificate which was revoked or put on hold. One that cannot be
+    /// ended does not keep the others from it; the last error is given back when all have been tried.
     pub(crate) async fn fail_for(&self, certificate: &CertificateName) -> Result<(), Refusal> {
         let event = Event::CertificateRevoked { certificate: certificate.clone() };
+        let mut outcome = Ok(());
         for computation in self.store.pending_with(certificate).await? {
-            self.act(&computation, &event, &[], |_| Ok(())).await?;
+            if let Err(error) = self.act(&computation, &event, &[], |_| Ok(())).await {
+                tracing::error!(%computation, %certificate, %error, "a measurement could not be ended");
+                outcome = Err(error);
+            }
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -96,6 +96,11 @@ async fn measurements_that_cannot_be_trusted_are_not_created() {
             invalid,
         ),
         (
+            "a deadline in a hundred years",
+            altered(&|m| m.deadline = Some(prost_types::Timestamp { seconds: 5_000_000_000, nanos: 0 })),
+            invalid,
+        ),
+        (
             "impressions",
             signed(&|s| s.measurement_type = Some(MeasurementType::Impression(Default::default()))),
             invalid,

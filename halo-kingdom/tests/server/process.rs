@@ -70,9 +70,13 @@ async fn a_killed_process_has_forgotten_nothing() {
 fn the_help_explains_every_key_and_a_bad_configuration_is_named() {
     let help = Command::new(env!("CARGO_BIN_EXE_halo-kingdom")).args(["serve", "--help"]).output().unwrap();
     let text = String::from_utf8(help.stdout).unwrap();
-    for key in
-        ["measurement_deadline_seconds", "consent_certificate", "noise_for_publisher_noise", "encryption_public_key"]
-    {
+    for key in [
+        "measurement_deadline_seconds",
+        "maximum_deadline_seconds",
+        "consent_certificate",
+        "noise_for_publisher_noise",
+        "encryption_public_key",
+    ] {
         assert!(text.contains(key), "{key}");
     }
     let directory = tempfile::tempdir().unwrap();

@@ -321,6 +321,10 @@ impl Measurements {
         if deadline <= now {
             return Err(Refusal::invalid("deadline", format!("{deadline} is not in the future; it is {now} here")));
         }
+        let latest = now + kingdom.maximum_deadline;
+        if deadline > latest {
+            return Err(Refusal::invalid("deadline", format!("{deadline} is too late; the latest is {latest} now")));
+        }
         let participants = plan.participants.iter().map(|duchy| Participant {
             duchy: duchy.clone(),
             state: ParticipantState::Created,
