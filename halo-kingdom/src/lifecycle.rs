@@ -14,6 +14,8 @@
 //! any pending state ──consumer, deadline──► CANCELLED
 //! ```
 
+use std::collections::BTreeMap;
+
 use halo_core::{
     clock::Timestamp,
     measurement::{
@@ -80,7 +82,10 @@ pub enum Event {
     /// The consumer does not want it any more.
     Cancelled,
     /// The deadline has come.
-    DeadlinePassed,
+    DeadlinePassed {
+        /// How many different stages each Duchy has reported as finished; one that is missing has reported none.
+        finished: BTreeMap<DuchyId, usize>,
+    },
     /// A certificate was revoked or put on hold.
     CertificateRevoked {
         /// The certificate.
@@ -98,7 +103,7 @@ impl Event {
             Self::Confirmed { .. } => "confirming",
             Self::ParticipantFailed { .. } => "failing",
             Self::Completed { .. } => "setting the result",
-            Self::Cancelled | Self::DeadlinePassed => "cancelling",
+            Self::Cancelled | Self::DeadlinePassed { .. } => "cancelling",
             Self::CertificateRevoked { .. } => "failing for a revoked certificate",
         }
     }
@@ -180,7 +185,7 @@ pub fn decide(measurement: &Measurement, event: &Event, now: Timestamp) -> Resul
         Event::ParticipantFailed { duchy, failure } => step.participant_failed(duchy, failure),
         Event::Completed { duchy, result } => step.completed(duchy, result, now),
         Event::Cancelled => step.cancelled(),
-        Event::DeadlinePassed => step.deadline_passed(now),
+        Event::DeadlinePassed { finished } => step.deadline_passed(finished, now),
         Event::CertificateRevoked { certificate } => step.certificate_revoked(certificate),
     }
 }
@@ -453,18 +458,26 @@ impl Step<'_> {
         self.end(MeasurementEvent::Cancel, failure, Note::new(consumer, "cancelled the measurement")).map(Some)
     }
 
-    fn deadline_passed(&self, now: Timestamp) -> Result<Option<Transition>, Error> {
+    fn deadline_passed(
+        &self,
+        finished: &BTreeMap<DuchyId, usize>,
+        now: Timestamp,
+    ) -> Result<Option<Transition>, Error> {
         if self.measurement.state.is_terminal() || now < self.measurement.deadline {
             return Ok(None);
         }
-        let (owed, owing) = self.debts();
+        let (owed, owing) = self.debts(finished);
         let message = format!("the deadline of {} has passed; {owed}", self.measurement.deadline);
         let failure = Failure { reason: FailureReason::Cancelled, message: message.clone(), culprits: owing };
         self.end(MeasurementEvent::DeadlineExpired, failure, Note::new("kingdom", message)).map(Some)
     }
 
     /// Who owes what in the present state, in words and as resource names.
-    fn debts(&self) -> (String, Vec<String>) {
+    ///
+    /// While they compute, all Duchies go through the same stages, and none can finish one before it has what the others
+    /// owe it for this stage. So whoever holds the computation up is among those who have finished the fewest; so may be
+    /// some that wait for it.
+    fn debts(&self, finished: &BTreeMap<DuchyId, usize>) -> (String, Vec<String>) {
         let duchies = |owes: &dyn Fn(&Participant) -> bool| -> Vec<String> {
             let owing = self.measurement.participants.iter().filter(|participant| owes(participant));
             owing.map(|participant| DuchyName::new(participant.duchy.clone()).to_string()).collect()
@@ -480,7 +493,14 @@ impl Step<'_> {
             MeasurementState::PendingParticipantConfirmation => {
                 ("confirmations are missing", duchies(&|participant| participant.state != ParticipantState::Ready))
             }
-            _ => ("the result is missing", duchies(&|participant| participant.duchy == self.measurement.aggregator)),
+            _ => {
+                let stages = |participant: &Participant| finished.get(&participant.duchy).copied().unwrap_or_default();
+                let fewest = self.measurement.participants.iter().map(stages).min().unwrap_or_default();
+                let owing = duchies(&|participant| stages(participant) == fewest);
+                let owed =
+                    format!("the computation did not end; the fewest stages were finished by {}", owing.join(", "));
+                return (owed, owing);
+            }
         };
         (format!("{what} from {}", owing.join(", ")), owing)
     }

@@ -255,16 +255,34 @@ fn a_refusal_ends_the_measurement_and_withdraws_the_others() {
     assert!(decide(&measurement, &event, START).unwrap().is_none());
 }
 
+/// The deadline, when the aggregator has finished one stage more than the others.
+fn deadline_passed() -> Event {
+    Event::DeadlinePassed {
+        finished: BTreeMap::from([(duchy("aggregator"), 3), (duchy("worker1"), 2), (duchy("worker2"), 2)]),
+    }
+}
+
+#[test]
+fn without_any_report_every_duchy_may_have_held_the_computation_up() {
+    let late = START + Duration::from_secs(100);
+    let event = Event::DeadlinePassed { finished: BTreeMap::from([(duchy("worker1"), 1)]) };
+    let failure = decide(&computing(), &event, late).unwrap().unwrap().failure.unwrap();
+    assert_eq!(failure.culprits, ["duchies/aggregator", "duchies/worker2"]);
+    assert!(failure.message.contains("the computation did not end"), "{}", failure.message);
+    let event = Event::DeadlinePassed { finished: BTreeMap::new() };
+    assert_eq!(decide(&computing(), &event, late).unwrap().unwrap().failure.unwrap().culprits.len(), 3);
+}
+
 #[test]
 fn the_deadline_names_who_owes_what() {
     let late = START + Duration::from_secs(100);
     for (mut measurement, owing) in [
         (measurement(), vec!["duchies/aggregator", "duchies/worker1", "duchies/worker2"]),
         (fulfilled_measurement(), vec!["duchies/aggregator", "duchies/worker1", "duchies/worker2"]),
-        (computing(), vec!["duchies/aggregator"]),
+        (computing(), vec!["duchies/worker1", "duchies/worker2"]),
     ] {
-        assert!(decide(&measurement, &Event::DeadlinePassed, START).unwrap().is_none());
-        let transition = decide(&measurement, &Event::DeadlinePassed, late).unwrap().unwrap();
+        assert!(decide(&measurement, &deadline_passed(), START).unwrap().is_none());
+        let transition = decide(&measurement, &deadline_passed(), late).unwrap().unwrap();
         apply(&mut measurement, &transition, late);
         assert_eq!(measurement.state, MeasurementState::Cancelled);
         assert_eq!(measurement.failure.unwrap().culprits, owing);
@@ -274,7 +292,7 @@ fn the_deadline_names_who_owes_what() {
     take(&mut waiting, &event);
     let event = fulfilled(&waiting, 0);
     assert!(matches!(decide(&waiting, &event, late), Err(Error::DeadlinePassed { .. })));
-    let transition = decide(&waiting, &Event::DeadlinePassed, late).unwrap().unwrap();
+    let transition = decide(&waiting, &deadline_passed(), late).unwrap().unwrap();
     assert_eq!(transition.failure.unwrap().culprits, [requisition(0).parent().to_string()]);
     assert_eq!(transition.requisitions.len(), 1, "what is fulfilled is not withdrawn");
 }
@@ -308,7 +326,7 @@ proptest! {
                     duchy: duchy("worker1"),
                     failure: ParticipantFailure { message: "disk".into(), culprits: Vec::new() },
                 },
-                12 => Event::DeadlinePassed,
+                12 => deadline_passed(),
                 _ => parameters_set(names[choice % 3]),
             };
             let before = measurement.clone();
