@@ -130,13 +130,8 @@ mod tests {
         sqlx::query(damage).bind(first).execute(&mut connection).await.unwrap();
         let aggregator = conformance::measurement(1).aggregator;
         let duchies = conformance::measurement(1).duchies();
-        let protocol = Llv2Config {
-            aggregator,
-            decay_rate: 12.0,
-            max_size: 1000,
-            sampling_indicator_size: 1000,
-            noise: None,
-        };
+        let protocol =
+            Llv2Config { aggregator, decay_rate: 12.0, max_size: 1000, sampling_indicator_size: 1000, noise: None };
         let planner = Planner::new(Llv2Settings { protocol, minimum_duchies: 2 }, duchies).unwrap();
         let week = Duration::from_secs(604_800);
         let clock = Arc::new(clock.clone());

@@ -9,7 +9,7 @@ use halo_core::pb::{
 };
 use tonic::Code;
 
-use crate::world::{DUCHIES, KeyShareRequest, PUBLISHERS, Scene, assert_refused, reason};
+use crate::world::{CONSUMER, DUCHIES, KeyShareRequest, OTHER_CONSUMER, PUBLISHERS, Scene, assert_refused, reason};
 
 #[tokio::test]
 async fn key_shares_are_verified_at_the_door() {
@@ -143,7 +143,14 @@ async fn a_failed_duchy_ends_the_measurement_with_its_reasons() {
         etag: String::new(),
     };
     let mut duchy = scene.caller(DUCHIES[1]).participants();
-    let outcome = duchy.fail_computation_participant(fail("somebody")).await;
+    // Well-formed names of others are refused, too: who has no part in it cannot have caused it.
+    for nobody in ["somebody", "duchies/worker9", "dataProviders/AAAAAAAAAAk", OTHER_CONSUMER, CONSUMER] {
+        let outcome = duchy.fail_computation_participant(fail(nobody)).await;
+        assert_refused(outcome, Code::InvalidArgument, "INVALID_FIELD_VALUE");
+    }
+    let mut twice = fail(PUBLISHERS[0]);
+    twice.failure.as_mut().unwrap().culprits.push(PUBLISHERS[0].into());
+    let outcome = duchy.fail_computation_participant(twice).await;
     assert_refused(outcome, Code::InvalidArgument, "INVALID_FIELD_VALUE");
     let failed = duchy.fail_computation_participant(fail(PUBLISHERS[0])).await.unwrap().into_inner();
     assert_eq!(failed.state(), system::computation_participant::State::Failed);

@@ -1,7 +1,7 @@
 //! What a Duchy tells of its own part: `ComputationParticipants`, `Requisitions` and `ComputationLogEntries` of
 //! `wfa.measurement.system.v1alpha`.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use halo_core::{
     pb::system::{
@@ -10,7 +10,7 @@ use halo_core::{
     },
     resource::{
         CertificateParent, ComputationLogEntryName, ComputationName, ComputationParticipantName,
-        ComputationRequisitionName, DataProviderName, DuchyId, DuchyName,
+        ComputationRequisitionName, DuchyId, DuchyName,
     },
     wire as core_wire,
 };
@@ -35,8 +35,8 @@ use crate::{
     },
 };
 
-/// Most culprits that a failure names.
-const MAX_CULPRITS: usize = 1000;
+/// So many characters of a name that is refused are repeated to the caller.
+const MAX_SHOWN: usize = 100;
 
 #[derive(Debug)]
 pub(crate) struct Participants(pub(crate) Arc<Kingdom>);
@@ -90,6 +90,13 @@ async fn own_part<T>(
 
 fn part<'a>(measurement: &'a Measurement, duchy: &DuchyId) -> Result<&'a Participant, Refusal> {
     measurement.participant(duchy).ok_or_else(|| Error::NotParticipant { duchy: duchy.clone() }.into())
+}
+
+/// Everybody who can have caused that a measurement fails.
+fn possible_culprits(measurement: &Measurement) -> BTreeSet<String> {
+    let duchies = measurement.participants.iter().map(|part| DuchyName::new(part.duchy.clone()).to_string());
+    let publishers = measurement.requisitions.iter().map(|part| part.name.parent().to_string());
+    duchies.chain(publishers).chain(["kingdom".to_owned()]).collect()
 }
 
 /// Refuses an etag that is not that of the part as it is.
@@ -195,15 +202,13 @@ impl Participants {
         let (duchy, measurement) = own_part(&self.0, request, &asked.name, "computationParticipants.fail").await?;
         let failure = asked.failure.as_ref().ok_or(Refusal::Required("failure"))?;
         readable("failure.error_message", &failure.error_message, MAX_TEXT)?;
-        if failure.culprits.len() > MAX_CULPRITS {
-            return Err(Refusal::invalid("failure.culprits", format!("there are more than {MAX_CULPRITS}")));
-        }
-        for culprit in &failure.culprits {
-            let known = culprit.parse::<DuchyName>().is_ok() || culprit.parse::<DataProviderName>().is_ok();
-            if !known && culprit != "kingdom" {
-                let detail = format!("{culprit:?} is neither a Duchy nor a publisher nor kingdom");
-                return Err(Refusal::invalid("failure.culprits", detail));
-            }
+        let mut unnamed = possible_culprits(&measurement);
+        if let Some(culprit) = failure.culprits.iter().find(|culprit| !unnamed.remove(*culprit)) {
+            let shown: String = culprit.chars().take(MAX_SHOWN).collect();
+            let detail = format!(
+                "{shown:?} is neither a Duchy nor a publisher of this measurement nor kingdom, or it is there twice"
+            );
+            return Err(Refusal::invalid("failure.culprits", detail));
         }
         let message = match failure.stage_attempt.as_ref().map(|stage| stage.stage_name.as_str()) {
             None | Some("") => failure.error_message.clone(),
