@@ -22,7 +22,7 @@ use crate::planner::Llv2Settings;
 pub const KEYS: &str = r#"The configuration is a TOML file. Relative paths start at its directory; certificates and keys are PEM files.
 
 listen = "127.0.0.1:8443"               address and port to serve on
-state_dir = "state"                     directory of the database kingdom.sqlite; one process at a time
+state_dir = "state"                     directory of the database kingdom.sqlite; a file lock keeps it to one process
 measurement_deadline_seconds = 604800   a measurement that has not ended by then is cancelled, unless it brings its own
                                         deadline; default 604800, seven days
 maximum_deadline_seconds = 2592000      the longest time that a measurement may take, whatever deadline it brings;
@@ -64,7 +64,9 @@ encryption_public_key = "news/key.bin"  serialized SignedMessage of its Encrypti
 
 [[measurement_consumers]]               one table for each consumer, with the same keys as a publisher's
 
-At each start, parties that are new or whose entry has changed are stored; removed ones cannot connect any more.
+At each start, parties that are new or whose entry has changed are stored; removed ones cannot connect any more, and
+no new measurement can name them. Certificates and keys that a party has changed through the API are kept until its
+entry names another root, certificate or key.
 The log goes to the standard error stream; RUST_LOG sets what is logged (default: info)."#;
 
 /// A Kingdom's configuration. Paths are absolute or relative to the working directory.

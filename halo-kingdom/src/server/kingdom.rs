@@ -1,6 +1,11 @@
 //! What all services share: the store, the clock, the parties, and how an event is brought to a measurement.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use getrandom::SysRng;
 use halo_core::{
@@ -35,6 +40,8 @@ pub(crate) struct Kingdom {
     pub(crate) shutdown: CancellationToken,
     /// Authority key identifier of the client certificates, to the party.
     principals: BTreeMap<Vec<u8>, CertificateParent>,
+    /// Everybody in the configuration. The store also knows parties that were removed from it.
+    configured: BTreeSet<CertificateParent>,
 }
 
 impl fmt::Debug for Kingdom {
@@ -53,7 +60,8 @@ impl Kingdom {
         parties: &[Party],
     ) -> Self {
         let principals = parties.iter().map(|party| (party.root_key_id.clone(), party.name.clone())).collect();
-        Self { store, clock, planner, default_deadline, maximum_deadline, shutdown, principals }
+        let configured = parties.iter().map(|party| party.name.clone()).collect();
+        Self { store, clock, planner, default_deadline, maximum_deadline, shutdown, principals, configured }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -63,6 +71,11 @@ impl Kingdom {
     /// A new id.
     pub(crate) fn new_id(&self) -> ExternalId {
         ExternalId::random(&mut UnwrapErr(SysRng))
+    }
+
+    /// A party, if it is in the configuration now.
+    pub(crate) async fn party(&self, name: &CertificateParent) -> Result<Option<Party>, StoreError> {
+        if self.configured.contains(name) { self.store.party(name).await } else { Ok(None) }
     }
 
     /// The party that calls.

@@ -82,7 +82,8 @@ pub struct Party {
     pub certificate: CertificateName,
     /// Serialized `SignedMessage` of its `EncryptionPublicKey`; Duchies have none.
     pub public_key: Option<Vec<u8>>,
-    /// SHA-256 of what the configuration last said of it, so that a later change through the API outlives a restart.
+    /// SHA-256 of what the configuration last said of root, certificate and key, so that a later change through the API
+    /// outlives a restart.
     pub configured: [u8; 32],
 }
 

@@ -132,7 +132,7 @@ impl EventGroups {
         let group = asked.event_group.as_ref().ok_or(Refusal::Required("event_group"))?;
         bounded("event_group", group.encoded_len(), MAX_EVENT_GROUP)?;
         let consumer: MeasurementConsumerName = name("event_group.measurement_consumer", &group.measurement_consumer)?;
-        if self.0.store.party(&CertificateParent::from(consumer.clone())).await?.is_none() {
+        if self.0.party(&CertificateParent::from(consumer.clone())).await?.is_none() {
             return Err(Refusal::Precondition {
                 reason: "MEASUREMENT_CONSUMER_NOT_FOUND",
                 resource: consumer.to_string(),

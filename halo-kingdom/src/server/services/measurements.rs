@@ -369,7 +369,7 @@ impl Measurements {
         let publisher: DataProviderName = name("data_providers.key", &entry.key)?;
         let value = entry.value.as_ref().ok_or(Refusal::Required("data_providers.value"))?;
         let owner = CertificateParent::from(publisher.clone());
-        let party = kingdom.store.party(&owner).await?.ok_or_else(|| Refusal::Precondition {
+        let party = kingdom.party(&owner).await?.ok_or_else(|| Refusal::Precondition {
             reason: "DATA_PROVIDER_NOT_FOUND",
             resource: entry.key.clone(),
             detail: format!("data_providers.key: {} does not exist", entry.key),

@@ -202,14 +202,14 @@ impl Participants {
         let (duchy, measurement) = own_part(&self.0, request, &asked.name, "computationParticipants.fail").await?;
         let failure = asked.failure.as_ref().ok_or(Refusal::Required("failure"))?;
         readable("failure.error_message", &failure.error_message, MAX_TEXT)?;
-        let mut unnamed = possible_culprits(&measurement);
-        if let Some(culprit) = failure.culprits.iter().find(|culprit| !unnamed.remove(*culprit)) {
+        let possible = possible_culprits(&measurement);
+        if let Some(culprit) = failure.culprits.iter().find(|culprit| !possible.contains(*culprit)) {
             let shown: String = culprit.chars().take(MAX_SHOWN).collect();
-            let detail = format!(
-                "{shown:?} is neither a Duchy nor a publisher of this measurement nor kingdom, or it is there twice"
-            );
+            let detail = format!("{shown:?} is neither a Duchy nor a publisher of this measurement nor kingdom");
             return Err(Refusal::invalid("failure.culprits", detail));
         }
+        let mut named = BTreeSet::new();
+        let culprits = failure.culprits.iter().filter(|culprit| named.insert(*culprit)).cloned().collect();
         let message = match failure.stage_attempt.as_ref().map(|stage| stage.stage_name.as_str()) {
             None | Some("") => failure.error_message.clone(),
             Some(stage) => {
@@ -217,7 +217,7 @@ impl Participants {
                 format!("at {stage}: {}", failure.error_message)
             }
         };
-        let failure = ParticipantFailure { message, culprits: failure.culprits.clone() };
+        let failure = ParticipantFailure { message, culprits };
         let event = Event::ParticipantFailed { duchy: duchy.clone(), failure };
         let guard = |measurement: &Measurement| check_etag(&asked.etag, measurement, &duchy);
         let measurement = self.0.act(&measurement.computation, &event, &[], guard).await?;

@@ -30,7 +30,7 @@ async fn describe(
     name: &CertificateParent,
     refuse: impl FnOnce() -> Refusal,
 ) -> Result<Described, Refusal> {
-    let party = kingdom.store.party(name).await?.ok_or_else(refuse)?;
+    let party = kingdom.party(name).await?.ok_or_else(refuse)?;
     let certificate = kingdom.store.certificate(&party.certificate).await?;
     let public_key = party.public_key.as_deref().map(api::SignedMessage::decode).transpose();
     Ok(Described {
