@@ -15,6 +15,8 @@ pub mod config;
 mod consent;
 mod deadline;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod kingdom;
 mod limits;
 mod page;

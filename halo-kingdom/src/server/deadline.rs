@@ -85,57 +85,25 @@ async fn finished_stages(
 mod tests {
     use std::path::Path;
 
-    use halo_core::{
-        clock::ManualClock,
-        measurement::{Llv2Config, MeasurementState},
-    };
+    use halo_core::{clock::ManualClock, measurement::MeasurementState};
     use sqlx::{Connection, SqliteConnection};
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{
-        planner::{Llv2Settings, Planner},
-        server::store::{CertificateRecord, Party, Revocation, Store, conformance, sqlite::SqliteStore},
+    use crate::server::{
+        fixture,
+        store::{conformance, sqlite::SqliteStore},
     };
 
     /// A Kingdom with the measurements 1 to 3, of which the first cannot be read any more.
-    async fn damaged(directory: &Path, clock: &ManualClock) -> Kingdom {
+    async fn damaged(directory: &Path, now: Timestamp) -> Kingdom {
         let file = directory.join("kingdom.sqlite");
         let store = SqliteStore::open(&file).await.unwrap();
-        let certificate = conformance::measurement(1).consumer_certificate;
-        let party = Party {
-            name: certificate.parent.clone(),
-            display_name: String::new(),
-            root_der: vec![],
-            root_key_id: vec![1],
-            certificate: certificate.clone(),
-            public_key: None,
-            configured: [0; 32],
-        };
-        store.put_party(&party).await.unwrap();
-        let record = CertificateRecord {
-            name: certificate.clone(),
-            der: vec![],
-            subject_key_id: vec![1],
-            not_before: 0,
-            not_after: 0,
-            revocation: Revocation::Good,
-        };
-        store.create_certificate(&record).await.unwrap();
-        let new: Vec<_> = (1..=3).map(conformance::new).collect();
-        store.create_measurements(&new, &[certificate]).await.unwrap();
+        fixture::fill(&store).await;
         let mut connection = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
         let damage = "UPDATE measurements SET aggregator = 'No Duchy' WHERE computation = ?1";
         let first = conformance::measurement(1).computation.computation.to_string();
         sqlx::query(damage).bind(first).execute(&mut connection).await.unwrap();
-        let aggregator = conformance::measurement(1).aggregator;
-        let duchies = conformance::measurement(1).duchies();
-        let protocol =
-            Llv2Config { aggregator, decay_rate: 12.0, max_size: 1000, sampling_indicator_size: 1000, noise: None };
-        let planner = Planner::new(Llv2Settings { protocol, minimum_duchies: 2 }, duchies).unwrap();
-        let week = Duration::from_secs(604_800);
-        let clock = Arc::new(clock.clone());
-        Kingdom::new(Arc::new(store), clock, planner, (week, week), CancellationToken::new(), &[])
+        fixture::kingdom(Arc::new(store), ManualClock::new(now))
     }
 
     async fn state(kingdom: &Kingdom, number: u64) -> MeasurementState {
@@ -146,8 +114,7 @@ mod tests {
     #[tokio::test]
     async fn one_measurement_that_cannot_be_cancelled_keeps_no_other_from_it() {
         let directory = tempfile::tempdir().unwrap();
-        let clock = ManualClock::new(conformance::measurement(3).deadline);
-        let kingdom = damaged(directory.path(), &clock).await;
+        let kingdom = damaged(directory.path(), conformance::measurement(3).deadline).await;
         let error = cancel_overdue(&kingdom).await.unwrap_err();
         assert!(error.to_string().contains("aggregator"), "{error}");
         for number in [2, 3] {
@@ -158,8 +125,7 @@ mod tests {
     #[tokio::test]
     async fn one_measurement_that_cannot_be_ended_keeps_no_other_from_it() {
         let directory = tempfile::tempdir().unwrap();
-        let clock = ManualClock::new(conformance::measurement(1).create_time);
-        let kingdom = damaged(directory.path(), &clock).await;
+        let kingdom = damaged(directory.path(), conformance::measurement(1).create_time).await;
         let certificate = conformance::measurement(1).consumer_certificate;
         kingdom.fail_for(&certificate).await.unwrap_err();
         for number in [2, 3] {

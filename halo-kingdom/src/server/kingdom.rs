@@ -1,11 +1,6 @@
 //! What all services share: the store, the clock, the parties, and how an event is brought to a measurement.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use getrandom::SysRng;
 use halo_core::{
@@ -14,6 +9,7 @@ use halo_core::{
     transport::caller_key_id,
 };
 use rand_core::UnwrapErr;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,6 +22,9 @@ use crate::{
     planner::Planner,
     record::Measurement,
 };
+
+/// How many streams one party may have open.
+const MAX_STREAMS: usize = 256;
 
 /// The Kingdom behind its services.
 pub(crate) struct Kingdom {
@@ -40,9 +39,12 @@ pub(crate) struct Kingdom {
     pub(crate) shutdown: CancellationToken,
     /// Authority key identifier of the client certificates, to the party.
     principals: BTreeMap<Vec<u8>, CertificateParent>,
-    /// Everybody in the configuration. The store also knows parties that were removed from it.
-    configured: BTreeSet<CertificateParent>,
+    /// Everybody in the configuration, with room for streams. The store also knows parties that were removed from it.
+    configured: BTreeMap<CertificateParent, Arc<Semaphore>>,
 }
+
+/// Room for one stream of a party, until it is dropped.
+pub(crate) type StreamPermit = OwnedSemaphorePermit;
 
 impl fmt::Debug for Kingdom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +62,8 @@ impl Kingdom {
         parties: &[Party],
     ) -> Self {
         let principals = parties.iter().map(|party| (party.root_key_id.clone(), party.name.clone())).collect();
-        let configured = parties.iter().map(|party| party.name.clone()).collect();
+        let room = || Arc::new(Semaphore::new(MAX_STREAMS));
+        let configured = parties.iter().map(|party| (party.name.clone(), room())).collect();
         Self { store, clock, planner, default_deadline, maximum_deadline, shutdown, principals, configured }
     }
 
@@ -75,7 +78,14 @@ impl Kingdom {
 
     /// A party, if it is in the configuration now.
     pub(crate) async fn party(&self, name: &CertificateParent) -> Result<Option<Party>, StoreError> {
-        if self.configured.contains(name) { self.store.party(name).await } else { Ok(None) }
+        if self.configured.contains_key(name) { self.store.party(name).await } else { Ok(None) }
+    }
+
+    /// Room for one more stream of the caller.
+    pub(crate) fn stream_permit(&self, caller: &CertificateParent) -> Result<StreamPermit, Refusal> {
+        let room = self.configured.get(caller).ok_or(Refusal::UnknownCaller)?;
+        let permit = Arc::clone(room).try_acquire_owned();
+        permit.map_err(|_| Refusal::TooManyStreams { caller: caller.clone(), most: MAX_STREAMS })
     }
 
     /// The party that calls.

@@ -215,7 +215,7 @@ pub enum Audience {
     DataProvider(DataProviderName),
 }
 
-/// A measurement changed.
+/// A measurement changed. The log keeps the latest change of each measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Position in the log of the measurement's latest change. Grows in commit order.

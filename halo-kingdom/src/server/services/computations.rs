@@ -132,7 +132,8 @@ impl Computations {
         let duchy = self.0.calling_duchy(request, "computations.stream", "computations/-")?;
         let latest = *self.0.store.latest_change().borrow();
         let from = position(&request.get_ref().continuation_token, latest)?;
-        let feed = Feed::new(Arc::clone(&self.0), Audience::Duchy(duchy), from);
+        let permit = self.0.stream_permit(&DuchyName::new(duchy.clone()).into())?;
+        let feed = Feed::new(Arc::clone(&self.0), permit, Audience::Duchy(duchy), from);
         Ok(feed.stream(|kingdom, sequence, measurement| async move {
             let computation = Some(view(&kingdom, &measurement).await?);
             Ok(vec![system::StreamActiveComputationsResponse { computation, continuation_token: token(sequence) }])

@@ -422,11 +422,11 @@ impl Store for SqliteStore {
             Audience::DataProvider(name) => (None, Some(name.data_provider.to_string())),
         };
         let found = sqlx::query(
-            "SELECT c.computation, MAX(c.seq) AS sequence FROM changes c
+            "SELECT c.computation, c.seq AS sequence FROM changes c
              WHERE c.seq > ?1
                  AND (EXISTS (SELECT 1 FROM participants p WHERE p.computation = c.computation AND p.duchy = ?2)
                      OR EXISTS (SELECT 1 FROM requisitions r WHERE r.computation = c.computation AND r.data_provider = ?3))
-             GROUP BY c.computation ORDER BY sequence LIMIT ?4",
+             ORDER BY c.seq LIMIT ?4",
         )
         .bind(after.cast_signed())
         .bind(duchy)
@@ -556,6 +556,8 @@ mod tests {
         let file = directory.path().join("kingdom.sqlite");
         let store = SqliteStore::open(&file).await.unwrap();
         conformance(&store).await;
+        let changes: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM changes").fetch_one(&store.pool).await.unwrap();
+        assert_eq!(changes, 4, "the log keeps one row for each measurement");
         let (all, latest) = (store.all_measurements().await.unwrap(), *store.latest_change().borrow());
         let mut before = Vec::new();
         for name in &all {
