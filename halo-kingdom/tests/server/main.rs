@@ -2,7 +2,9 @@
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+mod access;
 mod computations;
+mod event_groups;
 mod lifecycle;
 mod measurements;
 mod participants;

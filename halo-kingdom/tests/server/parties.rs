@@ -1,12 +1,20 @@
 //! Parties and their certificates.
 
-use halo_core::pb::{
-    api::{self, measurement::State},
-    system,
+use halo_core::{
+    pb::{
+        api::{self, measurement::State},
+        system,
+    },
+    wire::{self, type_name},
 };
+use halo_crypto::consent::{
+    tink::PrivateKeyset,
+    x509::{Certificate, ECDSA_WITH_SHA256, SigningKey},
+};
+use prost::Message;
 use tonic::Code;
 
-use crate::world::{CONSUMER, DUCHIES, PUBLISHERS, Scene, assert_refused};
+use crate::world::{CONSUMER, Caller, DUCHIES, OTHER_CONSUMER, PUBLISHERS, Scene, World, assert_refused, padded, rng};
 
 #[tokio::test]
 async fn a_revoked_certificate_ends_what_relies_on_it() {
@@ -79,7 +87,7 @@ async fn certificates_and_parties_are_read_by_those_who_may() {
     let (own, _) = scene.world.party(PUBLISHERS[0]).issue(|_| {});
     let (foreign, _) = scene.world.party(PUBLISHERS[1]).issue(|_| {});
     let create = |pem: &str| {
-        let der = halo_crypto::consent::x509::Certificate::from_pem(pem.as_bytes()).unwrap().der().to_vec();
+        let der = Certificate::from_pem(pem.as_bytes()).unwrap().der().to_vec();
         let certificate = Some(api::Certificate { x509_der: der, ..Default::default() });
         api::CreateCertificateRequest { parent: PUBLISHERS[0].into(), certificate }
     };
@@ -96,4 +104,99 @@ async fn certificates_and_parties_are_read_by_those_who_may() {
     assert!(status.message().contains("16384 are taken"), "{}", status.message());
     let list = api::ListCertificatesRequest { parent: PUBLISHERS[0].into(), ..Default::default() };
     assert_eq!(publisher.list_certificates(list).await.unwrap().into_inner().certificates.len(), 2);
+}
+
+#[tokio::test]
+async fn a_party_that_was_removed_takes_no_new_part() {
+    let mut world = World::new();
+    let running = world.start().await;
+    let request = world.request(&world.spec());
+    let consumer = world.connect(&running.endpoint, CONSUMER).await;
+    consumer.measurements().create_measurement(request.clone()).await.unwrap();
+    drop(consumer);
+    running.stop().await;
+    world.parties.remove(PUBLISHERS[1]);
+    world.parties.remove(OTHER_CONSUMER);
+    let running = world.start().await;
+    let consumer = world.connect(&running.endpoint, CONSUMER).await;
+    let outcome = consumer.measurements().create_measurement(request).await;
+    assert_refused(outcome, Code::FailedPrecondition, "DATA_PROVIDER_NOT_FOUND");
+    let get = api::GetDataProviderRequest { name: PUBLISHERS[1].into() };
+    let outcome = consumer.data_providers().get_data_provider(get).await;
+    assert_refused(outcome, Code::PermissionDenied, "PERMISSION_DENIED");
+    let publisher = world.connect(&running.endpoint, PUBLISHERS[0]).await;
+    let group = api::EventGroup { measurement_consumer: OTHER_CONSUMER.into(), ..Default::default() };
+    let create = api::CreateEventGroupRequest {
+        parent: PUBLISHERS[0].into(),
+        event_group: Some(group),
+        request_id: String::new(),
+    };
+    let outcome = publisher.event_groups().create_event_group(create).await;
+    assert_refused(outcome, Code::FailedPrecondition, "MEASUREMENT_CONSUMER_NOT_FOUND");
+    drop((consumer, publisher));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn keys_are_replaced_by_their_owner_and_outlive_a_new_display_name() {
+    let mut world = World::new();
+    let running = world.start().await;
+    let owner = world.connect(&running.endpoint, PUBLISHERS[0]).await;
+    let (pem, key) = world.party(PUBLISHERS[0]).issue(|_| {});
+    let der = Certificate::from_pem(pem.as_bytes()).unwrap().der().to_vec();
+    let create = api::CreateCertificateRequest {
+        parent: PUBLISHERS[0].into(),
+        certificate: Some(api::Certificate { x509_der: der.clone(), ..Default::default() }),
+    };
+    let certificate = owner.certificates().create_certificate(create).await.unwrap().into_inner().name;
+    let mut fresh = api::EncryptionPublicKey {
+        data: PrivateKeyset::generate_hpke(&mut rng()).public().to_bytes(),
+        ..Default::default()
+    };
+    fresh.set_format(api::encryption_public_key::Format::TinkKeyset);
+    let signing = SigningKey::from_pkcs8_pem(&key).unwrap();
+    let signed = |bytes: Vec<u8>| api::SignedMessage {
+        signature: signing.sign(&bytes),
+        signature_algorithm_oid: ECDSA_WITH_SHA256.into(),
+        message: Some(wire::pack(type_name::ENCRYPTION_PUBLIC_KEY, bytes)),
+        ..Default::default()
+    };
+    let good = api::PublicKey {
+        name: format!("{}/publicKey", PUBLISHERS[0]),
+        public_key: Some(signed(fresh.encode_to_vec())),
+        certificate: certificate.clone(),
+    };
+    let update = |caller: &Caller, key: api::PublicKey| {
+        let mut client = caller.public_keys();
+        async move { client.update_public_key(api::UpdatePublicKeyRequest { public_key: Some(key) }).await }
+    };
+    for stranger in [PUBLISHERS[1], CONSUMER, DUCHIES[0]] {
+        let caller = world.connect(&running.endpoint, stranger).await;
+        assert_refused(update(&caller, good.clone()).await, Code::PermissionDenied, "PERMISSION_DENIED");
+    }
+    let invalid = (Code::InvalidArgument, "INVALID_FIELD_VALUE");
+    let foreign = world.party(PUBLISHERS[1]);
+    for (key, (code, expected)) in [
+        (api::PublicKey { certificate: foreign.certificate_name(), ..good.clone() }, invalid),
+        // Signed with the key of another certificate.
+        (api::PublicKey { certificate: world.party(PUBLISHERS[0]).certificate_name(), ..good.clone() }, invalid),
+        (api::PublicKey { public_key: Some(signed(b"no key".to_vec())), ..good.clone() }, invalid),
+        (api::PublicKey { public_key: Some(signed(padded(fresh.encode_to_vec(), 4096))), ..good.clone() }, invalid),
+        (api::PublicKey { public_key: None, ..good.clone() }, (Code::InvalidArgument, "REQUIRED_FIELD_NOT_SET")),
+    ] {
+        assert_refused(update(&owner, key).await, code, expected);
+    }
+    update(&owner, good.clone()).await.unwrap();
+    drop(owner);
+    running.stop().await;
+
+    world.parties.get_mut(PUBLISHERS[0]).unwrap().display_name = "somebody else".into();
+    let running = world.start().await;
+    let consumer = world.connect(&running.endpoint, CONSUMER).await;
+    let get = api::GetDataProviderRequest { name: PUBLISHERS[0].into() };
+    let found = consumer.data_providers().get_data_provider(get).await.unwrap().into_inner();
+    assert_eq!((found.display_name.as_str(), found.certificate), ("somebody else", certificate));
+    assert_eq!((found.certificate_der, found.public_key), (der, good.public_key));
+    drop(consumer);
+    running.stop().await;
 }

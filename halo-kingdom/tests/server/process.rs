@@ -33,6 +33,18 @@ async fn strangers_are_refused_and_what_is_not_served_says_so() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_state_directory_belongs_to_one_process() {
+    let world = World::new();
+    let running = world.start().await;
+    let consumer = world.connect(&running.endpoint, CONSUMER).await;
+    let refused = world.start().await.end().await.unwrap_err();
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+    drop(consumer);
+    running.stop().await;
+    world.start().await.stop().await;
+}
+
 /// The process itself: killed and started again, everything is there; asked to stop, it ends cleanly.
 #[tokio::test]
 async fn a_killed_process_has_forgotten_nothing() {

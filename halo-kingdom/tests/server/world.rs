@@ -59,6 +59,8 @@ pub(crate) struct Party {
     pub(crate) certificate: Certificate,
     pub(crate) key: SigningKey,
     pub(crate) keyset: PrivateKeyset,
+    /// What the Kingdom's configuration calls it.
+    pub(crate) display_name: String,
     directory: PathBuf,
 }
 
@@ -83,6 +85,7 @@ impl Party {
             certificate: Certificate::from_pem(consent.as_bytes()).unwrap(),
             key: SigningKey::from_pkcs8_pem(&key).unwrap(),
             keyset,
+            display_name: "somebody".into(),
             directory,
         };
         let signed = party.sign(type_name::ENCRYPTION_PUBLIC_KEY, party.public_key());
@@ -128,8 +131,9 @@ impl Party {
             "dataProviders" => ("data_providers", "encryption_public_key = \"DIR/key.bin\"\n"),
             _ => ("measurement_consumers", "encryption_public_key = \"DIR/key.bin\"\n"),
         };
+        let display_name = &self.display_name;
         format!(
-            "[[{kind}]]\nid = \"{id}\"\nroot_certificate = \"DIR/root.pem\"\n\
+            "[[{kind}]]\nid = \"{id}\"\ndisplay_name = \"{display_name}\"\nroot_certificate = \"DIR/root.pem\"\n\
              consent_certificate = {{ id = \"AAAAAAAAAAY\", file = \"DIR/consent.pem\" }}\n{key}"
         )
         .replace("DIR", self.directory.to_str().unwrap())
@@ -164,6 +168,11 @@ impl World {
             kingdom: Party::new(directory.path(), "kingdom/k"),
             directory,
         }
+    }
+
+    /// One more party.
+    pub(crate) fn add(&mut self, name: &str) {
+        self.parties.insert(name.to_owned(), Party::new(self.directory.path(), name));
     }
 
     pub(crate) fn party(&self, name: &str) -> &Party {
@@ -334,7 +343,12 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.task.await.unwrap().unwrap();
+        self.end().await.unwrap();
+    }
+
+    /// How it ended by itself.
+    pub(crate) async fn end(self) -> Result<(), halo_kingdom::server::Error> {
+        self.task.await.unwrap()
     }
 }
 
