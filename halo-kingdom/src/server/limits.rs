@@ -92,14 +92,19 @@ pub(crate) fn check_fit(measurement: &Measurement, computation: &system::Computa
     }
 }
 
-/// Refuses an answer that would not fit a message.
-pub(crate) fn check_answer(field: &'static str, answer: &impl Message) -> Result<(), Refusal> {
-    let size = answer.encoded_len();
+/// Bytes that a message takes as an element of another one, with its tag and its length.
+pub(crate) fn framed_len(message: &impl Message) -> usize {
+    let length = message.encoded_len();
+    1 + prost::length_delimiter_len(length) + length
+}
+
+/// Refuses an answer of so many bytes if it does not fit a message.
+pub(crate) fn check_answer(field: &'static str, size: usize) -> Result<(), Refusal> {
     if size <= MAX_MESSAGE_BYTES {
         return Ok(());
     }
     let detail =
-        format!("the answer would have {size} bytes; messages have at most {MAX_MESSAGE_BYTES}. Ask for fewer");
+        format!("the answer has at least {size} bytes; messages have at most {MAX_MESSAGE_BYTES}. Ask for fewer");
     Err(Refusal::invalid(field, detail))
 }
 

@@ -279,8 +279,8 @@ pub(crate) fn computation(
 
 /// What a consumer may know of a Duchy's report: which stage, when, and what time it took.
 ///
-/// Numbers of records and bytes follow from the publishers' sketches: a consumer that knew them would learn what the
-/// noise of the result is there to hide. They stay in the Kingdom's database, for its operator.
+/// Numbers of records and bytes follow from the publishers' sketches, and so may memory: a consumer that knew them would
+/// learn what the noise of the result is there to hide. They stay in the Kingdom's database, for its operator.
 fn public_attempt(attempt: system::StageAttempt) -> system::StageAttempt {
     system::StageAttempt {
         stage: attempt.stage,
@@ -289,10 +289,7 @@ fn public_attempt(attempt: system::StageAttempt) -> system::StageAttempt {
         attempt_number: attempt.attempt_number,
         cpu_seconds: attempt.cpu_seconds,
         wall_seconds: attempt.wall_seconds,
-        peak_resident_bytes: attempt.peak_resident_bytes,
-        records_in: 0,
-        records_out: 0,
-        bytes_out: 0,
+        ..Default::default()
     }
 }
 

@@ -69,6 +69,7 @@ async fn the_way_to_a_result() {
                 records_in: 11,
                 records_out: 12,
                 bytes_out: 13,
+                peak_resident_bytes: 14,
                 ..Default::default()
             }),
             ..Default::default()
@@ -139,6 +140,45 @@ async fn a_late_result_does_not_revive_a_cancelled_measurement() {
     let outcome =
         stored_result(&scene.world.directory.path().join("state"), &scene.measurement.name.parse().unwrap()).await;
     assert!(outcome.unwrap_err().to_string().contains("CANCELLED"));
+}
+
+#[tokio::test]
+async fn a_computation_that_does_not_end_names_those_who_have_finished_the_fewest_stages() {
+    let scene = Scene::new().await;
+    scene.compute().await;
+    let request = WatchMeasurementRequest { name: scene.measurement.name.clone() };
+    let mut progress = scene.consumer().watch().watch_measurement(request).await.unwrap().into_inner();
+    // A stage that is finished twice, after a restart, counts once, and errors do not count.
+    for (duchy, stage, transient) in [
+        (DUCHIES[0], "SETUP_PHASE", false),
+        (DUCHIES[1], "SETUP_PHASE", false),
+        (DUCHIES[1], "SETUP_PHASE", false),
+        (DUCHIES[1], "EXECUTION_PHASE_ONE", true),
+        (DUCHIES[2], "SETUP_PHASE", false),
+        (DUCHIES[2], "EXECUTION_PHASE_ONE", false),
+    ] {
+        let report = system::CreateComputationLogEntryRequest {
+            parent: scene.participant(duchy),
+            computation_log_entry: Some(system::ComputationLogEntry {
+                stage_attempt: Some(system::StageAttempt { stage_name: stage.into(), ..Default::default() }),
+                error_details: transient
+                    .then_some(system::computation_log_entry::ErrorDetails { r#type: 1, error_time: None }),
+                ..Default::default()
+            }),
+        };
+        scene.caller(duchy).log_entries().create_computation_log_entry(report).await.unwrap();
+    }
+    scene.clock.advance(Duration::from_secs(7 * 24 * 60 * 60));
+    // The clock was set behind the back of the task that sleeps until the deadline; any change wakes it.
+    let request = scene.world.request(&scene.world.spec());
+    scene.consumer().measurements().create_measurement(request).await.unwrap();
+    let mut last = None;
+    while let Some(message) = progress.message().await.unwrap() {
+        last = message.measurement;
+    }
+    let failure = last.unwrap().failure.unwrap();
+    assert_eq!(failure.culprits, [DUCHIES[0], DUCHIES[1]]);
+    assert!(failure.message.contains("the computation did not end"), "{}", failure.message);
 }
 
 #[tokio::test]

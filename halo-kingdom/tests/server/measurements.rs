@@ -205,6 +205,32 @@ async fn creation_is_idempotent_and_lists_have_pages() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_batch_whose_answer_fits_no_message_is_refused() {
+    let world = World::new();
+    let running = world.start().await;
+    let consumer = world.connect(&running.endpoint, CONSUMER).await;
+    let long = world.consumer().sign(type_name::MEASUREMENT_SPEC, padded(world.spec().encode_to_vec(), 250 << 10));
+    let mut request = world.request(&world.spec());
+    request.measurement.as_mut().unwrap().measurement_spec = Some(long);
+    let mut names = Vec::new();
+    for _ in 0..17 {
+        names.push(consumer.measurements().create_measurement(request.clone()).await.unwrap().into_inner().name);
+    }
+    let get = |names: &[String]| {
+        let request = api::BatchGetMeasurementsRequest { parent: CONSUMER.into(), names: names.to_vec() };
+        let mut client = consumer.measurements();
+        async move { client.batch_get_measurements(request).await }
+    };
+    assert_refused(get(&names).await, Code::InvalidArgument, "INVALID_FIELD_VALUE");
+    assert_eq!(get(&names[..15]).await.unwrap().into_inner().measurements.len(), 15);
+    // A list ends its pages earlier by itself.
+    let list = api::ListMeasurementsRequest { parent: CONSUMER.into(), page_size: 1000, ..Default::default() };
+    let page = consumer.measurements().list_measurements(list).await.unwrap().into_inner();
+    assert!((7..=8).contains(&page.measurements.len()) && !page.next_page_token.is_empty());
+    running.stop().await;
+}
+
 fn with_id(request: &api::CreateMeasurementRequest, id: &str) -> api::CreateMeasurementRequest {
     api::CreateMeasurementRequest { request_id: id.into(), ..request.clone() }
 }

@@ -27,6 +27,7 @@ use crate::{
         kingdom::Kingdom,
         limits::{
             MAX_MEASUREMENT_SPEC, MAX_PUBLIC_KEY, MAX_REQUISITION_SPEC, MAX_TYPE_URL, bounded, check_answer, check_fit,
+            framed_len,
         },
         page::{CHUNK, Page},
         refusal::Refusal,
@@ -123,12 +124,14 @@ impl Measurements {
         let parent: MeasurementConsumerName = name("parent", &message.parent)?;
         only_consumer(&caller, &parent, PERMISSION, &message.parent)?;
         batch_size("names", message.names.len())?;
-        let mut measurements = Vec::with_capacity(message.names.len());
+        let mut answer = api::BatchGetMeasurementsResponse::default();
+        let mut size = 0;
         for text in &message.names {
-            measurements.push(wire::measurement(&own_measurement(&self.0, &caller, text, PERMISSION).await?)?);
+            let measurement = wire::measurement(&own_measurement(&self.0, &caller, text, PERMISSION).await?)?;
+            size += framed_len(&measurement);
+            check_answer("names", size)?;
+            answer.measurements.push(measurement);
         }
-        let answer = api::BatchGetMeasurementsResponse { measurements };
-        check_answer("names", &answer)?;
         Ok(answer)
     }
 
@@ -257,13 +260,12 @@ impl Measurements {
                 all.push(measurement);
             }
             let answer = all.iter().map(wire::measurement).collect::<Result<Vec<_>, _>>()?;
-            let answer = api::BatchCreateMeasurementsResponse { measurements: answer };
-            check_answer("requests", &answer)?;
+            check_answer("requests", answer.iter().map(framed_len).sum())?;
             match if new.is_empty() { Ok(()) } else { self.0.create(new, needs).await } {
                 // Somebody else sent the same request at the same moment.
                 Err(StoreError::AlreadyExists(_)) if !again => again = true,
                 Err(error) => return Err(error.into()),
-                Ok(()) => return Ok(answer.measurements),
+                Ok(()) => return Ok(answer),
             }
         }
     }
