@@ -7,7 +7,10 @@ use halo_core::pb::{
 };
 use tonic::{Code, Status};
 
-use crate::world::{CONSUMER, Caller, DUCHIES, OTHER_CONSUMER, PUBLISHERS, Scene, World, assert_refused};
+use crate::{
+    scene::Scene,
+    world::{CONSUMER, Caller, DUCHIES, OTHER_CONSUMER, PUBLISHERS, World, assert_refused},
+};
 
 #[track_caller]
 fn assert_denied<T: std::fmt::Debug>(outcome: Result<T, Status>) {

@@ -4,7 +4,10 @@ use halo_core::pb::system::{self, computation::State as ComputationState};
 use std::time::Duration;
 use tonic::Code;
 
-use crate::world::{DUCHIES, Scene, assert_refused};
+use crate::{
+    scene::Scene,
+    world::{DUCHIES, assert_refused},
+};
 
 #[tokio::test]
 async fn a_stream_goes_on_where_it_was_left() {

@@ -4,7 +4,10 @@ use halo_core::pb::api;
 use prost::Message;
 use tonic::Code;
 
-use crate::world::{CONSUMER, DUCHIES, OTHER_CONSUMER, PUBLISHERS, Scene, assert_refused};
+use crate::{
+    scene::Scene,
+    world::{CONSUMER, DUCHIES, OTHER_CONSUMER, PUBLISHERS, assert_refused},
+};
 
 fn group(consumer: &str, reference: &str) -> api::CreateEventGroupRequest {
     api::CreateEventGroupRequest {

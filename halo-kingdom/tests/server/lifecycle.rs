@@ -13,7 +13,10 @@ use prost::Message;
 use std::time::Duration;
 use tonic::Code;
 
-use crate::world::{CONSUMER, DUCHIES, NONCES, PUBLISHERS, Scene, assert_refused, reason};
+use crate::{
+    scene::Scene,
+    world::{CONSUMER, DUCHIES, NONCES, PUBLISHERS, assert_refused, reason},
+};
 
 #[tokio::test]
 async fn the_way_to_a_result() {

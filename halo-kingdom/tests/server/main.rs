@@ -11,4 +11,5 @@ mod participants;
 mod parties;
 mod process;
 mod requisitions;
+mod scene;
 mod world;

@@ -9,7 +9,10 @@ use halo_core::pb::{
 };
 use tonic::Code;
 
-use crate::world::{CONSUMER, DUCHIES, KeyShareRequest, OTHER_CONSUMER, PUBLISHERS, Scene, assert_refused, reason};
+use crate::{
+    scene::Scene,
+    world::{CONSUMER, DUCHIES, KeyShareRequest, OTHER_CONSUMER, PUBLISHERS, assert_refused, reason},
+};
 
 #[tokio::test]
 async fn key_shares_are_verified_at_the_door() {

@@ -14,7 +14,10 @@ use halo_crypto::consent::{
 use prost::Message;
 use tonic::Code;
 
-use crate::world::{CONSUMER, Caller, DUCHIES, OTHER_CONSUMER, PUBLISHERS, Scene, World, assert_refused, padded, rng};
+use crate::{
+    scene::Scene,
+    world::{CONSUMER, Caller, DUCHIES, OTHER_CONSUMER, PUBLISHERS, World, assert_refused, padded, rng},
+};
 
 #[tokio::test]
 async fn a_revoked_certificate_ends_what_relies_on_it() {

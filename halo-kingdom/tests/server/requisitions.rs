@@ -3,7 +3,10 @@
 use halo_core::pb::api;
 use tonic::Code;
 
-use crate::world::{PUBLISHERS, Scene, assert_refused};
+use crate::{
+    scene::Scene,
+    world::{PUBLISHERS, assert_refused},
+};
 
 #[tokio::test]
 async fn a_publisher_can_refuse_its_own_requisition_only() {
