@@ -432,11 +432,7 @@ impl Measurement {
     pub(crate) fn session(&self) -> [u8; 32] {
         let parts = self.computation.computation_participants.iter();
         let ids: Vec<DuchyId> = parts.map(|part| id(&part.name).parse().unwrap()).collect();
-        session::session_id(
-            &self.computation.measurement_spec,
-            &self.computation.serialized_protocol_config,
-            &ids,
-        )
+        session::session_id(&self.computation.measurement_spec, &self.computation.serialized_protocol_config, &ids)
     }
 
     /// What the Kingdom reports of a Duchy.
@@ -540,7 +536,8 @@ impl Measurement {
 
 /// Registers of group elements that mean nothing; other ones for another `seed`.
 pub(crate) fn registers(count: usize, seed: u64) -> Vec<u8> {
-    let points = (0..count * REGISTER / 32).map(|i| Point::generator() * &Scalar::from(seed * 1_000_000 + 1 + i as u64));
+    let points =
+        (0..count * REGISTER / 32).map(|i| Point::generator() * &Scalar::from(seed * 1_000_000 + 1 + i as u64));
     points.flat_map(|point| *point.encode().as_bytes()).collect()
 }
 
@@ -595,7 +592,10 @@ impl Caller {
 
     pub(crate) async fn stage(&self, name: String) -> Result<system::ComputationStage, Status> {
         let request = system::GetComputationStageRequest { name };
-        ComputationControlClient::new(self.0.clone()).get_computation_stage(request).await.map(tonic::Response::into_inner)
+        ComputationControlClient::new(self.0.clone())
+            .get_computation_stage(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 }
 
