@@ -263,7 +263,7 @@ fn a_single_polya_share_has_its_distribution() {
     // freedom: 23.5.
     for (seed, ratio, shares, known) in [
         (5, 0.895_958_459_840_76_f64, 3, [0.470_329_541_3, 0.140_465_243_8, 0.083_900_682_33, 0.058_466_742_54]),
-        (15, 0.5, 2, [0.707_106_781_2, 0.176_776_695_3, 0.066_291_260_74, 0.027_621_358_64]),
+        (15, 0.5, 2, [0.5_f64.sqrt(), 0.176_776_695_3, 0.066_291_260_74, 0.027_621_358_64]),
     ] {
         let exponent = Rational::at_most(-ratio.ln());
         let mut rng = ChaCha20Rng::seed_from_u64(seed);

@@ -8,7 +8,8 @@ use halo_core::{
 
 use crate::{
     kingdom::Call,
-    world::{CONSUMER, DUCHIES, ME, Measurement, NONCES, PUBLISHERS, Plan, STRANGER, World},
+    measurement::{Measurement, Plan, registers},
+    world::{CONSUMER, DUCHIES, ME, NONCES, PUBLISHERS, STRANGER, World},
 };
 
 /// A measurement is given up at once, before a key is drawn for it; a right one then goes its way.
@@ -353,7 +354,7 @@ async fn every_publisher_must_have_taken_part_under_the_same_keys() {
 async fn a_publisher_that_encrypted_under_other_keys_is_found_out() {
     let world = World::start(false).await;
     let mut measurement = world.open(&Plan::new(1)).await;
-    let mut upload = measurement.upload(crate::world::registers(5, 1));
+    let mut upload = measurement.upload(registers(5, 1));
     upload.header.key_list_hash[0] ^= 1;
     world.connect(PUBLISHERS[0]).await.upload(&upload).await.unwrap();
     // The publisher's word is passed on.

@@ -9,11 +9,10 @@ use sha2::{Digest, Sha256};
 use tonic::Code;
 
 use crate::{
+    caller::{Caller, assert_refused},
     kingdom::PATIENCE,
-    world::{
-        BYSTANDER, Caller, DUCHIES, Delivery, ME, Measurement, PUBLISHERS, Plan, REGISTER, World, assert_refused, id,
-        registers,
-    },
+    measurement::{Delivery, Measurement, Plan, REGISTER, registers},
+    world::{BYSTANDER, DUCHIES, ME, PUBLISHERS, World, id},
 };
 
 const WAIT_SETUP_PHASE_INPUTS: i32 = 5;

@@ -3,9 +3,11 @@
 //! The Kingdom is simulated, because half of these tests need one that lies.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+mod caller;
 mod certificates;
 mod computations;
 mod deliveries;
 mod kingdom;
+mod measurement;
 mod uploads;
 mod world;

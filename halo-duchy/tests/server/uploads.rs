@@ -1,17 +1,24 @@
 //! The publishers' door: uploads that are refused leave nothing behind, and the right one is taken afterwards.
 
 use halo_core::pb::{
-    api::requisition::State, halo::GetTransferRequest, system::computation::State as ComputationState,
+    api::{
+        fulfill_requisition_request::{
+            BodyChunk, Payload,
+            header::{HonestMajorityShareShuffle, Protocol},
+        },
+        requisition::State,
+    },
+    halo::GetTransferRequest,
+    system::computation::State as ComputationState,
 };
 use halo_crypto::group::Point;
 use tonic::Code;
 
 use crate::{
+    caller::{Caller, assert_refused},
     kingdom::Call,
-    world::{
-        BYSTANDER, Caller, DUCHIES, Measurement, NONCES, PUBLISHERS, Plan, REGISTER, Upload, World, assert_refused,
-        registers,
-    },
+    measurement::{Measurement, Plan, REGISTER, Upload, registers},
+    world::{BYSTANDER, DUCHIES, NONCES, PUBLISHERS, World},
 };
 
 /// How many bytes of an upload the Duchy holds, and whether it is complete.
@@ -148,6 +155,28 @@ async fn refused_bodies_leave_nothing_behind() {
         assert_eq!((world.kept_bodies(), held(&publisher, &upload).await), (0, (0, false)), "after {words:?}");
     }
     assert_eq!(announced(&world, &measurement), Vec::<Vec<u8>>::new());
+    assert_taken(&world, &publisher, &measurement, &good).await;
+}
+
+#[tokio::test]
+async fn a_stream_is_one_header_and_then_chunks() {
+    let world = World::start(false).await;
+    let measurement = world.open(&Plan::new(1)).await;
+    let publisher = world.connect(PUBLISHERS[0]).await;
+    let good = measurement.upload(registers(5, 1));
+    let header = || Payload::Header(good.header.clone());
+    let chunk = || Payload::BodyChunk(BodyChunk { data: good.body.clone().into() });
+    let outcome = publisher.upload_messages(vec![chunk(), header()]).await;
+    assert_refused(outcome, Code::InvalidArgument, "the first message of the stream has no header");
+    let outcome = publisher.upload_messages(Vec::new()).await;
+    assert_refused(outcome, Code::InvalidArgument, "the first message of the stream has no header");
+    let outcome = publisher.upload_messages(vec![header(), header(), chunk()]).await;
+    assert_refused(outcome, Code::Aborted, "a message after the first one has no chunk of the body: 0 of 960 bytes");
+    let mut other = good.header.clone();
+    other.protocol = Some(Protocol::HonestMajorityShareShuffle(HonestMajorityShareShuffle::default()));
+    let outcome = publisher.upload_messages(vec![Payload::Header(other), chunk()]).await;
+    assert_refused(outcome, Code::InvalidArgument, "header.protocol: this Duchy takes Liquid Legions v2 uploads only");
+    assert_eq!(held(&publisher, &good).await, (0, false));
     assert_taken(&world, &publisher, &measurement, &good).await;
 }
 
