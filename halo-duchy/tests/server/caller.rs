@@ -1,5 +1,7 @@
 //! Connections of publishers and Duchies to the Duchy under test.
 
+use std::time::Duration;
+
 use futures::stream;
 use halo_core::pb::{
     api::{
@@ -14,7 +16,10 @@ use halo_core::pb::{
 };
 use tonic::{Code, Status, transport::Channel};
 
-use crate::measurement::{Delivery, Upload};
+use crate::{
+    kingdom::PATIENCE,
+    measurement::{Delivery, Upload},
+};
 
 /// A connection to the Duchy under test.
 pub(crate) struct Caller(pub(crate) Channel);
@@ -31,14 +36,27 @@ impl Caller {
         self.upload_messages(payloads.collect()).await
     }
 
-    /// Uploads messages of any kind and order.
+    /// Uploads messages of any kind and order. Comes back, as publishers do, as long as the Duchy has not heard of all
+    /// keys from the Kingdom.
     pub(crate) async fn upload_messages(
         &self,
         payloads: Vec<upload::Payload>,
     ) -> Result<FulfillRequisitionResponse, Status> {
         let messages = payloads.into_iter().map(|payload| FulfillRequisitionRequest { payload: Some(payload) });
+        let messages: Vec<_> = messages.collect();
         let mut client = RequisitionFulfillmentClient::new(self.0.clone());
-        client.fulfill_requisition(stream::iter(messages)).await.map(tonic::Response::into_inner)
+        let attempts = async {
+            loop {
+                match client.fulfill_requisition(stream::iter(messages.clone())).await {
+                    Err(status) if status.message().contains("has not been told of all keys yet") => {
+                        assert_eq!(status.code(), Code::Unavailable);
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    outcome => return outcome.map(tonic::Response::into_inner),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, attempts).await.unwrap()
     }
 
     /// Delivers in small chunks, from the offset in the header on.

@@ -5,8 +5,10 @@ use halo_core::{
     pb::system::{Computation, requisition::State as RequisitionState},
     session,
 };
+use tonic::Code;
 
 use crate::{
+    caller::assert_refused,
     kingdom::Call,
     measurement::{Measurement, Plan, registers},
     world::{CONSUMER, DUCHIES, ME, NONCES, PUBLISHERS, STRANGER, World},
@@ -184,7 +186,7 @@ async fn without_noise_only_where_that_is_allowed() {
     let plan = Plan::without_noise(1);
     let world = World::start(false).await;
     let computation = plan.measurement(&world).computation;
-    let words = "the measurement goes without noise, which aggregator does not allow (allow_no_noise)";
+    let words = "the measurement goes without noise, which is not allowed here (allow_no_noise)";
     assert_not_begun(&world, &computation, words, &[]).await;
     world.open(&Plan::new(2)).await;
     let world = World::start(true).await;
@@ -353,21 +355,15 @@ async fn every_publisher_must_have_taken_part_under_the_same_keys() {
 #[tokio::test]
 async fn a_publisher_that_encrypted_under_other_keys_is_found_out() {
     let world = World::start(false).await;
-    let mut measurement = world.open(&Plan::new(1)).await;
+    let measurement = world.open(&Plan::new(1)).await;
     let mut upload = measurement.upload(registers(5, 1));
     upload.header.key_list_hash[0] ^= 1;
-    world.connect(PUBLISHERS[0]).await.upload(&upload).await.unwrap();
-    // The publisher's word is passed on.
-    let passed_on = world.kingdom.awaited(&measurement.computation, |call| match call {
-        Call::Fulfilled(request) => Some(request.clone()),
-        _ => None,
-    });
-    let passed_on = passed_on.await;
-    assert_eq!((passed_on.nonce, &passed_on.key_list_hash), (NONCES[0], &upload.header.key_list_hash));
-    measurement.set_fulfilled(&upload.header);
-    measurement.computation.requisitions[0].key_list_hash = passed_on.key_list_hash;
-    measurement.computation.set_state(halo_core::pb::system::computation::State::PendingParticipantConfirmation);
-    world.kingdom.report(&measurement.computation);
-    let words = "was encrypted under other keys than those that this Duchy was shown";
-    world.assert_given_up(&measurement.computation, words, &[PUBLISHERS[0], "kingdom"]).await;
+    let outcome = world.connect(PUBLISHERS[0]).await.upload(&upload).await;
+    let words = "encrypted under other keys than those that this Duchy was shown";
+    assert_refused(outcome, Code::FailedPrecondition, words);
+    world.assert_given_up(&measurement.computation, words, &["kingdom", PUBLISHERS[0]]).await;
+    assert_eq!(world.kept_bodies(), 0);
+    let mut measurement = world.open(&Plan::new(2)).await;
+    world.fulfill(&mut measurement, |_| {}).await;
+    world.assert_confirmed(&measurement).await;
 }

@@ -17,6 +17,7 @@ use crate::{
 
 const WAIT_SETUP_PHASE_INPUTS: i32 = 5;
 const WAIT_EXECUTION_PHASE_ONE_INPUTS: i32 = 7;
+const COMPLETE: i32 = 13;
 
 /// A Duchy that has confirmed a measurement and waits for both workers' registers.
 async fn confirmed(number: u64) -> (World, Measurement) {
@@ -81,11 +82,6 @@ async fn refused_bodies_leave_nothing_behind() {
     let setup = Description::SetupPhaseInput;
     let good = measurement.delivery(setup, registers(4, 2));
     let sent_with_the_header_of_good = |body: Vec<u8>| Delivery { body, ..good.clone() };
-    let with = |position: usize, element: [u8; 32]| {
-        let mut body = good.body.clone();
-        body[position..position + 32].copy_from_slice(&element);
-        measurement.delivery(setup, body)
-    };
     let headed = |change: &dyn Fn(&mut Delivery)| {
         let mut delivery = good.clone();
         change(&mut delivery);
@@ -94,12 +90,9 @@ async fn refused_bodies_leave_nothing_behind() {
     let mut altered = good.body.clone();
     altered[500] ^= 1;
     let longer = [&good.body[..], &registers(1, 3)].concat();
-    let identity = *Point::identity().encode().as_bytes();
     for (delivery, words) in [
         (sent_with_the_header_of_good(altered), "SHA-256"),
         (sent_with_the_header_of_good(longer), "more than the 768 bytes announced; nothing of the body is kept"),
-        (with(3 * REGISTER + 32, [0xff; 32]), "record 3 of the message from worker1"),
-        (with(REGISTER + 128, identity), "record 1 of the message from worker1"),
         (headed(&|d| d.header.record_count = 3), "3 records of 192 bytes are not 768 bytes"),
         (
             headed(&|d| (d.header.record_count, d.header.body_length) = (5462, 5462 * 192)),
@@ -118,6 +111,32 @@ async fn refused_bodies_leave_nothing_behind() {
     assert_refused(worker.deliver(&no_step).await, Code::InvalidArgument, "description: 0 is none");
     assert_taken(&worker, &good).await;
     assert_eq!(held(&worker, &good, setup).await, (768, true));
+}
+
+#[tokio::test]
+async fn a_body_that_its_sender_made_badly_ends_the_measurement_and_names_the_sender() {
+    let world = World::start(true).await;
+    let identity = *Point::identity().encode().as_bytes();
+    for (number, (position, element, words)) in (1..).zip([
+        (3 * REGISTER + 32, [0xff; 32], "record 3 of the message from worker1 is not acceptable: a component is not"),
+        (REGISTER + 128, identity, "record 1 of the message from worker1 is not acceptable: its first component is"),
+    ]) {
+        let measurement = confirm(&world, number).await;
+        let worker = world.connect(DUCHIES[1]).await;
+        let mut body = registers(4, 2);
+        body[position..position + 32].copy_from_slice(&element);
+        let bad = measurement.delivery(Description::SetupPhaseInput, body);
+        assert_refused(worker.deliver(&bad).await, Code::InvalidArgument, words);
+        world.assert_failed(&measurement.computation, words, &[DUCHIES[1]]).await;
+        until(&worker, &measurement, COMPLETE).await;
+        assert_eq!(held(&worker, &bad, Description::SetupPhaseInput).await, (0, false));
+        let late = measurement.delivery(Description::SetupPhaseInput, registers(4, 2));
+        assert_refused(worker.deliver(&late).await, Code::Unavailable, "is over here");
+        world.assert_nothing_kept().await;
+    }
+    let measurement = confirm(&world, 1000).await;
+    let good = measurement.delivery(Description::SetupPhaseInput, registers(4, 2));
+    assert_taken(&world.connect(DUCHIES[1]).await, &good).await;
 }
 
 #[tokio::test]

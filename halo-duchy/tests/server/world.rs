@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use getrandom::SysRng;
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     caller::Caller,
-    kingdom::{Call, ScriptedKingdom},
+    kingdom::{Call, PATIENCE, ScriptedKingdom},
     measurement::{Measurement, Plan, registers},
 };
 
@@ -184,6 +185,16 @@ impl World {
         ["blobs", "spool"].iter().map(|part| files(&self.directory.path().join("state").join(part))).sum()
     }
 
+    /// The bodies of everything that is over are removed; that takes a moment.
+    pub(crate) async fn assert_nothing_kept(&self) {
+        let removed = async {
+            while self.kept_bodies() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, removed).await.unwrap();
+    }
+
     /// A Duchy's signed and proven key share for a session.
     pub(crate) fn key_share(&self, duchy: &str, session: [u8; 32]) -> RequisitionParams {
         let party = self.party(duchy);
@@ -240,14 +251,21 @@ impl World {
         assert_eq!(answer.await.unwrap().key_list_hash, measurement.key_list_hash());
     }
 
-    /// The Duchy gives the measurement up with a text that contains `words`, and blames `culprits`.
+    /// The Duchy gives the measurement up before it confirms it, with a text that contains `words`, and blames
+    /// `culprits`.
     pub(crate) async fn assert_given_up(&self, computation: &system::Computation, words: &str, culprits: &[&str]) {
-        let failed = self.kingdom.awaited(computation, |call| match call {
+        self.assert_failed(computation, words, culprits).await;
+        let confirmed = self.kingdom.calls(computation).iter().any(|call| matches!(call, Call::Confirmed(_)));
+        assert!(!confirmed, "confirmed, and then: {words}");
+    }
+
+    /// The Duchy gives the measurement up with a text that contains `words`, and blames `culprits`.
+    pub(crate) async fn assert_failed(&self, computation: &system::Computation, words: &str, culprits: &[&str]) {
+        let answer = self.kingdom.awaited(computation, |call| match call {
             Call::Failed(request) => Some(request.clone()),
-            Call::Confirmed(_) => panic!("confirmed instead of giving up: {words}"),
             _ => None,
         });
-        let failed = failed.await;
+        let failed = answer.await;
         assert_eq!(failed.name, format!("{}/participants/{}", computation.name, id(ME)));
         let failure = failed.failure.unwrap();
         assert!(failure.error_message.contains(words), "{words:?} is not in {:?}", failure.error_message);
@@ -264,8 +282,8 @@ fn configuration(directory: &Path, kingdom: &str, allow_no_noise: bool) -> PathB
         listen = "127.0.0.1:0"
         state_dir = "state"
         key_encryption_key_file = "kek.hex"
-        allow_no_noise = {allow_no_noise}
         maximum_body_mib = 1
+        noise_floor = {{ allow_no_noise = {allow_no_noise} }}
         tls = {{ certificate = "aggregator/tls.pem", private_key = "aggregator/tls.key" }}
         kingdom = {{ endpoint = "{kingdom}", root_certificate = "kingdom/root.pem" }}
         [consent]
