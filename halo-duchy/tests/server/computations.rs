@@ -2,7 +2,9 @@
 //! who is to blame; the next one is taken as if nothing had happened.
 
 use halo_core::{
+    measurement::Llv2Noise,
     pb::system::{Computation, requisition::State as RequisitionState},
+    privacy::{NoiseCalibration, PrivacyParams},
     session,
 };
 use tonic::Code;
@@ -11,7 +13,7 @@ use crate::{
     caller::assert_refused,
     kingdom::Call,
     measurement::{Measurement, Plan, registers},
-    world::{CONSUMER, DUCHIES, ME, NONCES, PUBLISHERS, STRANGER, World},
+    world::{CONSUMER, DUCHIES, ME, NONCES, PUBLISHERS, STRANGER, World, id},
 };
 
 /// A measurement is given up at once, before a key is drawn for it; a right one then goes its way.
@@ -191,6 +193,42 @@ async fn without_noise_only_where_that_is_allowed() {
     world.open(&Plan::new(2)).await;
     let world = World::start(true).await;
     world.open(&plan).await;
+}
+
+#[tokio::test]
+async fn no_less_noise_than_the_operator_asks_for() {
+    let world = World::start(false).await;
+    let params = |epsilon, delta| PrivacyParams::new(epsilon, delta).unwrap();
+    let (little, careless) = (params(10.5, 1e-9), params(1.0, 0.002));
+    let changes: [(&dyn Fn(&mut Llv2Noise), &str); 5] = [
+        (&|noise| noise.data_provider = little, "data_provider_noise: "),
+        (&|noise| noise.blinded_histogram = careless, "blinded_histogram_noise: "),
+        (&|noise| noise.for_publisher_noise = little, "noise_for_publisher_noise: "),
+        (&|noise| noise.calibration = NoiseCalibration::Reference, "(allow_reference_calibration)"),
+        (&|noise| noise.honest_contributors = 2, "the noise of 2 Duchies together is to suffice; here at most 1"),
+    ];
+    for (number, (change, words)) in (1..).zip(changes) {
+        let mut plan = Plan::new(number);
+        change(plan.config.llv2.noise.as_mut().unwrap());
+        assert_not_begun(&world, &plan.measurement(&world).computation, words, &[]).await;
+    }
+    let mut plan = Plan::new(1000);
+    let noise = plan.config.llv2.noise.as_mut().unwrap();
+    noise.data_provider = params(10.0, 0.001);
+    world.open(&plan).await;
+}
+
+#[tokio::test]
+async fn a_requisition_belongs_to_one_measurement() {
+    let world = World::start(false).await;
+    let mut first = world.open(&Plan::new(1)).await;
+    let mut second = Plan::new(2).measurement(&world).computation;
+    let taken = format!("{}/requisitions/{}", second.name, id(&first.requisitions[0]));
+    second.requisitions[0].name = taken;
+    let words = format!("requisitions: {} belongs to computation", first.requisitions[0]);
+    assert_not_begun(&world, &second, &words, &["kingdom"]).await;
+    world.fulfill(&mut first, |_| {}).await;
+    world.assert_confirmed(&first).await;
 }
 
 /// What is wrong with a measurement when the Kingdom asks for its confirmation: the change, the words, the culprits.

@@ -200,6 +200,21 @@ async fn a_truncated_upload_goes_on_where_it_was_cut() {
 }
 
 #[tokio::test]
+async fn another_body_takes_the_place_of_a_partial_one() {
+    let world = World::start(false).await;
+    let measurement = world.open(&Plan::new(1)).await;
+    let publisher = world.connect(PUBLISHERS[0]).await;
+    let (first, second) = (measurement.upload(registers(5, 1)), measurement.upload(registers(5, 2)));
+    let cut = |upload: &Upload, length: usize| Upload { body: upload.body[..length].to_vec(), ..upload.clone() };
+    assert_refused(publisher.upload(&cut(&first, 437)).await, Code::Aborted, "437 of 960 bytes are stored");
+    assert_refused(publisher.upload(&cut(&second, 111)).await, Code::Aborted, "111 of 960 bytes are stored");
+    assert_eq!((held(&publisher, &first).await, held(&publisher, &second).await), ((0, false), (111, false)));
+    assert_eq!(world.kept_bodies(), 1);
+    assert_taken(&world, &publisher, &measurement, &first).await;
+    assert_eq!((held(&publisher, &second).await, world.kept_bodies()), ((0, false), 1));
+}
+
+#[tokio::test]
 async fn the_first_complete_upload_stays() {
     let world = World::start(false).await;
     let mut measurement = world.open(&Plan::new(1)).await;

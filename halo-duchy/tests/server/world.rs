@@ -254,9 +254,12 @@ impl World {
     /// The Duchy gives the measurement up before it confirms it, with a text that contains `words`, and blames
     /// `culprits`.
     pub(crate) async fn assert_given_up(&self, computation: &system::Computation, words: &str, culprits: &[&str]) {
+        let first = self.kingdom.awaited(computation, |call| match call {
+            Call::Failed(_) | Call::Confirmed(_) => Some(call.clone()),
+            _ => None,
+        });
+        assert!(matches!(first.await, Call::Failed(_)), "confirmed instead of: {words}");
         self.assert_failed(computation, words, culprits).await;
-        let confirmed = self.kingdom.calls(computation).iter().any(|call| matches!(call, Call::Confirmed(_)));
-        assert!(!confirmed, "confirmed, and then: {words}");
     }
 
     /// The Duchy gives the measurement up with a text that contains `words`, and blames `culprits`.
