@@ -211,8 +211,11 @@ mod tests {
     #[test]
     fn golden_fulfilling_duchy() {
         let ids = duchies(&["worker1", "aggregator", "worker2"]);
-        for (requisition, duchy) in [("AAAAAAAAAAI", "aggregator"), ("AAAAAAAAAAM", "worker2"), ("AAAAAAAAABE", "worker1")] {
-            let name: RequisitionName = format!("dataProviders/AAAAAAAAAAE/requisitions/{requisition}").parse().unwrap();
+        for (requisition, duchy) in
+            [("AAAAAAAAAAI", "aggregator"), ("AAAAAAAAAAM", "worker2"), ("AAAAAAAAABE", "worker1")]
+        {
+            let name: RequisitionName =
+                format!("dataProviders/AAAAAAAAAAE/requisitions/{requisition}").parse().unwrap();
             assert_eq!(fulfilling_duchy(&name, &ids).unwrap().as_str(), duchy);
         }
     }

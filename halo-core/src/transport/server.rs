@@ -83,7 +83,8 @@ impl ServerTls {
     }
 
     fn incoming_with(self, listener: TcpListener, most: usize) -> impl Stream<Item = io::Result<TlsConnection>> {
-        let door = Door { acceptor: self.acceptor, listener, most, handshakes: JoinSet::new(), waiting: VecDeque::new() };
+        let door =
+            Door { acceptor: self.acceptor, listener, most, handshakes: JoinSet::new(), waiting: VecDeque::new() };
         unfold(door, |mut door| async move {
             let connection = door.next().await;
             Some((Ok(connection), door))

@@ -200,7 +200,8 @@ async fn no_less_noise_than_the_operator_asks_for() {
     let world = World::start(false).await;
     let params = |epsilon, delta| PrivacyParams::new(epsilon, delta).unwrap();
     let (little, careless) = (params(10.5, 1e-9), params(1.0, 0.002));
-    let changes: [(&dyn Fn(&mut Llv2Noise), &str); 5] = [
+    type Change<'a> = (&'a dyn Fn(&mut Llv2Noise), &'a str);
+    let changes: [Change<'_>; 5] = [
         (&|noise| noise.data_provider = little, "data_provider_noise: "),
         (&|noise| noise.blinded_histogram = careless, "blinded_histogram_noise: "),
         (&|noise| noise.for_publisher_noise = little, "noise_for_publisher_noise: "),
