@@ -34,7 +34,7 @@ use prost::Message;
 use zeroize::Zeroize;
 
 use crate::{encrypt::Encryption, spool::Binding};
-pub use refusal::{Justification, Refusal};
+pub use refusal::{Justification, MAX_MESSAGE_BYTES, Refusal};
 
 /// Whom a publisher trusts, and what it asks of a measurement.
 #[derive(Clone, Debug)]
@@ -129,9 +129,12 @@ pub fn open(
 
     let ciphertext = ciphertext(requisition)?;
     let own_bytes = own_spec(ciphertext, keyset, &consumer)?;
-    let own_spec = wire::parse_requisition_spec(own_bytes.expose())?;
+    let mut own_spec =
+        wire::parse_requisition_spec(own_bytes.expose()).map_err(|error| Refusal::secret_spec(&error))?;
     let nonce = Secret::new(own_spec.nonce);
-    terms::check_agreement(&spec, &own_spec, publisher)?;
+    let agreed = terms::check_agreement(&spec, &own_spec, publisher);
+    own_spec.nonce.zeroize();
+    agreed?;
 
     let config_bytes = requisition.serialized_protocol_config.as_slice();
     let config = wire::parse_protocol_config(config_bytes)?;
@@ -226,9 +229,12 @@ fn ciphertext(requisition: &api::Requisition) -> Result<&[u8], Refusal> {
 fn own_spec(ciphertext: &[u8], keyset: &PrivateKeyset, consumer: &Certificate) -> Result<Secret<Vec<u8>>, Refusal> {
     let path = "encrypted_requisition_spec";
     let plaintext = keyset.decrypt(ciphertext, b"").map_err(Refusal::consent(path))?;
-    let mut signed = api::SignedMessage::decode(plaintext.expose().as_slice()).map_err(Refusal::consent(path))?;
-    let bytes =
-        verified(path, Some(&signed), type_name::REQUISITION_SPEC, consumer).map(|bytes| Secret::new(bytes.to_vec()));
+    // What is wrong with a plaintext is not told in the words of its reader, which could quote it.
+    let mut signed = api::SignedMessage::decode(plaintext.expose().as_slice())
+        .map_err(|_| Refusal::consent(path)("it holds no signed message"))?;
+    let bytes = verified(path, Some(&signed), type_name::REQUISITION_SPEC, consumer)
+        .map(|bytes| Secret::new(bytes.to_vec()))
+        .map_err(|_| Refusal::consent(path)("it is no requisition spec that the consumer's signature verifies"));
     if let Some(message) = &mut signed.message {
         message.value.zeroize();
     }

@@ -67,8 +67,8 @@ impl Known {
 #[track_caller]
 fn refused(outcome: Result<OpenedRequisition, Refusal>, justification: Justification, words: &str) {
     let refusal = outcome.unwrap_err();
-    assert_eq!(refusal.justification, justification, "{refusal}");
-    assert!(refusal.message.contains(words), "{refusal}");
+    assert_eq!(refusal.justification(), justification, "{refusal}");
+    assert!(refusal.message().contains(words), "{refusal}");
 }
 
 /// What becomes of the requisition when the parties sign something else.
@@ -219,7 +219,7 @@ fn a_requisition_spec_must_decrypt_and_be_signed_by_the_consumer() {
     let mut rng = ChaCha20Rng::seed_from_u64(9);
     requisition.encrypted_requisition_spec.as_mut().unwrap().ciphertext =
         world.keyset.public().encrypt(&forged.encode_to_vec(), b"", &mut rng).unwrap();
-    refused(Known::of(&world).open(&world, &requisition), invalid, "signature does not verify");
+    refused(Known::of(&world).open(&world, &requisition), invalid, "that the consumer's signature verifies");
 }
 
 #[test]
@@ -243,16 +243,51 @@ fn both_specs_must_name_the_same_key_and_the_nonce() {
 
 #[test]
 fn events_that_cannot_be_selected_are_refused() {
+    let outcome = asked_for(vec![event_group(""), event_group("person.age > 17")]);
+    refused(outcome, Justification::Unfulfillable, "event_groups: entry 2 has a filter");
+    let mut entry = event_group("");
+    entry.key = "dataProviders/AAAAAAAAAAk/eventGroups/AAAAAAAAAAc".to_owned();
+    refused(asked_for(vec![entry]), Justification::SpecInvalid, "event_groups: entry 1 is not of this publisher");
+}
+
+/// What becomes of the requisition when the consumer asks for these events.
+fn asked_for(event_groups: Vec<api::requisition_spec::EventGroupEntry>) -> Result<OpenedRequisition, Refusal> {
     use api::requisition_spec::{Events, RequisitionType};
-    let events = |entry| Some(RequisitionType::Events(Events { event_groups: vec![entry] }));
-    let outcome = signed_otherwise(|world| world.own_spec.requisition_type = events(event_group("person.age > 17")));
-    refused(outcome, Justification::Unfulfillable, "person.age > 17");
-    let outcome = signed_otherwise(|world| {
-        let mut entry = event_group("");
-        entry.key = "dataProviders/AAAAAAAAAAk/eventGroups/AAAAAAAAAAc".to_owned();
-        world.own_spec.requisition_type = events(entry);
-    });
-    refused(outcome, Justification::SpecInvalid, "dataProviders/AAAAAAAAAAk");
+    signed_otherwise(|world| world.own_spec.requisition_type = Some(RequisitionType::Events(Events { event_groups })))
+}
+
+#[test]
+fn a_refusal_quotes_nothing_that_was_encrypted() {
+    let secret = "SECRET";
+    let mut entries = vec![event_group("")];
+    entries[0].key = format!("dataProviders/{secret}/eventGroups/{secret}");
+    let outcomes = [
+        asked_for(vec![event_group(secret)]),
+        asked_for(entries),
+        signed_otherwise(|world| world.own_spec.measurement_public_key.as_mut().unwrap().type_url = secret.to_owned()),
+        encrypted_otherwise(|signed| signed.signature_algorithm_oid = secret.to_owned()),
+        encrypted_otherwise(|signed| {
+            signed.message.as_mut().unwrap().type_url = format!("type.googleapis.com/{secret}")
+        }),
+    ];
+    for outcome in outcomes {
+        let refusal = outcome.unwrap_err();
+        assert!(refusal.message().contains("requisition_spec"), "{refusal}");
+        assert!(!format!("{refusal:?}").contains(secret), "{refusal:?}");
+    }
+}
+
+/// What becomes of the requisition when the publisher decrypts something else.
+fn encrypted_otherwise(alter: impl FnOnce(&mut api::SignedMessage)) -> Result<OpenedRequisition, Refusal> {
+    let world = World::new();
+    let mut requisition = world.requisition();
+    let ciphertext = &mut requisition.encrypted_requisition_spec.as_mut().unwrap().ciphertext;
+    let plaintext = world.keyset.decrypt(ciphertext, b"").unwrap();
+    let mut signed = api::SignedMessage::decode(plaintext.expose().as_slice()).unwrap();
+    alter(&mut signed);
+    let mut rng = ChaCha20Rng::seed_from_u64(9);
+    *ciphertext = world.keyset.public().encrypt(&signed.encode_to_vec(), b"", &mut rng).unwrap();
+    Known::of(&world).open(&world, &requisition)
 }
 
 #[test]

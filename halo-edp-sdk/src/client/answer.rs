@@ -106,7 +106,7 @@ impl Answer {
                 // What the Kingdom counts as fulfilled needs no other attempt, whatever became of this one.
                 Err(_) if self.fulfilled.is_cancelled() => return self.finish(),
                 Err(Failure::Stays(message)) => return self.failed(message, false),
-                Err(Failure::Refused(refusal)) => return self.failed(refusal.message, false),
+                Err(Failure::Refused(refusal)) => return self.failed(refusal.to_string(), false),
                 Err(Failure::Later(message)) => self.failed(message, true),
             }
             tokio::select! {
@@ -178,10 +178,10 @@ impl Answer {
             .map_err(|status| Failure::call(&format!("certificate {name:?} at the Kingdom"), &status))?;
         match certificate.revocation_state() {
             RevocationState::Unspecified => Ok(certificate.x509_der),
-            state => Err(Failure::Refused(Refusal {
-                justification: Justification::ConsentSignalInvalid,
-                message: format!("certificate {name} is not in force: {}", state.as_str_name()),
-            })),
+            state => Err(Failure::Refused(Refusal::new(
+                Justification::ConsentSignalInvalid,
+                format!("certificate {name} is not in force: {}", state.as_str_name()),
+            ))),
         }
     }
 
@@ -199,12 +199,12 @@ impl Answer {
     async fn refuse(&self, refusal: Refusal) -> Result<(), Failure> {
         let refusing = async {
             let channel = self.shared.kingdom.connect().await.map_err(|error| Failure::Later(error.to_string()))?;
-            let mut wire = WireRefusal { message: refusal.message.clone(), ..WireRefusal::default() };
-            wire.set_justification(refusal.justification.into());
+            let mut wire = WireRefusal { message: refusal.message().to_owned(), ..WireRefusal::default() };
+            wire.set_justification(refusal.justification().into());
             let request =
                 RefuseRequisitionRequest { name: self.name.to_string(), refusal: Some(wire), etag: String::new() };
             unary(RequisitionsClient::new(channel).refuse_requisition(request)).await.map_err(|status| {
-                let message = format!("{}; the Kingdom did not take the refusal", refusal.message);
+                let message = format!("{refusal}; the Kingdom did not take the refusal");
                 match status.code() {
                     // Closed in the meantime: there is nothing left to refuse.
                     Code::FailedPrecondition | Code::NotFound => Failure::Stays(format!("{message}: {status}")),
@@ -213,7 +213,7 @@ impl Answer {
             })
         };
         self.or_stop(refusing).await??;
-        self.report(Event::Refused { requisition: self.name.to_string(), message: refusal.message });
+        self.report(Event::Refused { requisition: self.name.to_string(), message: refusal.to_string() });
         Ok(())
     }
 }

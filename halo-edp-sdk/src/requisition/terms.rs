@@ -5,7 +5,6 @@ use halo_core::{
     privacy::{MaximumFrequency, VidSamplingInterval},
     resource::{DataProviderName, DuchyId},
     session,
-    wire::{WireError, WireErrorKind},
 };
 use halo_sketch::{
     liquid_legions::Params,
@@ -13,16 +12,6 @@ use halo_sketch::{
 };
 
 use super::{Justification, Refusal};
-
-impl From<WireError> for Refusal {
-    fn from(error: WireError) -> Self {
-        let justification = match error.kind {
-            WireErrorKind::Malformed => Justification::SpecInvalid,
-            WireErrorKind::Unsupported => Justification::Unfulfillable,
-        };
-        Self::new(justification, error.to_string())
-    }
-}
 
 /// What both sides agree on.
 pub(super) struct Terms {
@@ -51,16 +40,19 @@ pub(super) fn check_agreement(
             "the nonce of the requisition spec is none of those that the measurement spec lists".to_owned(),
         ));
     }
-    for entry in &own.event_groups {
-        let path = "requisition_spec.event_groups";
-        let group = &entry.event_group;
-        if group.data_provider != publisher.data_provider {
-            return Err(Refusal::spec(path)(format!("{group} is none of {publisher}")));
+    // The Kingdom and everybody who reads its timeline see a refusal: it tells which entry, and never what stands in it.
+    for (entry, number) in own.event_groups.iter().zip(1..) {
+        let path = format!("requisition_spec.event_groups: entry {number}");
+        if entry.event_group.data_provider != publisher.data_provider {
+            return Err(Refusal::new(
+                Justification::SpecInvalid,
+                format!("{path} is not of this publisher (the first is entry 1)"),
+            ));
         }
         if !entry.filter.is_empty() {
             return Err(Refusal::new(
                 Justification::Unfulfillable,
-                format!("{path}: filters are not evaluated by this publisher: {:?}", entry.filter),
+                format!("{path} has a filter, which this publisher does not evaluate (the first is entry 1)"),
             ));
         }
     }
