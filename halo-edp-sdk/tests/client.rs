@@ -121,7 +121,8 @@ impl Scene {
     }
 
     fn spooled(&self) -> usize {
-        std::fs::read_dir(self.path("spool")).unwrap().count()
+        let files = std::fs::read_dir(self.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
+        files.filter(|file| file != "lock").count()
     }
 }
 

@@ -220,6 +220,22 @@ fn a_spooled_body_stays_what_it_is() {
 }
 
 #[test]
+fn a_spool_belongs_to_one_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(directory.path()).unwrap();
+    let message = Spool::open(directory.path()).unwrap_err().to_string();
+    assert!(message.contains("used by another") && message.contains("spool_dir"), "{message}");
+    for file in ["a.body", "a.manifest", "b.partial", "c.manifest.partial", "d.txt", "e"] {
+        std::fs::write(directory.path().join(file), "").unwrap();
+    }
+    assert_eq!(spool.names().unwrap().into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+    spool.remove("a").unwrap();
+    assert_eq!(spool.names().unwrap().into_iter().collect::<Vec<_>>(), ["b", "c"]);
+    drop(spool);
+    assert!(Spool::open(directory.path()).is_ok(), "a spool that nobody uses is free");
+}
+
+#[test]
 fn work_can_be_stopped() {
     let directory = tempfile::tempdir().unwrap();
     let mut rng = ChaCha20Rng::seed_from_u64(4);
@@ -234,7 +250,7 @@ fn work_can_be_stopped() {
     };
     let outcome = spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut stop, &mut rng);
     assert!(matches!(outcome, Err(Error::Interrupted)));
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left behind");
+    assert!(spool.names().unwrap().is_empty(), "nothing is left behind");
 
     let path = directory.path().join("a.parquet");
     write(&path, vec![("vid", Arc::new(Int64Array::from(vec![1, 2])))]);
