@@ -20,15 +20,19 @@
 mod answer;
 mod config;
 mod submit;
+mod sweep;
 mod watch;
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashMap},
     fs,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use futures::FutureExt;
 use halo_core::{
     clock::{Clock, SystemClock},
     pb::api::{self, requisition::State},
@@ -214,13 +218,17 @@ impl Publisher {
     ///
     /// # Errors
     /// [`ClientError::Transport`] when the very first connection with the Kingdom fails in a way that time does not heal,
-    /// such as a certificate that it refuses; [`ClientError::Refused`].
+    /// such as a certificate that it refuses; [`ClientError::Refused`]; [`ClientError::Spool`] when the spool directory
+    /// cannot be read.
     pub async fn run(&self, shutdown: CancellationToken, mut events: impl FnMut(Event)) -> Result<(), ClientError> {
         let (reporter, mut reports) = mpsc::unbounded_channel();
         let (updater, mut updates) = mpsc::channel(WAITING_UPDATES);
         let publisher = self.shared.config.data_provider.to_string();
         let mut watching = JoinSet::new();
         watching.spawn(watch::watch(self.shared.kingdom.clone(), publisher, updater));
+        let spooled = self.shared.spool.names()?;
+        let mut sweeping = JoinSet::new();
+        sweeping.spawn(sweep::closed(self.shared.kingdom.clone(), self.shared.config.data_provider.clone(), spooled));
         let mut desk = Desk {
             shared: Arc::clone(&self.shared),
             reporter,
@@ -234,6 +242,7 @@ impl Publisher {
                 Some(event) = reports.recv() => events(event),
                 Some(update) = updates.recv() => desk.take(update),
                 Some(answered) = desk.answers.join_next() => desk.settle(unwind(answered)),
+                Some(closed) = sweeping.join_next() => desk.sweep(unwind(closed)),
                 Some(ended) = watching.join_next() => break unwind(ended),
             }
         };
@@ -261,7 +270,7 @@ struct Desk {
     answers: JoinSet<RequisitionName>,
 }
 
-/// Where the work on a requisition stands.
+/// Where the work on a requisition stands. One that is closed and not worked on is forgotten.
 enum Taken {
     /// It is being answered.
     Running {
@@ -272,7 +281,8 @@ enum Taken {
     },
     /// The Kingdom has closed it, and the work on it is coming to its end.
     Closing,
-    /// It is answered, refused, closed, or given up for this run. A late update that still calls it open starts nothing.
+    /// It is answered, refused, or given up for this run, and the Kingdom has not closed it yet. A late update that
+    /// still calls it open starts nothing.
     Settled,
 }
 
@@ -292,7 +302,19 @@ impl Desk {
                 stop.cancel();
                 self.taken.insert(name, Taken::Closing);
             }
-            (_, Some(Taken::Settled) | None) => self.shared.discard(&name),
+            (_, Some(Taken::Settled) | None) => {
+                self.taken.remove(&name);
+                self.shared.discard(&name);
+            }
+        }
+    }
+
+    /// Removes bodies whose requisitions were closed before this process began.
+    fn sweep(&self, closed: Vec<RequisitionName>) {
+        // What is being worked on is removed when that ends.
+        for name in closed.iter().filter(|name| !self.taken.contains_key(name)) {
+            tracing::info!(requisition = %name, "was closed in the meantime; its body is removed");
+            self.shared.discard(name);
         }
     }
 
@@ -306,9 +328,14 @@ impl Desk {
             stop: stop.clone(),
             fulfilled: fulfilled.clone(),
         };
-        let done = name.clone();
+        let (done, reporter) = (name.clone(), self.reporter.clone());
         self.answers.spawn(async move {
-            answer.run().await;
+            // A defect that one requisition meets must not keep the others from being answered.
+            if let Err(panic) = AssertUnwindSafe(answer.run()).catch_unwind().await {
+                let message = format!("a defect of this program ended the work on it: {}", panic_text(panic.as_ref()));
+                // The receiver outlives all answers.
+                let _ = reporter.send(Event::Failed { requisition: done.to_string(), message, retried: false });
+            }
             done
         });
         self.taken.insert(name, Taken::Running { stop, fulfilled });
@@ -316,11 +343,25 @@ impl Desk {
 
     /// Takes note that the work on a requisition has ended.
     fn settle(&mut self, name: RequisitionName) {
-        if matches!(self.taken.get(&name), Some(Taken::Closing)) {
-            self.shared.discard(&name);
+        match self.taken.get(&name) {
+            Some(Taken::Closing) => {
+                self.shared.discard(&name);
+                self.taken.remove(&name);
+            }
+            Some(Taken::Running { fulfilled, .. }) if fulfilled.is_cancelled() => {
+                self.taken.remove(&name);
+            }
+            _ => {
+                self.taken.insert(name, Taken::Settled);
+            }
         }
-        self.taken.insert(name, Taken::Settled);
     }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
 }
 
 impl Shared {

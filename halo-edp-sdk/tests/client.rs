@@ -7,10 +7,18 @@ mod parties;
 #[path = "world/servers.rs"]
 mod servers;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use halo_core::{
+    clock::{Clock, SystemClock, Timestamp},
     pb::api::requisition::{State, refusal::Justification},
     transport::TransportError,
 };
@@ -120,6 +128,21 @@ impl Scene {
         events
     }
 
+    /// Runs a publisher until this holds no more.
+    async fn run_while(&self, holds: impl Fn() -> bool) {
+        let publisher = Publisher::new(self.config()).unwrap();
+        let shutdown = CancellationToken::new();
+        let running = publisher.run(shutdown.clone(), |_| {});
+        let stopping = async {
+            while holds() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            shutdown.cancel();
+        };
+        let (outcome, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(running, stopping) }).await.unwrap();
+        outcome.unwrap();
+    }
+
     fn spooled(&self) -> usize {
         let files = std::fs::read_dir(self.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
         files.filter(|file| file != "lock").count()
@@ -224,25 +247,16 @@ async fn a_watch_that_ends_goes_on_with_its_token() {
     scene.kingdom.end_first_watch();
     // The requisition comes over the first watch and is closed by the Kingdom over the second.
     scene.duchy.refuse_uploads(tonic::Code::Unavailable);
-    let kingdom = scene.kingdom.clone();
-    let closing = async {
-        while scene.duchy.uploads().is_empty() || kingdom.tokens().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        kingdom.close(State::Withdrawn);
-        while scene.spooled() > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let publisher = Publisher::new(scene.config()).unwrap();
-    let shutdown = CancellationToken::new();
-    let running = publisher.run(shutdown.clone(), |_| {});
-    let stopping = async {
-        closing.await;
-        shutdown.cancel();
-    };
-    let (outcome, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(running, stopping) }).await.unwrap();
-    outcome.unwrap();
+    let closed = std::cell::Cell::new(false);
+    scene
+        .run_while(|| {
+            if !closed.get() && !scene.duchy.uploads().is_empty() && scene.kingdom.tokens().len() >= 2 {
+                scene.kingdom.close(State::Withdrawn);
+                closed.set(true);
+            }
+            !closed.get() || scene.spooled() > 0
+        })
+        .await;
     assert_eq!(scene.kingdom.tokens()[..2], ["", "1"]);
 }
 
@@ -303,6 +317,66 @@ async fn bad_events_are_reported_and_leave_the_requisition_open() {
     scene.write_events("vid");
     let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
     assert_eq!(names(&events), ["opened", "sketched", "encrypted", "uploaded", "fulfilled"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_closed_requisitions_are_swept_after_a_restart() {
+    let scene = Scene::new(&World::new()).await;
+    let spool = scene.path("spool");
+    std::fs::create_dir(&spool).unwrap();
+    // Of a requisition that nobody knows any more, of one that is open, and a stranger's file.
+    let open = REQUISITION.rsplit_once('/').unwrap().1;
+    for file in ["AAAAAAAAAA8.body".to_owned(), "AAAAAAAAAA8.manifest".into(), format!("{open}.x"), "notes".into()] {
+        std::fs::write(spool.join(file), b"").unwrap();
+    }
+    std::fs::write(spool.join(format!("{open}.partial")), b"").unwrap();
+    scene.duchy.refuse_uploads(tonic::Code::Unavailable);
+    let gone = || !spool.join("AAAAAAAAAA8.body").exists() && !spool.join("AAAAAAAAAA8.manifest").exists();
+    let kept = |scene: &Scene| scene.path("spool").join(format!("{open}.body")).exists();
+    scene.run_while(|| !gone() || scene.duchy.uploads().is_empty()).await;
+    assert!(kept(&scene), "the body of an open requisition stays");
+    assert!(spool.join("notes").exists() && spool.join(format!("{open}.x")).exists());
+
+    // Closed while the publisher did not run: the watch would never tell it.
+    scene.kingdom.withdraw_unheard();
+    scene.run_while(|| kept(&scene)).await;
+    assert_eq!(scene.spooled(), 2, "nothing but what is not the publisher's");
+}
+
+/// A clock that panics when it is read for the first time.
+#[derive(Debug, Default)]
+struct BrokenOnce(AtomicBool);
+
+impl Clock for BrokenOnce {
+    fn now(&self) -> Timestamp {
+        assert!(self.0.swap(true, Ordering::Relaxed), "the clock is broken");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defect_in_one_answer_leaves_the_publisher_running() {
+    let scene = Scene::new(&World::new()).await;
+    let publisher = Publisher::with_clock(scene.config(), Arc::new(BrokenOnce::default())).unwrap();
+    let shutdown = CancellationToken::new();
+    let (stop, kingdom) = (shutdown.clone(), scene.kingdom.clone());
+    let mut events = Vec::new();
+    let running = publisher.run(shutdown, |event| {
+        match &event {
+            // Closed and, under another name, asked for again.
+            Event::Failed { .. } => kingdom.ask_again("AAAAAAAAAA8"),
+            Event::Fulfilled { .. } | Event::Refused { .. } => stop.cancel(),
+            _ => {}
+        }
+        events.push(event);
+    });
+    tokio::time::timeout(PATIENCE, running).await.expect("it takes too long").unwrap();
+    assert!(
+        matches!(&events[0], Event::Failed { retried: false, message, requisition }
+            if message.contains("defect") && message.contains("the clock is broken") && requisition == REQUISITION),
+        "{events:?}"
+    );
+    assert_eq!(names(&events), ["failed", "opened", "sketched", "encrypted", "uploaded", "fulfilled"], "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
