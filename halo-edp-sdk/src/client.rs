@@ -39,20 +39,16 @@ use halo_core::{
     resource::{DuchyId, RequisitionName},
     transport::{Client, Identity, Roots, TransportError},
 };
-use halo_crypto::consent::{
-    tink::PrivateKeyset,
-    x509::{Certificate, SigningKey},
-};
+use halo_crypto::{consent::tink::PrivateKeyset, secret::Secret};
 use serde::Serialize;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroize;
 
 use crate::{requisition::Trust, spool::Spool};
-pub use config::{Config, ConsentConfig, ConsumerConfig, DuchyConfig, EndpointConfig, TlsConfig};
+pub use config::{Config, ConsumerConfig, DuchyConfig, EndpointConfig, TlsConfig};
 
 /// Updates of requisitions that may wait to be looked at.
 const WAITING_UPDATES: usize = 64;
@@ -198,11 +194,10 @@ impl Publisher {
         for duchy in &config.duchies {
             duchies.insert(duchy.id.clone(), client(&duchy.endpoint, &duchy.root_certificate)?);
         }
-        check_consent(&config.consent)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 trust: config.trust()?,
-                keyset: read_keyset(&config.consent.encryption_private_keyset)?,
+                keyset: read_keyset(&config.encryption_private_keyset)?,
                 spool: Spool::open(&config.spool_dir)?,
                 kingdom,
                 duchies,
@@ -373,31 +368,11 @@ impl Shared {
     }
 }
 
-/// The consent key must be the certificate's, or what the publisher signs convinces nobody.
-fn check_consent(consent: &ConsentConfig) -> Result<(), ClientError> {
-    let refuse = |path: &Path, problem: String| ClientError::Credentials { path: path.to_owned(), problem };
-    let read = |path: &Path| fs::read(path).map_err(|error| refuse(path, error.to_string()));
-    let certificate = Certificate::from_pem(&read(&consent.certificate)?)
-        .map_err(|error| refuse(&consent.certificate, error.to_string()))?;
-    let mut pem = read(&consent.private_key)?;
-    let key =
-        std::str::from_utf8(&pem).map_err(|_| refuse(&consent.private_key, "it is no PEM text".to_owned())).and_then(
-            |text| SigningKey::from_pkcs8_pem(text).map_err(|error| refuse(&consent.private_key, error.to_string())),
-        );
-    pem.zeroize();
-    if key?.belongs_to(&certificate) {
-        return Ok(());
-    }
-    Err(refuse(&consent.private_key, format!("it is not the key of {}", consent.certificate.display())))
-}
-
 /// Reads the keyset that requisition specs are encrypted to.
 fn read_keyset(path: &Path) -> Result<PrivateKeyset, ClientError> {
     let refuse = |problem: String| ClientError::Credentials { path: path.to_owned(), problem };
-    let mut bytes = fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let keyset = PrivateKeyset::from_bytes(&bytes).map_err(|error| refuse(error.to_string()));
-    bytes.zeroize();
-    keyset
+    let bytes = Secret::new(fs::read(path).map_err(|error| refuse(error.to_string()))?);
+    PrivateKeyset::from_bytes(bytes.expose()).map_err(|error| refuse(error.to_string()))
 }
 
 #[cfg(test)]

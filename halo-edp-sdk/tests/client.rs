@@ -45,11 +45,9 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
         let own = authority("publisher");
-        for name in ["tls", "consent"] {
-            let (certificate, key) = issue(&own);
-            write(&format!("{name}.pem"), certificate.as_bytes());
-            write(&format!("{name}.key"), key.as_bytes());
-        }
+        let (certificate, key) = issue(&own);
+        write("tls.pem", certificate.as_bytes());
+        write("tls.key", key.as_bytes());
         write("encryption.keyset", world.keyset.to_bytes().expose());
         write("consumer.pem", world.consumer.authority.pem().as_bytes());
 
@@ -71,9 +69,6 @@ impl Scene {
             spool_dir = "spool"
             tls = {{ certificate = "tls.pem", private_key = "tls.key" }}
             kingdom = {{ endpoint = "https://localhost:{kingdom_port}", root_certificate = "kingdom.pem" }}
-            [consent]
-            certificate = "consent.pem"
-            private_key = "consent.key"
             encryption_private_keyset = "encryption.keyset"
             [[measurement_consumers]]
             id = "{}"
@@ -405,11 +400,11 @@ async fn credentials_that_cannot_be_used_are_named() {
     let scene = Scene::new(&World::new()).await;
     let refused = |scene: &Scene| Publisher::new(scene.config()).unwrap_err().to_string();
     let (_, other_key) = issue(&authority("other"));
-    std::fs::write(scene.path("consent.key"), other_key).unwrap();
-    assert!(refused(&scene).contains("consent.key") && refused(&scene).contains("is not the key of"));
-    let (certificate, key) = issue(&authority("new"));
-    std::fs::write(scene.path("consent.pem"), certificate).unwrap();
-    std::fs::write(scene.path("consent.key"), key).unwrap();
+    let own_key = std::fs::read(scene.path("tls.key")).unwrap();
+    std::fs::write(scene.path("tls.key"), other_key).unwrap();
+    let message = refused(&scene);
+    assert!(message.contains("private key"), "{message}");
+    std::fs::write(scene.path("tls.key"), own_key).unwrap();
     std::fs::write(scene.path("encryption.keyset"), b"nothing").unwrap();
     assert!(refused(&scene).contains("encryption.keyset"));
     assert!(Config::from_file(Path::new("/nowhere")).is_err());

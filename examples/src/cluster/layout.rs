@@ -271,8 +271,7 @@ impl Layout {
             consent: Consent {
                 certificate: "consent.pem",
                 private_key: "consent.key",
-                name: Some(format!("duchies/{}/certificates/{}", duchy.id, duchy.certificate)),
-                encryption_private_keyset: None,
+                name: format!("duchies/{}/certificates/{}", duchy.id, duchy.certificate),
             },
             kingdom: self.endpoint(&self.kingdom),
             peers: self.duchies.iter().filter(|peer| peer.id != duchy.id).map(|peer| self.peer(peer)).collect(),
@@ -289,12 +288,7 @@ impl Layout {
             minimum_duchies: self.plan.duchies,
             allow_no_noise: self.plan.noise.off,
             tls: Tls::default(),
-            consent: Consent {
-                certificate: "consent.pem",
-                private_key: "consent.key",
-                name: None,
-                encryption_private_keyset: Some("encryption.keyset"),
-            },
+            encryption_private_keyset: "encryption.keyset",
             kingdom: self.endpoint(&self.kingdom),
             duchies: self.duchies.iter().map(|duchy| self.peer(duchy)).collect(),
             measurement_consumers: vec![self.peer(&self.consumer)],
@@ -404,10 +398,7 @@ impl Default for Tls {
 struct Consent {
     certificate: &'static str,
     private_key: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encryption_private_keyset: Option<&'static str>,
+    name: String,
 }
 
 #[derive(Serialize)]
@@ -446,8 +437,8 @@ struct PublisherConfiguration {
     spool_dir: PathBuf,
     minimum_duchies: usize,
     allow_no_noise: bool,
+    encryption_private_keyset: &'static str,
     tls: Tls,
-    consent: Consent,
     kingdom: Endpoint,
     duchies: Vec<Peer>,
     measurement_consumers: Vec<Peer>,

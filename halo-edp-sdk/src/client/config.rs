@@ -34,8 +34,9 @@ pub struct Config {
     pub allow_no_noise: bool,
     /// The certificate with which this publisher connects.
     pub tls: TlsConfig,
-    /// The certificate and the keys of consent signaling.
-    pub consent: ConsentConfig,
+    /// Cleartext serialized `tink.Keyset` that requisition specs are encrypted to. Its public half, signed with this
+    /// publisher's consent key, is what the Kingdom hands out; the consent key itself is not needed to answer.
+    pub encryption_private_keyset: PathBuf,
     /// Where the Kingdom is.
     pub kingdom: EndpointConfig,
     /// The Duchies that this publisher trusts. A requisition with any other Duchy is refused.
@@ -44,7 +45,7 @@ pub struct Config {
     pub measurement_consumers: Vec<ConsumerConfig>,
 }
 
-/// A certificate chain and its key.
+/// The certificate with which a publisher connects, and its key.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
@@ -52,18 +53,6 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// PKCS#8 key of the first certificate.
     pub private_key: PathBuf,
-}
-
-/// What this publisher agrees and reads with.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConsentConfig {
-    /// X.509 certificate that signs for this publisher, also its encryption key at the Kingdom.
-    pub certificate: PathBuf,
-    /// PKCS#8 key of that certificate, P-256.
-    pub private_key: PathBuf,
-    /// Cleartext serialized `tink.Keyset` that requisition specs are encrypted to.
-    pub encryption_private_keyset: PathBuf,
 }
 
 /// A server and the root that its certificate comes from.
@@ -122,9 +111,7 @@ impl Config {
             &mut self.spool_dir,
             &mut self.tls.certificate,
             &mut self.tls.private_key,
-            &mut self.consent.certificate,
-            &mut self.consent.private_key,
-            &mut self.consent.encryption_private_keyset,
+            &mut self.encryption_private_keyset,
             &mut self.kingdom.root_certificate,
         ];
         let duchies = self.duchies.iter_mut().map(|duchy| &mut duchy.root_certificate);
@@ -186,9 +173,6 @@ mod tests {
         minimum_duchies = 2
         tls = { certificate = "tls.pem", private_key = "tls.key" }
         kingdom = { endpoint = "https://localhost:1", root_certificate = "kingdom.pem" }
-        [consent]
-        certificate = "consent.pem"
-        private_key = "consent.key"
         encryption_private_keyset = "encryption.keyset"
         [[duchies]]
         id = "worker1"
