@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use halo_core::{
     pb::api,
-    privacy::{MaximumFrequency, VidSamplingInterval},
+    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
     resource::{
         CertificateName, CertificateParent, DataProviderName, DuchyId, MeasurementConsumerName, MeasurementName,
         RequisitionName,
@@ -47,6 +47,22 @@ pub struct Trust {
     pub minimum_duchies: usize,
     /// Whether measurements without any noise are answered.
     pub allow_no_noise: bool,
+    /// The least noise that may hide the size of this publisher's sketch: the noise of a measurement may cost at most
+    /// this ε and this δ, or the requisition is declined.
+    pub maximum_noise: PrivacyParams,
+}
+
+impl Trust {
+    /// The default of [`Trust::maximum_noise`]: ε = 1 and δ = 0.00001. With it, whoever sees the size of the upload
+    /// learns little about any one person: the odds that somebody was reached change by a factor of e at most.
+    ///
+    /// # Guarantee
+    /// (ε, δ)-differential privacy of the number of registers for one person more or less (Dwork and Roth, *The
+    /// Algorithmic Foundations of Differential Privacy*, 2014, definition 2.4).
+    #[must_use]
+    pub fn default_maximum_noise() -> PrivacyParams {
+        PrivacyParams::new(1.0, 1e-5).expect("both are in their ranges")
+    }
 }
 
 /// Certificates that a requisition names, in DER, as the Kingdom handed them out. They are checked against [`Trust`].
@@ -144,7 +160,7 @@ pub fn open(
             "protocol_config is not what serialized_protocol_config says".to_owned(),
         ));
     }
-    let terms = terms::agree(&spec, &config, trust.allow_no_noise)?;
+    let terms = terms::agree(&spec, &config, trust)?;
 
     let entries = keys::entries(requisition, trust)?;
     let duchies: Vec<DuchyId> = entries.iter().map(|entry| entry.duchy.clone()).collect();

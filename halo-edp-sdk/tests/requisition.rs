@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use halo_core::{
     clock::{Clock, SystemClock},
     pb::api,
-    privacy::VidSamplingInterval,
+    privacy::{PrivacyParams, VidSamplingInterval},
     session,
     wire::{self, type_name},
 };
@@ -45,6 +45,7 @@ impl Known {
                 duchies: duchies.clone().map(|(id, party)| (id.parse().unwrap(), roots(&party.authority))).collect(),
                 minimum_duchies: 3,
                 allow_no_noise: false,
+                maximum_noise: Trust::default_maximum_noise(),
             },
             certificates: Certificates {
                 consumer: world.consumer.certificate.der().to_vec(),
@@ -317,7 +318,7 @@ fn the_protocol_configuration_is_the_frozen_one() {
     let world = World::new();
     let mut requisition = world.requisition();
     let mut other = World::new();
-    other.llv2().data_provider_noise.as_mut().unwrap().epsilon = 5.0;
+    other.llv2().data_provider_noise.as_mut().unwrap().epsilon = 0.5;
     requisition.serialized_protocol_config = other.config.encode_to_vec();
     requisition.protocol_config = Some(other.config);
     refused(
@@ -339,6 +340,23 @@ fn noise_is_left_out_only_where_the_publisher_allows_it() {
 
     let world = World::new();
     assert!(Known::of(&world).open(&world, &world.requisition()).unwrap().noise.is_some());
+}
+
+#[test]
+fn too_little_noise_is_declined() {
+    let asked = |epsilon, delta| {
+        signed_otherwise(|world| {
+            let noise = api::DifferentialPrivacyParams { epsilon, delta };
+            *world.llv2().data_provider_noise.as_mut().unwrap() = noise;
+        })
+    };
+    assert!(asked(1.0, 1e-5).is_ok());
+    refused(asked(1.1, 1e-5), Justification::Declined, "epsilon 1.1; this publisher allows 1 (maximum_epsilon)");
+    refused(asked(1.0, 1.0), Justification::Declined, "delta 1; this publisher allows 0.00001 (maximum_delta)");
+    let world = World::new();
+    let mut known = Known::of(&world);
+    known.trust.maximum_noise = PrivacyParams::new(0.5, 1e-6).unwrap();
+    refused(known.open(&world, &world.requisition()), Justification::Declined, "maximum_epsilon");
 }
 
 #[test]

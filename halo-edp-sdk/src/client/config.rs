@@ -7,6 +7,7 @@ use std::{
 };
 
 use halo_core::{
+    privacy::PrivacyParams,
     resource::{DataProviderName, DuchyId, ExternalId, MeasurementConsumerName},
     transport::Roots,
 };
@@ -32,6 +33,13 @@ pub struct Config {
     /// Whether to answer measurements without any noise. Default: false, they are declined.
     #[serde(default)]
     pub allow_no_noise: bool,
+    /// The largest ε that the noise which hides the size of this publisher's sketch may cost, greater than 0: a
+    /// measurement that asks for less noise is declined. Default: 1.
+    #[serde(default = "default_maximum_epsilon")]
+    pub maximum_epsilon: f64,
+    /// The largest δ of the same noise, from 0 to 1. Default: 0.00001.
+    #[serde(default = "default_maximum_delta")]
+    pub maximum_delta: f64,
     /// The certificate with which this publisher connects.
     pub tls: TlsConfig,
     /// Cleartext serialized `tink.Keyset` that requisition specs are encrypted to. Its public half, signed with this
@@ -91,6 +99,14 @@ const fn default_minimum_duchies() -> usize {
     3
 }
 
+fn default_maximum_epsilon() -> f64 {
+    Trust::default_maximum_noise().epsilon.get()
+}
+
+fn default_maximum_delta() -> f64 {
+    Trust::default_maximum_noise().delta.get()
+}
+
 impl Config {
     /// Reads a file and makes its paths absolute or relative to the working directory.
     ///
@@ -126,6 +142,7 @@ impl Config {
         if self.minimum_duchies < 2 {
             return Err(format!("minimum_duchies must be at least 2, but is {}", self.minimum_duchies));
         }
+        self.maximum_noise()?;
         let mut seen = BTreeSet::new();
         if let Some(twice) = self.duchies.iter().find(|duchy| !seen.insert(&duchy.id)) {
             return Err(format!("duchies name {} twice", twice.id));
@@ -141,6 +158,11 @@ impl Config {
         Ok(())
     }
 
+    fn maximum_noise(&self) -> Result<PrivacyParams, String> {
+        PrivacyParams::new(self.maximum_epsilon, self.maximum_delta)
+            .map_err(|error| format!("maximum_epsilon or maximum_delta: {error}"))
+    }
+
     /// Reads the roots of everybody who is trusted.
     pub(super) fn trust(&self) -> Result<Trust, ClientError> {
         let mut consumers = BTreeMap::new();
@@ -151,7 +173,13 @@ impl Config {
         for duchy in &self.duchies {
             duchies.insert(duchy.id.clone(), trust_roots(&duchy.root_certificate)?);
         }
-        Ok(Trust { consumers, duchies, minimum_duchies: self.minimum_duchies, allow_no_noise: self.allow_no_noise })
+        Ok(Trust {
+            consumers,
+            duchies,
+            minimum_duchies: self.minimum_duchies,
+            allow_no_noise: self.allow_no_noise,
+            maximum_noise: self.maximum_noise().map_err(|problem| ClientError::Config { problem })?,
+        })
     }
 }
 
@@ -198,6 +226,7 @@ mod tests {
     fn defaults_and_relative_paths() {
         let config = read(TEXT).unwrap();
         assert!(!config.allow_no_noise);
+        assert_eq!((config.maximum_epsilon, config.maximum_delta), (1.0, 1e-5));
         assert_eq!(config.duchies[0].root_certificate, Path::new("/elsewhere/w.pem"));
         assert!(config.duchies[1].root_certificate.ends_with("a.pem"));
     }
@@ -208,6 +237,14 @@ mod tests {
             (TEXT.replace("events", "event"), "event"),
             (TEXT.replace("minimum_duchies = 2", "minimum_duchies = 1"), "at least 2"),
             (TEXT.replace("minimum_duchies = 2", ""), "fewer than minimum_duchies = 3"),
+            (
+                TEXT.replace("minimum_duchies = 2", "minimum_duchies = 2\nmaximum_epsilon = 0.0"),
+                "epsilon must be a finite",
+            ),
+            (
+                TEXT.replace("minimum_duchies = 2", "minimum_duchies = 2\nmaximum_delta = 1.5"),
+                "delta must be at least 0",
+            ),
             (TEXT.replace("\"aggregator\"", "\"worker1\""), "worker1 twice"),
             (TEXT.replace("\"worker1\"", "\"Worker\""), "Duchy id"),
             (TEXT.replace("dataProviders/", "publishers/"), "dataProviders"),

@@ -11,7 +11,7 @@ use halo_sketch::{
     noise::{NoiseSpec, ShiftedNoise},
 };
 
-use super::{Justification, Refusal};
+use super::{Justification, Refusal, Trust};
 
 /// What both sides agree on.
 pub(super) struct Terms {
@@ -60,7 +60,7 @@ pub(super) fn check_agreement(
 }
 
 /// Sketch, sampling and noise.
-pub(super) fn agree(spec: &MeasurementSpec, config: &ProtocolConfig, allow_no_noise: bool) -> Result<Terms, Refusal> {
+pub(super) fn agree(spec: &MeasurementSpec, config: &ProtocolConfig, trust: &Trust) -> Result<Terms, Refusal> {
     config.check_fits(spec).map_err(Refusal::spec("protocol_config"))?;
     let llv2 = &config.llv2;
     let params = Params::new(llv2.decay_rate, llv2.max_size, llv2.sampling_indicator_size);
@@ -68,15 +68,15 @@ pub(super) fn agree(spec: &MeasurementSpec, config: &ProtocolConfig, allow_no_no
         params: params.map_err(Refusal::spec("protocol_config: sketch_params"))?,
         interval: spec.vid_sampling_interval.without_wrapping().map_err(Refusal::spec("measurement_spec"))?,
         maximum_frequency: spec.kind.maximum_frequency(),
-        noise: noise(llv2, allow_no_noise)?,
+        noise: noise(llv2, trust)?,
         aggregator: llv2.aggregator.clone(),
     })
 }
 
 /// The noise that hides the sketch's size; `None` where there is none at all, if that is allowed.
-fn noise(llv2: &Llv2Config, allow_no_noise: bool) -> Result<Option<ShiftedNoise>, Refusal> {
+fn noise(llv2: &Llv2Config, trust: &Trust) -> Result<Option<ShiftedNoise>, Refusal> {
     let Some(noise) = &llv2.noise else {
-        if allow_no_noise {
+        if trust.allow_no_noise {
             return Ok(None);
         }
         return Err(Refusal::new(
@@ -84,6 +84,17 @@ fn noise(llv2: &Llv2Config, allow_no_noise: bool) -> Result<Option<ShiftedNoise>
             "the measurement goes without noise, which this publisher does not allow (allow_no_noise)".to_owned(),
         ));
     };
+    let (asked, most) = (noise.data_provider, trust.maximum_noise);
+    for (name, asked, most) in
+        [("epsilon", asked.epsilon.get(), most.epsilon.get()), ("delta", asked.delta.get(), most.delta.get())]
+    {
+        if asked > most {
+            return Err(Refusal::new(
+                Justification::Declined,
+                format!("data_provider_noise has {name} {asked}; this publisher allows {most} (maximum_{name})"),
+            ));
+        }
+    }
     let calibrated = NoiseSpec::publisher(noise.mechanism, noise.calibration, noise.data_provider).calibrate();
     let refuse = |error| format!("protocol_config: data_provider_noise: {error}");
     calibrated.map(Some).map_err(|error| Refusal::new(Justification::Unfulfillable, refuse(error)))
