@@ -144,8 +144,9 @@ pub enum Event {
         requisition: String,
         /// Why.
         message: String,
-        /// Whether another attempt follows by itself. Otherwise the requisition stays open until the process is started
-        /// again.
+        /// Whether another attempt follows soon by itself. Otherwise somebody has to repair something first: a
+        /// certificate, which is tried again after a quarter of an hour, or anything else, which is tried again when
+        /// the process is started again.
         retried: bool,
     },
 }

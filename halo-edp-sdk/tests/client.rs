@@ -24,7 +24,7 @@ use halo_core::{
 };
 use halo_edp_sdk::client::{ClientError, Config, Event, Publisher};
 use parquet::arrow::ArrowWriter;
-use parties::{CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue};
+use parties::{Authority, CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue};
 use servers::{SimulatedDuchy, SimulatedKingdom, serve};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -42,10 +42,19 @@ struct Scene {
 impl Scene {
     /// Servers for the world as it stands.
     async fn new(world: &World) -> Self {
+        let own = authority("publisher");
+        Self::of(world, &own, &own).await
+    }
+
+    /// The same, with Duchies that know the clients of another authority only.
+    async fn with_clients(world: &World, others: &Authority) -> Self {
+        Self::of(world, &authority("publisher"), others).await
+    }
+
+    async fn of(world: &World, own: &Authority, clients_of_duchies: &Authority) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
-        let own = authority("publisher");
-        let (certificate, key) = issue(&own);
+        let (certificate, key) = issue(own);
         write("tls.pem", certificate.as_bytes());
         write("tls.key", key.as_bytes());
         write("encryption.keyset", world.keyset.to_bytes().expose());
@@ -60,7 +69,7 @@ impl Scene {
         let kingdom = SimulatedKingdom::new(requisition, certificates);
         let duchy = SimulatedDuchy::default();
         let kingdom_authority = authority("kingdom");
-        let kingdom_port = serve(&kingdom_authority, &own, Some(kingdom.clone()), None).await;
+        let kingdom_port = serve(&kingdom_authority, own, Some(kingdom.clone()), None).await;
         write("kingdom.pem", kingdom_authority.pem().as_bytes());
         let mut text = format!(
             r#"
@@ -77,7 +86,7 @@ impl Scene {
             CONSUMER.rsplit_once('/').unwrap().1
         );
         for (id, party) in &world.duchies {
-            let port = serve(&party.authority, &own, None, Some(duchy.clone())).await;
+            let port = serve(&party.authority, clients_of_duchies, None, Some(duchy.clone())).await;
             write(&format!("{id}.pem"), party.authority.pem().as_bytes());
             text.push_str(&format!(
                 "[[duchies]]\nid = \"{id}\"\nendpoint = \"https://localhost:{port}\"\nroot_certificate = \"{id}.pem\"\n"
@@ -91,6 +100,12 @@ impl Scene {
 
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Adds a line to the configuration.
+    fn configure(&self, line: &str) {
+        let text = std::fs::read_to_string(self.path("publisher.toml")).unwrap();
+        std::fs::write(self.path("publisher.toml"), format!("{line}\n{text}")).unwrap();
     }
 
     /// 3000 impressions of 1500 people.
@@ -385,6 +400,46 @@ async fn a_publisher_whose_certificate_is_refused_says_so() {
     let error = tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap_err();
     assert!(matches!(&error, ClientError::Transport(TransportError::CertificateRefused { .. })), "{error:?}");
     assert!(error.to_string().contains("refused this client certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_stands_still_is_broken_off_and_goes_on() {
+    let scene = Scene::new(&World::new()).await;
+    scene.configure("upload_patience_seconds = 1");
+    scene.duchy.stall_once();
+    let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
+    assert_eq!(names(&events)[3..], ["failed", "opened", "uploaded", "fulfilled"], "{events:?}");
+    assert!(
+        matches!(&events[3], Event::Failed { retried: true, message, .. } if message.contains("says nothing for 1 s")),
+        "{events:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duchy_that_stays_silent_holds_up_nothing_that_is_fulfilled() {
+    let scene = Scene::new(&World::new()).await;
+    scene.duchy.stall_once();
+    let closing = async {
+        while scene.duchy.uploads().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        scene.kingdom.close(State::Fulfilled);
+    };
+    let running = scene.run_until(|event| matches!(event, Event::Fulfilled { .. }));
+    let (events, ()) = tokio::join!(running, closing);
+    assert_eq!(names(&events), ["opened", "sketched", "encrypted", "fulfilled"], "{events:?}");
+    assert_eq!(scene.spooled(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duchy_that_refuses_the_certificate_is_not_tried_for_ever() {
+    let scene = Scene::with_clients(&World::new(), &authority("others")).await;
+    let events = scene.run_until(|event| matches!(event, Event::Failed { retried: false, .. })).await;
+    let failures: Vec<_> = events.iter().filter(|event| matches!(event, Event::Failed { .. })).collect();
+    assert_eq!(failures.len(), 4, "{events:?}");
+    let Some(Event::Failed { message, .. }) = events.last() else { panic!("{events:?}") };
+    assert!(message.contains("refused this client certificate") && message.contains("15 minutes"), "{message}");
+    assert!(scene.kingdom.refusals().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,10 @@ pub struct Config {
     /// The largest δ of the same noise, from 0 to 1. Default: 0.00001.
     #[serde(default = "default_maximum_delta")]
     pub maximum_delta: f64,
+    /// An upload on which nothing moves for so many seconds, or up to twice as long, is broken off and goes on with
+    /// another attempt; from 1. Default: 60.
+    #[serde(default = "default_upload_patience_seconds")]
+    pub upload_patience_seconds: u64,
     /// The certificate with which this publisher connects.
     pub tls: TlsConfig,
     /// Cleartext serialized `tink.Keyset` that requisition specs are encrypted to. Its public half, signed with this
@@ -99,6 +103,10 @@ const fn default_minimum_duchies() -> usize {
     3
 }
 
+const fn default_upload_patience_seconds() -> u64 {
+    60
+}
+
 fn default_maximum_epsilon() -> f64 {
     Trust::default_maximum_noise().epsilon.get()
 }
@@ -143,6 +151,9 @@ impl Config {
             return Err(format!("minimum_duchies must be at least 2, but is {}", self.minimum_duchies));
         }
         self.maximum_noise()?;
+        if self.upload_patience_seconds == 0 {
+            return Err("upload_patience_seconds must be at least 1, but is 0".to_owned());
+        }
         let mut seen = BTreeSet::new();
         if let Some(twice) = self.duchies.iter().find(|duchy| !seen.insert(&duchy.id)) {
             return Err(format!("duchies name {} twice", twice.id));

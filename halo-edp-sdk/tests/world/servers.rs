@@ -262,6 +262,7 @@ pub(crate) struct SimulatedDuchy(Arc<Mutex<DuchyLog>>);
 struct DuchyLog {
     break_after: Option<usize>,
     refuse: Option<Code>,
+    stall: bool,
     kingdom: Option<SimulatedKingdom>,
     body: Vec<u8>,
     uploads: Vec<Upload>,
@@ -277,6 +278,11 @@ impl SimulatedDuchy {
     /// Refuses every upload.
     pub(crate) fn refuse_uploads(&self, code: Code) {
         self.0.lock().unwrap().refuse = Some(code);
+    }
+
+    /// Leaves one upload without an answer.
+    pub(crate) fn stall_once(&self) {
+        self.0.lock().unwrap().stall = true;
     }
 
     /// Tells the Kingdom about a body well before it answers the publisher.
@@ -341,6 +347,10 @@ impl RequisitionFulfillment for SimulatedDuchy {
             if self.take(message)? {
                 return Err(Status::unavailable("the upload broke"));
             }
+        }
+        let stall = std::mem::take(&mut self.0.lock().unwrap().stall);
+        if stall {
+            futures::future::pending::<()>().await;
         }
         let kingdom = self.0.lock().unwrap().kingdom.clone();
         if let Some(kingdom) = kingdom {
