@@ -186,7 +186,7 @@ impl Publisher {
     /// As [`Publisher::new`].
     pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
         config.check().map_err(|problem| ClientError::Config { problem })?;
-        let identity = Identity::from_pem_files(&config.tls.certificate, &config.tls.private_key)?;
+        let identity = read_identity(&config.tls)?;
         let client = |endpoint: &str, root: &Path| -> Result<Client, ClientError> {
             Ok(Client::new(endpoint, &Roots::from_pem_files(&[root])?, &identity)?)
         };
@@ -369,11 +369,26 @@ impl Shared {
     }
 }
 
+/// Reads what the publisher connects with. The text of the key is wiped.
+fn read_identity(tls: &TlsConfig) -> Result<Identity, ClientError> {
+    let certificate = read_credentials(&tls.certificate)?;
+    let key = read_credentials(&tls.private_key)?;
+    Identity::from_pem(certificate.expose(), key.expose()).map_err(|error| ClientError::Credentials {
+        path: tls.certificate.clone(),
+        problem: format!("with the private key {}: {error}", tls.private_key.display()),
+    })
+}
+
 /// Reads the keyset that requisition specs are encrypted to.
 fn read_keyset(path: &Path) -> Result<PrivateKeyset, ClientError> {
-    let refuse = |problem: String| ClientError::Credentials { path: path.to_owned(), problem };
-    let bytes = Secret::new(fs::read(path).map_err(|error| refuse(error.to_string()))?);
-    PrivateKeyset::from_bytes(bytes.expose()).map_err(|error| refuse(error.to_string()))
+    PrivateKeyset::from_bytes(read_credentials(path)?.expose())
+        .map_err(|error| ClientError::Credentials { path: path.to_owned(), problem: error.to_string() })
+}
+
+fn read_credentials(path: &Path) -> Result<Secret<Vec<u8>>, ClientError> {
+    fs::read(path)
+        .map(Secret::new)
+        .map_err(|error| ClientError::Credentials { path: path.to_owned(), problem: error.to_string() })
 }
 
 #[cfg(test)]

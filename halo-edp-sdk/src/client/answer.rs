@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use chacha20::ChaCha20Rng;
 use getrandom::SysRng;
 use halo_core::{
     clock::Stopwatch,
@@ -13,10 +14,11 @@ use halo_core::{
     resource::{CertificateName, RequisitionName},
     transport::TransportError,
 };
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_core::{SeedableRng, TryRng};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Response, Status, transport::Channel};
+use zeroize::Zeroize;
 
 use super::{
     Event, Shared,
@@ -291,7 +293,7 @@ fn prepare(
         seconds: watch.seconds(),
     });
     let watch = Stopwatch::start();
-    let mut rng = ChaCha20Rng::try_from_rng(&mut SysRng).expect("the operating system has random numbers");
+    let mut rng = generator();
     let encryption = opened.encryption();
     let spooled =
         shared.spool.create(&name, &opened.binding, &sketched.sketch, &encryption, &mut observer, &mut rng)?;
@@ -301,4 +303,29 @@ fn prepare(
         seconds: watch.seconds(),
     });
     Ok(spooled)
+}
+
+/// A generator that the operating system seeded. Whoever knew the seed could decrypt: seed and state are wiped.
+fn generator() -> ChaCha20Rng {
+    let mut seed = [0; 32];
+    SysRng.try_fill_bytes(&mut seed).expect("the operating system has random numbers");
+    let generator = ChaCha20Rng::from_seed(seed);
+    seed.zeroize();
+    generator
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::Rng;
+
+    use super::*;
+
+    #[test]
+    fn generators_are_wiped_and_differ() {
+        fn wiped<T: zeroize::ZeroizeOnDrop>(generator: T) -> T {
+            generator
+        }
+        let (mut one, mut two) = (wiped(generator()), wiped(generator()));
+        assert_ne!(one.next_u64(), two.next_u64());
+    }
 }
