@@ -17,6 +17,9 @@ use crate::{
     pki::Organisation,
 };
 
+/// Size of the space of register keys: two people in one register have equal keys once in so many.
+pub const SAMPLING_INDICATOR_SIZE: u64 = 10_000_000;
+
 /// Noise of the measurement and inside the protocol.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct NoiseSettings {
@@ -224,7 +227,7 @@ impl Layout {
                 minimum_duchies: plan.duchies,
                 decay_rate: plan.decay_rate,
                 max_size: plan.registers,
-                sampling_indicator_size: 10_000_000,
+                sampling_indicator_size: SAMPLING_INDICATOR_SIZE,
                 noise_mechanism: if plan.noise.off { "none" } else { "discrete_gaussian" },
                 noise_calibration: "exact",
                 honest_contributors: 1,
