@@ -9,8 +9,10 @@ use std::{
 };
 
 use halo_core::resource::ExternalId;
+use halo_crypto::secret::Secret;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::{
     error::{Context, Error, Result},
@@ -97,7 +99,7 @@ impl Layout {
         let mut ports = free_ports(1 + plan.duchies)?.into_iter().map(|port| format!("127.0.0.1:{port}"));
         let mut next_address = || ports.next().unwrap_or_default();
 
-        let mut layout = Self {
+        let layout = Self {
             kingdom: Party {
                 directory: "kingdom".into(),
                 id: String::new(),
@@ -135,11 +137,28 @@ impl Layout {
             root,
         };
         layout.make_organisations(rng)?;
-        layout.write_configurations(rng)?;
-        let text = serde_json::to_string_pretty(&layout).context(|| "cannot describe the layout".into())?;
-        write(&layout.root.join(FILE), &text)?;
-        layout.root = fs::canonicalize(&layout.root).context(|| "cannot find the state directory".into())?;
+        layout.make_storage_keys(rng)?;
+        layout.write()?;
         Ok(layout)
+    }
+
+    /// Gives every server another free port and writes all files that name it. Nothing may run meanwhile.
+    ///
+    /// # Errors
+    /// When there are no free ports, or a file cannot be written.
+    pub fn move_ports(&mut self) -> Result<()> {
+        let ports = free_ports(1 + self.duchies.len())?;
+        for (party, port) in std::iter::once(&mut self.kingdom).chain(&mut self.duchies).zip(ports) {
+            party.address = format!("127.0.0.1:{port}");
+        }
+        self.write()
+    }
+
+    /// Writes every configuration file, and the description of the state directory.
+    fn write(&self) -> Result<()> {
+        self.write_configurations()?;
+        let text = serde_json::to_string_pretty(self).context(|| "cannot describe the layout".into())?;
+        write(&self.root.join(FILE), &text)
     }
 
     /// Reads the description of a state directory that [`Layout::create`] made.
@@ -178,12 +197,21 @@ impl Layout {
         Ok(())
     }
 
-    fn write_configurations(&self, rng: &mut impl CryptoRng) -> Result<()> {
-        self.write_configuration(&self.kingdom, &self.kingdom_configuration())?;
+    /// The keys under which Duchies seal what they store.
+    fn make_storage_keys(&self, rng: &mut impl CryptoRng) -> Result<()> {
         for duchy in &self.duchies {
             let mut key = [0; 32];
             rng.fill_bytes(&mut key);
-            write_secret(&self.file(duchy, "kek.hex"), &hex::encode(key))?;
+            let text = Secret::new(hex::encode(key));
+            key.zeroize();
+            write_secret(&self.file(duchy, "kek.hex"), text.expose())?;
+        }
+        Ok(())
+    }
+
+    fn write_configurations(&self) -> Result<()> {
+        self.write_configuration(&self.kingdom, &self.kingdom_configuration())?;
+        for duchy in &self.duchies {
             self.write_configuration(duchy, &self.duchy_configuration(duchy))?;
         }
         for (publisher, (_, events)) in self.publishers.iter().zip(&self.plan.publishers) {
@@ -301,7 +329,13 @@ impl Layout {
     }
 }
 
-/// What a party is called in messages: the last part of its directory.
+/// A name that no other party has: its directory below the state directory.
+#[must_use]
+pub fn party_name(party: &Party) -> String {
+    party.directory.to_string_lossy().into_owned()
+}
+
+/// What a party is called in figures: the last part of its directory. A publisher may be called like a server.
 #[must_use]
 pub fn display_name(party: &Party) -> String {
     party.directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -449,4 +483,41 @@ struct PublisherConfiguration {
     kingdom: Endpoint,
     duchies: Vec<Peer>,
     measurement_consumers: Vec<Peer>,
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn ports_move_in_every_file_and_keys_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let events = directory.path().join("kingdom.parquet");
+        fs::write(&events, "").unwrap();
+        let noise = NoiseSettings { epsilon: 1.0, delta: 1e-9, off: false };
+        let publishers = vec![("kingdom".to_owned(), events)];
+        let plan = Plan { duchies: 2, publishers, decay_rate: 12.0, registers: 1_000, noise };
+        let root = directory.path().join("state");
+        let mut layout = Layout::create(&root, plan.clone(), &mut ChaCha20Rng::from_seed([1; 32])).unwrap();
+        assert_ne!(party_name(&layout.publishers[0]), party_name(&layout.kingdom));
+        let key = fs::read(layout.file(&layout.duchies[0], "kek.hex")).unwrap();
+        let before: Vec<String> =
+            std::iter::once(&layout.kingdom).chain(&layout.duchies).map(|party| party.address.clone()).collect();
+        // Held, so that they are not chosen again.
+        let held: Vec<_> = before.iter().map(|address| TcpListener::bind(address).unwrap()).collect();
+        layout.move_ports().unwrap();
+        drop(held);
+        assert_eq!(fs::read(layout.file(&layout.duchies[0], "kek.hex")).unwrap(), key);
+        let parties = std::iter::once(&layout.kingdom).chain(&layout.duchies).chain(&layout.publishers);
+        for file in parties.map(|party| layout.configuration(party)).chain([root.join(FILE)]) {
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(before.iter().all(|address| !text.contains(address)), "{}", file.display());
+        }
+        assert_eq!(Layout::open(&root).unwrap().kingdom.address, layout.kingdom.address);
+        let again = Layout::create(&root, plan, &mut ChaCha20Rng::from_seed([1; 32])).unwrap_err().to_string();
+        assert!(again.contains("already holds"), "{again}");
+    }
 }
