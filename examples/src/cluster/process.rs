@@ -26,6 +26,7 @@ use crate::{
     error::{Context, Error, Result},
     outcome::Usage,
     quickstart::Role,
+    shell::quoted,
 };
 
 /// How long a party may take to stop before it is killed.
@@ -308,22 +309,9 @@ fn terminate_recorded(layout: &Layout, party: &Party) {
     }
 }
 
-/// A path as a shell reads it.
-fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@,".contains(c);
-    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_quoted_for_a_shell() {
-        assert_eq!(quoted(Path::new("/tmp/halo-1/a.toml")), "/tmp/halo-1/a.toml");
-        assert_eq!(quoted(Path::new("/my files/it's $5")), "'/my files/it'\\''s $5'");
-    }
 
     #[test]
     fn a_number_that_another_process_has_is_not_a_partys() {
