@@ -314,6 +314,26 @@ fn a_killed_duchy_stalls_the_run_until_it_is_started_again() {
 }
 
 #[test]
+fn a_publisher_that_cannot_answer_ends_the_run() {
+    let events = tempfile::tempdir().unwrap();
+    let out = tempfile::tempdir().unwrap();
+    write(events.path(), "one", "vid", vec![1, 2, 3]);
+    let state = out.path().join("state");
+    let mut run = command(events.path(), out.path());
+    run.args(["--registers", "500", "--no-noise", "--duchies", "2", "--state-dir"]).arg(&state);
+    let run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // The exact answer is known by now, and the Kingdom does not answer yet.
+    while !state.join("kingdom/pid").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fs::remove_file(events.path().join("one.parquet")).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("publishers/one cannot answer") && message.contains("one.parquet"), "{message}");
+}
+
+#[test]
 fn nobody_reached_with_noise_is_a_result_near_nothing() {
     let events = tempfile::tempdir().unwrap();
     let out = tempfile::tempdir().unwrap();
@@ -367,9 +387,10 @@ fn bad_input_is_named_and_nothing_is_measured() {
     refused(&["--publishers", "sports"], &["no publisher sports", "news"]);
     write(events.path(), "news", "vid", vec![Some(1), None]);
     refused(&[], &["news", "row 2", "null"]);
-    for (option, values) in
-        [("--decay-rate", ["99", "0", "-1", "NaN"]), ("--registers", ["0", "4294967297", "9999999999999", "18446744073709551615"])]
-    {
+    for (option, values) in [
+        ("--decay-rate", ["99", "0", "-1", "NaN"]),
+        ("--registers", ["0", "4294967297", "9999999999999", "18446744073709551615"]),
+    ] {
         for value in values {
             refused(&[&format!("{option}={value}")], &["--decay-rate and --registers cannot be used"]);
         }
