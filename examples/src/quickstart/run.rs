@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use chacha20::ChaCha20Rng;
 use halo_core::{
     clock::{Clock, Stopwatch, SystemClock},
     pb::{
@@ -16,11 +17,11 @@ use halo_core::{
 };
 use halo_duchy::server::stage::Stage as DuchyStage;
 use prost::Message;
-use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use serde_json::Value;
 use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
 use tonic::{Streaming, transport::Channel};
+use zeroize::Zeroize;
 
 use super::{
     figures::{figures, print_summary, spent, stages},
@@ -376,10 +377,12 @@ impl Run {
     }
 }
 
-/// A generator seeded by the operating system.
+/// A generator seeded by the operating system: every key of the run comes from it, so its state is wiped.
 fn system_rng() -> Result<ChaCha20Rng> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| Error::new(format!("the operating system gives no randomness: {error}")))?;
-    Ok(ChaCha20Rng::from_seed(seed))
+    let generator = ChaCha20Rng::from_seed(seed);
+    seed.zeroize();
+    Ok(generator)
 }
