@@ -56,9 +56,22 @@ pub fn decode_ciphertexts(bytes: &[u8]) -> Result<Vec<Ciphertext>, BadRecord> {
     if !bytes.len().is_multiple_of(CIPHERTEXT_BYTES) {
         return Err(BadRecord { index: bytes.len() / CIPHERTEXT_BYTES, reason: BadCiphertext::Truncated });
     }
-    let decoded: Vec<Result<Ciphertext, BadCiphertext>> =
-        bytes.par_chunks_exact(CIPHERTEXT_BYTES).with_min_len(TASK).map(portable::decode).collect();
-    decoded.into_iter().enumerate().map(|(index, one)| one.map_err(|reason| BadRecord { index, reason })).collect()
+    let nothing = Ciphertext { u: Point::identity(), e: Point::identity() };
+    let mut decoded = vec![nothing; bytes.len() / CIPHERTEXT_BYTES];
+    let bad = decoded
+        .par_iter_mut()
+        .zip(bytes.par_chunks_exact(CIPHERTEXT_BYTES))
+        .with_min_len(TASK)
+        .enumerate()
+        .filter_map(|(index, (place, bytes))| match portable::decode(bytes) {
+            Ok(ciphertext) => {
+                *place = ciphertext;
+                None
+            }
+            Err(reason) => Some(BadRecord { index, reason }),
+        })
+        .min_by_key(|bad| bad.index);
+    bad.map_or(Ok(decoded), Err)
 }
 
 /// Appends the encodings of ciphertexts, u ‖ e each.

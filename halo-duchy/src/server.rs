@@ -17,6 +17,7 @@
 //! | `herald` | follows what the Kingdom reports |
 //! | `services` | takes bodies in; [`receive`] does so in one stream or in several |
 //! | `mill` | computes and delivers |
+//! | `janitor` | removes what is left of computations that are over |
 //! | [`stage`] | the thirteen stages that a computation passes at one Duchy |
 //! | [`store`] | what a Duchy remembers: the [`store::Store`] contract, SQLite, the conformance suite |
 //! | [`blobs`] | bodies: spool files of partial ones, content-addressed blobs of complete ones |
@@ -36,6 +37,7 @@ mod duchy;
 mod error;
 pub mod failpoint;
 mod herald;
+mod janitor;
 mod mill;
 mod parties;
 pub mod receive;
@@ -46,6 +48,7 @@ pub mod store;
 mod terms;
 
 use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +88,11 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Memory of an engine for each record that it holds, with the results of a record and room to spare: see
 /// [`crate::protocol::llv2`].
-const ENGINE_BYTES_PER_RECORD: u64 = 8 << 10;
+const ENGINE_BYTES_PER_RECORD: u64 = 14 << 10;
+/// Memory of everything but the records of an engine, in MiB: buckets, received bodies, the store, the program.
+const OTHER_MIB: u64 = 160;
+/// Received bodies that are checked at once; each takes about 8 MiB.
+const CHECKS: usize = 2;
 
 /// Serves until `shutdown` is cancelled.
 ///
@@ -125,15 +132,17 @@ pub async fn serve_on(
         settings: settings(&config)?,
         turns: Turns::default(),
         work: Notify::new(),
-        compute: Semaphore::new(1),
+        compute: Arc::new(Semaphore::new(1)),
+        checks: Arc::new(Semaphore::new(CHECKS)),
         shutdown: shutdown.clone(),
     });
-    if config.allow_no_noise {
+    if config.noise_floor.allow_no_noise {
         tracing::warn!("allow_no_noise is set: measurements without any noise are computed, and are NOT private");
     }
 
     let mut tasks = JoinSet::new();
     tasks.spawn(herald::follow(Arc::clone(&duchy)));
+    tasks.spawn(janitor::sweep(Arc::clone(&duchy)));
     let process = system_rng().next_u64();
     for mill in 0..mill::MILLS {
         tasks.spawn(mill::run(Arc::clone(&duchy), format!("{process:016x}-{mill}")));
@@ -176,7 +185,8 @@ pub async fn serve_on(
 /// Makes the state directory this process's own, until the file is dropped.
 fn lock(directory: &Path) -> Result<File, Error> {
     let refuse = |source| Error::StateDirectory { directory: directory.to_owned(), source };
-    fs::create_dir_all(directory).map_err(refuse)?;
+    // Secrets in it are sealed, but ciphertexts of publishers are nobody's business either.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(refuse)?;
     let file = File::create(directory.join("lock")).map_err(refuse)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
@@ -193,10 +203,11 @@ fn settings(config: &Config) -> Result<Settings, Error> {
         }
         _ => {}
     }
-    let budget = (config.memory_budget_mib << 20) / ENGINE_BYTES_PER_RECORD;
+    let records = (config.memory_budget_mib.saturating_sub(OTHER_MIB) << 20) / ENGINE_BYTES_PER_RECORD;
     Ok(Settings {
-        allow_no_noise: config.allow_no_noise,
-        chunk_records: usize::try_from(budget).unwrap_or(CHUNK_RECORDS).min(CHUNK_RECORDS),
+        noise_floor: config.noise_floor,
+        retention: Duration::from_secs(config.retention_days * 24 * 60 * 60),
+        chunk_records: usize::try_from(records).unwrap_or(usize::MAX).min(CHUNK_RECORDS),
         maximum_body: config.maximum_body_mib << 20,
         lease: Duration::from_secs(config.lease_seconds),
         work,

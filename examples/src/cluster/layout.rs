@@ -297,7 +297,11 @@ impl Layout {
             listen: duchy.address.clone(),
             state_dir: "state".into(),
             key_encryption_key_file: "kek.hex".into(),
-            allow_no_noise: self.plan.noise.off,
+            noise_floor: NoiseFloor {
+                allow_no_noise: self.plan.noise.off,
+                maximum_internal_epsilon: self.plan.noise.epsilon,
+                maximum_internal_delta: self.plan.noise.delta,
+            },
             tls: Tls::default(),
             consent: Consent {
                 certificate: "consent.pem",
@@ -455,12 +459,19 @@ struct Peer {
 }
 
 #[derive(Serialize)]
+struct NoiseFloor {
+    allow_no_noise: bool,
+    maximum_internal_epsilon: f64,
+    maximum_internal_delta: f64,
+}
+
+#[derive(Serialize)]
 struct DuchyConfiguration {
     id: String,
     listen: String,
     state_dir: PathBuf,
     key_encryption_key_file: PathBuf,
-    allow_no_noise: bool,
+    noise_floor: NoiseFloor,
     tls: Tls,
     consent: Consent,
     kingdom: Endpoint,

@@ -108,6 +108,9 @@ pub enum ProtocolError {
     /// All parties wait and nothing is under way (local runs only).
     #[error("every Duchy waits and no message is under way; missing: {0}")]
     Stalled(String),
+    /// The caller has given the step up.
+    #[error("the step was given up")]
+    Cancelled,
     /// Reading or writing failed: try again.
     #[error("reading or writing records failed: {0}")]
     Io(#[from] io::Error),
@@ -137,6 +140,7 @@ impl ProtocolError {
             | Self::Noise(_)
             | Self::Saturated { .. }
             | Self::Stalled(_)
+            | Self::Cancelled
             | Self::Io(_) => Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::record::for_each_chunk;
 use super::shuffle::bucket_count;
-use super::{Origin, ProtocolError, RecordSink, Workspace};
+use super::{Body, Origin, ProtocolError, RecordSink, Workspace};
 
 const KEY_BYTES: usize = 32;
 const POSITION_BYTES: usize = 8;
@@ -20,14 +20,20 @@ pub(crate) struct Member<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Collects records, then gives out groups.
+/// Collects records.
 pub(crate) struct Join {
     partitions: Vec<Box<dyn RecordSink>>,
     payload_bytes: usize,
     buffer: Vec<u8>,
 }
 
-/// What [`Join::finish`] gives out.
+/// Has all records, and gives out groups.
+pub(crate) struct ClosedJoin {
+    partitions: Vec<Body>,
+    payload_bytes: usize,
+}
+
+/// What [`ClosedJoin::finish`] gives out.
 pub(crate) trait JoinOutput {
     /// A complete group of at most `limit` members, in the order in which they were pushed.
     fn group(&mut self, members: &[Member<'_>]) -> Result<(), ProtocolError>;
@@ -60,10 +66,17 @@ impl Join {
         Ok(self.partitions[partition].write(&self.buffer)?)
     }
 
+    /// Closes every file.
+    pub(crate) fn close(self) -> Result<ClosedJoin, ProtocolError> {
+        let partitions = self.partitions.into_iter().map(RecordSink::finish).collect::<Result<_, _>>()?;
+        Ok(ClosedJoin { partitions, payload_bytes: self.payload_bytes })
+    }
+}
+
+impl ClosedJoin {
     /// Gives out all groups, partition by partition, and inside a partition in the order of their first members.
     pub(crate) fn finish(self, limit: usize, output: &mut impl JoinOutput) -> Result<(), ProtocolError> {
-        let bodies = self.partitions.into_iter().map(RecordSink::finish).collect::<Result<Vec<_>, _>>()?;
-        for body in bodies {
+        for body in self.partitions {
             let mut partition = Partition::new(limit, self.payload_bytes);
             let record_bytes = KEY_BYTES + POSITION_BYTES + self.payload_bytes;
             for_each_chunk(&body, record_bytes, &Origin::Own, super::CHUNK_RECORDS, |chunk| {
@@ -176,7 +189,7 @@ mod tests {
                 join.push(&key(id), position as u64, &[id]).unwrap();
             }
             let mut seen = Seen::default();
-            join.finish(2, &mut seen).unwrap();
+            join.close().unwrap().finish(2, &mut seen).unwrap();
             seen.groups.sort();
             let expected: Vec<_> = (1..=9u8)
                 .map(|id| (0..2).map(|k| (48 + 2 * u64::from(id) + k, vec![id])).collect::<Vec<_>>())

@@ -7,7 +7,7 @@
 //! | phase | workers | aggregator |
 //! |---|---|---|
 //! | setup | own registers + noise registers, shuffled, to the aggregator | all of these + own, shuffled, to the first worker |
-//! | one | peel and blind the index, re-randomise key and count, shuffle, pass on | open the index, join, same-key aggregation, frequency noise, shuffle, to the first worker |
+//! | one | peel and blind the index, re-randomise all three, shuffle, pass on | open the index, join, same-key aggregation, frequency noise, shuffle, to the first worker |
 //! | two | peel and scale flags, re-randomise the count, frequency noise, shuffle, pass on | test the flags, count reach, send the usable counts to the first worker |
 //! | three | the first makes rows of zero tests; all peel, shuffle rows, pass on | test the rows, count the histogram |
 //!
@@ -92,7 +92,9 @@ pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
 /// Bytes of a tuple: three flags and a count.
 pub const TUPLE_BYTES: usize = 4 * CIPHERTEXT_BYTES;
 /// Changes whenever the same input would give other bytes. A state of another version is refused.
-pub const ENGINE_VERSION: u16 = 1;
+pub const ENGINE_VERSION: u16 = 2;
+/// Registers that are held at once while a body is checked at the door: about 4 MiB, because several are at a time.
+const CHECK_RECORDS: usize = 4 * 1024;
 /// This protocol in stored states.
 const PROTOCOL: u8 = 1;
 
@@ -173,9 +175,7 @@ impl Duchy {
         if ring[position].key.share() != secret.public() {
             return refuse(format!("the key share of {me} is not the one of its secret key"));
         }
-        parameters.check(ring.len())?;
-        let noise =
-            parameters.noise.as_ref().map(|noise| Noise::calibrate(&parameters, noise, ring.len())).transpose()?;
+        let noise = parameters.calibrate(ring.len())?;
         let combine = |participants: &[Participant]| {
             let shares: Vec<VerifiedShare> = participants.iter().map(|participant| participant.key).collect();
             CompositeKey::combine(&shares).map_err(|error| ProtocolError::Ring(error.to_string()))
@@ -451,8 +451,10 @@ pub fn message_record_bytes(
     }
 }
 
+/// Holds as many ciphertexts at once as [`CHECK_RECORDS`] registers have, whatever a record's size.
 fn check_records(body: &Body, record_bytes: usize, origin: &Origin) -> Result<(), ProtocolError> {
-    for_each_chunk(body, record_bytes, origin, CHUNK_RECORDS, |chunk| {
-        columns::decode_rows(chunk, record_bytes / CIPHERTEXT_BYTES, origin).map(|_| ())
+    let records = (CHECK_RECORDS * REGISTER_BYTES / record_bytes.max(1)).max(1);
+    for_each_chunk(body, record_bytes, origin, records, |chunk| {
+        columns::decode_rows(chunk, record_bytes / CIPHERTEXT_BYTES, origin).map(drop)
     })
 }

@@ -1,6 +1,5 @@
 //! All Duchies of a computation in one process: for tests, notebooks, and to see what a protocol does.
 
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -60,8 +59,11 @@ impl Envelope {
 
 /// Sits on the wire between the Duchies.
 pub trait Interceptor {
-    /// Sees every message before it is delivered, and may change it.
-    fn message(&mut self, _envelope: &mut Envelope) {}
+    /// Sees every message before it is delivered, and gives what is delivered instead: the message, changed or not, more
+    /// than one, or none.
+    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
+        vec![envelope]
+    }
 
     /// Sees every state that a Duchy keeps between two steps, and gives back the one to go on with, for example after
     /// a way through its stored form.
@@ -96,11 +98,19 @@ pub fn run(
     }
     while let Some(position) = run.seats.iter().position(Seat::is_ready) {
         let seat = &mut run.seats[position];
-        let inbox: Vec<Received> = seat.inbox.drain(..seat.awaiting.len()).collect();
+        let inbox: Vec<Received> = seat.inbox.drain(..).collect();
         let state = seat.state.take().ok_or_else(|| ProtocolError::Stalled("a state".to_owned()))?;
         let party = seat.party;
         let step = party.duchy.advance(&state, &party.requisitions, &inbox, workspace)?;
         run.take(position, step)?;
+    }
+    if let Some((seat, received)) = run.seats.iter().find_map(|seat| Some((seat, seat.inbox.first()?)))
+        && seat.awaiting.is_empty()
+    {
+        return Err(ProtocolError::UnexpectedMessage {
+            received: received.slot.clone(),
+            awaited: "nothing".to_owned(),
+        });
     }
     let missing: Vec<String> = run.seats.iter().flat_map(|seat| &seat.awaiting).map(Slot::to_string).collect();
     match run.outcome {
@@ -113,12 +123,12 @@ struct Seat<'a> {
     party: &'a Party,
     state: Option<State>,
     awaiting: Vec<Slot>,
-    inbox: VecDeque<Received>,
+    inbox: Vec<Received>,
 }
 
 impl<'a> Seat<'a> {
     fn new(party: &'a Party) -> Self {
-        Self { party, state: None, awaiting: Vec::new(), inbox: VecDeque::new() }
+        Self { party, state: None, awaiting: Vec::new(), inbox: Vec::new() }
     }
 
     fn is_ready(&self) -> bool {
@@ -149,11 +159,12 @@ impl Run<'_, '_> {
         };
         for message in outbox {
             let from = self.seats[position].party.duchy.id().clone();
-            let mut envelope = Envelope { from, to: message.to, description: message.description, body: message.body };
-            self.interceptor.message(&mut envelope);
-            let slot = Slot { from: envelope.from, description: envelope.description };
-            if let Some(seat) = self.seats.iter_mut().find(|seat| seat.party.duchy.id() == &envelope.to) {
-                seat.inbox.push_back(Received { slot, body: envelope.body });
+            let envelope = Envelope { from, to: message.to, description: message.description, body: message.body };
+            for envelope in self.interceptor.message(envelope) {
+                let slot = Slot { from: envelope.from, description: envelope.description };
+                if let Some(seat) = self.seats.iter_mut().find(|seat| seat.party.duchy.id() == &envelope.to) {
+                    seat.inbox.push(Received { slot, body: envelope.body });
+                }
             }
         }
         Ok(())

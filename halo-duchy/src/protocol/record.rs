@@ -62,6 +62,11 @@ pub trait Workspace: Send + Sync {
     /// # Errors
     /// When the storage cannot be written.
     fn create(&self, record_bytes: usize) -> io::Result<Box<dyn RecordSink>>;
+
+    /// Whether the caller has given the step up; the engine asks now and then, and ends with [`ProtocolError::Cancelled`].
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Reads a body in chunks and verifies record size, count and digest. The digest is checked when the last chunk has

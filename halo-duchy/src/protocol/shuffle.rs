@@ -65,6 +65,9 @@ impl<'a> Shuffle<'a> {
     /// Takes whole records.
     pub(crate) fn push(&mut self, records: &[u8]) -> Result<(), ProtocolError> {
         debug_assert!(records.len().is_multiple_of(self.record_bytes));
+        if self.workspace.is_cancelled() {
+            return Err(ProtocolError::Cancelled);
+        }
         match &mut self.buckets {
             Buckets::Memory(bytes) => bytes.extend_from_slice(records),
             Buckets::Spilled(sinks) => {

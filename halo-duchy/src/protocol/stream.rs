@@ -67,6 +67,8 @@ pub(crate) enum Purpose {
     FrequencyNonceD = 22,
     /// Random messages of frequency noise.
     FrequencyMessage = 23,
+    /// Re-randomisation of the index column.
+    RerandomizeIndex = 24,
 }
 
 /// Hashes what a step consumes, every field with its length in front.
@@ -152,8 +154,8 @@ impl Stream {
     }
 
     /// The scalars of the records `first..first + count`.
-    pub(crate) fn scalars(&self, first: u64, count: usize) -> Vec<Scalar> {
-        (0..count).into_par_iter().with_min_len(256).map(|i| self.scalar(first + i as u64)).collect()
+    pub(crate) fn scalars(&self, first: u64, count: usize) -> Secret<Vec<Scalar>> {
+        Secret::new((0..count).into_par_iter().with_min_len(256).map(|i| self.scalar(first + i as u64)).collect())
     }
 }
 

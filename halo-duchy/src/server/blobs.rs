@@ -3,6 +3,7 @@
 //! A body on its way is a *spool file*: chunks are appended and synced before anything is acknowledged. A complete,
 //! verified body is a *blob*: an object whose key is the Duchy's id, the computation and the SHA-256 of the content.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -83,11 +84,13 @@ impl Blobs {
         Key::from_iter([self.duchy.as_str(), computation, &hex::encode(sha256)])
     }
 
+    /// Where the partial bodies for one target are.
+    fn spool_directory(&self, transfer: &TransferKey) -> PathBuf {
+        self.spool.join(&transfer.computation).join(hex::encode(Sha256::digest(transfer.target.as_bytes())))
+    }
+
     fn spool_file(&self, transfer: &TransferKey) -> PathBuf {
-        let mut name = Sha256::new();
-        name.update(transfer.target.as_bytes());
-        name.update(transfer.sha256);
-        self.spool.join(&transfer.computation).join(hex::encode(name.finalize()))
+        self.spool_directory(transfer).join(hex::encode(transfer.sha256))
     }
 
     /// Opens the spool file of a partial body for appending after its first `length` bytes; what lies beyond was never
@@ -115,17 +118,55 @@ impl Blobs {
         .await
     }
 
-    /// Removes the spool file of a partial body; a missing one is no error.
+    /// Removes the spool files of all partial bodies for a target; missing ones are no error.
     ///
     /// # Errors
-    /// If the file is there and cannot be removed.
+    /// If a file is there and cannot be removed.
     pub async fn discard(&self, transfer: &TransferKey) -> Result<(), BlobError> {
-        let path = self.spool_file(transfer);
-        blocking(move || match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(&path)(error)),
-            _ => Ok(()),
+        let path = self.spool_directory(transfer);
+        blocking(move || remove_directory(&path)).await
+    }
+
+    /// Removes the spool files of all partial bodies for a target but this one.
+    ///
+    /// # Errors
+    /// If a file is there and cannot be removed.
+    pub async fn supersede(&self, transfer: &TransferKey) -> Result<(), BlobError> {
+        let (directory, keep) = (self.spool_directory(transfer), self.spool_file(transfer));
+        blocking(move || {
+            let entries = match fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other.map_err(file_error(&directory))?,
+            };
+            for entry in entries {
+                let path = entry.map_err(file_error(&directory))?.path();
+                if path != keep {
+                    fs::remove_file(&path).map_err(file_error(&path))?;
+                }
+            }
+            Ok(())
         })
         .await
+    }
+
+    /// Computations of which there is a blob or a spool file.
+    ///
+    /// # Errors
+    /// If the object store or the spool directory cannot be listed.
+    pub async fn computations(&self) -> Result<BTreeSet<String>, BlobError> {
+        let prefix = Key::from_iter([self.duchy.as_str()]);
+        let listed = self.objects.list_with_delimiter(Some(&prefix)).await?;
+        let mut found: BTreeSet<String> =
+            listed.common_prefixes.iter().filter_map(|key| key.filename().map(str::to_owned)).collect();
+        let spool = self.spool.clone();
+        let spooled = blocking(move || {
+            let entries = fs::read_dir(&spool).map_err(file_error(&spool))?;
+            entries
+                .map(|entry| Ok(entry.map_err(file_error(&spool))?.file_name().to_string_lossy().into_owned()))
+                .collect::<Result<Vec<_>, BlobError>>()
+        });
+        found.extend(spooled.await?);
+        Ok(found)
     }
 
     /// Stores the content of a reader as a blob and checks that it is the body that it is said to be.
@@ -236,11 +277,15 @@ impl Blobs {
             self.objects.delete(&key).await?;
         }
         let directory = self.spool.join(computation);
-        blocking(move || match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(&directory)(error)),
-            _ => Ok(()),
-        })
-        .await
+        blocking(move || remove_directory(&directory)).await
+    }
+}
+
+/// Removes a directory with everything in it, if it is there.
+fn remove_directory(path: &Path) -> Result<(), BlobError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(path)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -16,12 +16,19 @@ state_dir = "state"                     directory of the database duchy.sqlite, 
                                         the step that is being computed (work); one process at a time
 key_encryption_key_file = "kek.hex"     64 hexadecimal digits: the key under which secrets at rest are sealed; without it
                                         the environment variable HALO_DUCHY_KEK holds the digits
-allow_no_noise = false                  whether to take part in measurements without any noise; default false
-memory_budget_mib = 512                 memory for the records of the step that is being computed, 128 to 1048576;
-                                        default 512
+memory_budget_mib = 512                 memory of the whole process for bodies up to 8 GiB, 192 to 65536; default 512; more
+                                        than 384 is not used
+retention_days = 90                     how long a computation that is over is remembered, 1 to 3650; default 90
 maximum_body_mib = 65536                the largest upload or delivery that is accepted; default 65536
 lease_seconds = 60                      how long a worker may be silent before another takes its computation over, 3 to
                                         86400; default 60
+
+[noise_floor]                           the least noise with which this Duchy takes part; these are the defaults
+allow_no_noise = false                  whether to take part in measurements without any noise
+allow_reference_calibration = false     whether to take part with the reference's calibration, which proves less
+maximum_internal_epsilon = 10.0         the largest epsilon of a noise inside the protocol
+maximum_internal_delta = 0.001          the largest delta of it
+maximum_honest_contributors = 1         how many Duchies' noise may be relied on together
 
 [tls]                                   with what this Duchy shows itself, as server and as client
 certificate = "tls.pem"                 certificate chain, its own certificate first
@@ -97,11 +104,14 @@ pub struct Config {
     /// File with 64 hexadecimal digits: the key under which secrets at rest are sealed. Without it the environment
     /// variable `HALO_DUCHY_KEK` holds the digits.
     pub key_encryption_key_file: Option<PathBuf>,
-    /// Whether to take part in measurements without any noise. Default: false, such measurements are refused.
+    /// The least noise with which this Duchy takes part.
     #[serde(default)]
-    pub allow_no_noise: bool,
-    /// Memory for the records of the step that is being computed, in MiB, at least 128: a third for decoded records, the
-    /// rest for the buckets of shuffles and joins. Default: 512.
+    pub noise_floor: NoiseFloor,
+    /// How long a computation that is over is remembered, in days, 1 to 3650. Default: 90.
+    #[serde(default = "default_retention_days")]
+    pub retention_days: u64,
+    /// Memory of the whole process, in MiB, 192 to 65536, for bodies up to 8 GiB (buckets of shuffles and joins grow
+    /// beyond, to a 512th of the body). Less than 384 makes chunks smaller; more is not used. Default: 512.
     #[serde(default = "default_memory_budget_mib")]
     pub memory_budget_mib: u64,
     /// The largest body that is accepted, in MiB. Default: 65536.
@@ -125,6 +135,35 @@ pub struct Config {
     /// The consumers whose measurements are computed.
     #[serde(default)]
     pub measurement_consumers: Vec<PartyConfig>,
+}
+
+/// The least noise with which a Duchy takes part. The Kingdom chooses the noise inside the protocol, and no consumer
+/// signs it.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NoiseFloor {
+    /// Whether to take part in measurements without any noise. Default: false.
+    pub allow_no_noise: bool,
+    /// Whether to take part with the reference's calibration. Default: false.
+    pub allow_reference_calibration: bool,
+    /// The largest ε of a noise inside the protocol. Default: 10.
+    pub maximum_internal_epsilon: f64,
+    /// The largest δ of a noise inside the protocol. Default: 0.001.
+    pub maximum_internal_delta: f64,
+    /// How many Duchies' noise may be relied on together. Default: 1, whoever is the only honest one suffices.
+    pub maximum_honest_contributors: u32,
+}
+
+impl Default for NoiseFloor {
+    fn default() -> Self {
+        Self {
+            allow_no_noise: false,
+            allow_reference_calibration: false,
+            maximum_internal_epsilon: 10.0,
+            maximum_internal_delta: 1e-3,
+            maximum_honest_contributors: 1,
+        }
+    }
 }
 
 /// A certificate chain and its key.
@@ -182,6 +221,10 @@ pub struct PartyConfig {
     pub root_certificate: PathBuf,
 }
 
+const fn default_retention_days() -> u64 {
+    90
+}
+
 const fn default_memory_budget_mib() -> u64 {
     512
 }
@@ -231,8 +274,18 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse = |key, problem: String| Err(ConfigError::Value { path: path.to_owned(), key, problem });
-        if !(128..=1 << 20).contains(&self.memory_budget_mib) {
-            return refuse("memory_budget_mib", format!("must be 128 to 1048576, but is {}", self.memory_budget_mib));
+        if !(192..=65_536).contains(&self.memory_budget_mib) {
+            return refuse("memory_budget_mib", format!("must be 192 to 65536, but is {}", self.memory_budget_mib));
+        }
+        if !(1..=3650).contains(&self.retention_days) {
+            return refuse("retention_days", format!("must be 1 to 3650, but is {}", self.retention_days));
+        }
+        let NoiseFloor { maximum_internal_epsilon: epsilon, maximum_internal_delta: delta, .. } = self.noise_floor;
+        if !(epsilon > 0.0 && epsilon.is_finite() && delta > 0.0 && delta <= 1.0) {
+            return refuse(
+                "noise_floor",
+                format!("has the maxima ({epsilon}, {delta}); ε must be above 0, δ in (0, 1]"),
+            );
         }
         if !(1..=1 << 30).contains(&self.maximum_body_mib) {
             return refuse("maximum_body_mib", format!("must be 1 to 2^30, but is {}", self.maximum_body_mib));
@@ -282,7 +335,7 @@ mod tests {
     #[test]
     fn defaults_and_relative_paths() {
         let config = read(TEXT).unwrap();
-        assert!(!config.allow_no_noise);
+        assert_eq!(config.noise_floor, NoiseFloor::default());
         assert_eq!(config.memory_budget_mib, 512);
         assert_eq!(config.peers[0].root_certificate, Path::new("/elsewhere/a.pem"));
     }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
 use super::blobs::Blobs;
+use super::config::NoiseFloor;
 use super::parties::Parties;
 use super::receive::Turns;
 use super::secrets::Vault;
@@ -32,8 +33,10 @@ const MAX_TEXT_BYTES: usize = 4000;
 /// What the configuration says about the work, checked and converted.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Whether to take part in measurements without noise.
-    pub(crate) allow_no_noise: bool,
+    /// The least noise with which to take part.
+    pub(crate) noise_floor: NoiseFloor,
+    /// How long a computation that is over is remembered.
+    pub(crate) retention: Duration,
     /// Records that an engine holds at once.
     pub(crate) chunk_records: usize,
     /// The largest body, in bytes.
@@ -57,7 +60,9 @@ pub(crate) struct Duchy {
     /// There may be something for the mill to do.
     pub(crate) work: Notify,
     /// One engine computes at a time: it uses all cores, and the memory budget is for one.
-    pub(crate) compute: Semaphore,
+    pub(crate) compute: Arc<Semaphore>,
+    /// So many received bodies are checked at once.
+    pub(crate) checks: Arc<Semaphore>,
     /// Cancelled when the server is to stop.
     pub(crate) shutdown: CancellationToken,
 }

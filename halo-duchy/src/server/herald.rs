@@ -4,14 +4,16 @@
 //! the position in the stream, so that a restart goes on where the last transaction ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use halo_core::clock::Timestamp;
 use halo_core::pb::system;
 use halo_core::pb::system::computation::State;
 use halo_core::pb::system::computations_client::ComputationsClient;
 use halo_core::pb::system::requisitions_client::RequisitionsClient;
-use halo_core::resource::{ComputationName, ComputationRequisitionName, RequisitionName};
+use halo_core::resource::{ComputationName, ComputationRequisitionName, DataProviderName, RequisitionName};
 use prost::Message;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -22,6 +24,9 @@ use super::secrets::ComputationSecrets;
 use super::stage::{Role, Stage};
 use super::store::{NewComputation, Record, Report, Requisition, Upload};
 use super::terms::{Refusal, Terms};
+
+/// How often uploads that the Kingdom has not acknowledged are announced again.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30);
 
 /// Follows the Kingdom until the server stops.
 pub(crate) async fn follow(duchy: Arc<Duchy>) {
@@ -55,7 +60,7 @@ async fn follow_once(duchy: &Duchy) -> Result<(), Status> {
     let channel = duchy.parties.kingdom.channel().await?;
     announce_all(duchy, &channel).await?;
     let token = duchy.store.continuation_token().await.map_err(|error| store_status(&error))?;
-    let mut computations = client!(ComputationsClient, channel);
+    let mut computations = client!(ComputationsClient, channel.clone());
     let request = system::StreamActiveComputationsRequest { continuation_token: token };
     let mut stream = match computations.stream_active_computations(request).await {
         Ok(response) => response.into_inner(),
@@ -71,10 +76,17 @@ async fn follow_once(duchy: &Duchy) -> Result<(), Status> {
         Err(status) => return Err(status),
     };
     tracing::info!(kingdom = duchy.parties.kingdom.endpoint(), "following the Kingdom");
-    while let Some(response) = stream.message().await? {
-        take(duchy, response).await?;
+    let mut again = tokio::time::interval_at(Instant::now() + ANNOUNCE_AGAIN, ANNOUNCE_AGAIN);
+    loop {
+        tokio::select! {
+            message = stream.message() => match message? {
+                Some(response) => take(duchy, response).await?,
+                None => return Ok(()),
+            },
+            // A call may have failed after a publisher was told to come back, and the publisher may not come.
+            _ = again.tick() => announce_all(duchy, &channel).await?,
+        }
     }
-    Ok(())
 }
 
 /// Applies one report.
@@ -94,10 +106,13 @@ async fn take(duchy: &Duchy, response: system::StreamActiveComputationsResponse)
     let known = duchy.store.load(&name.computation.to_string()).await.map_err(failed)?;
     let moves = known.as_ref().and_then(|record| moved_by(record, computation.state));
     if let Some(stage) = moves {
-        failpoint::pass(Moment::MidDelivery, stage, String::new);
+        // While requisitions are awaited, what is in the middle of a delivery is an upload.
+        if stage == Stage::WaitToStart {
+            failpoint::pass(Moment::MidDelivery, stage, String::new);
+        }
         failpoint::pass(Moment::BeforeCommit, stage, String::new);
     }
-    let report = report(duchy, &name, &computation, known.as_ref(), duchy.now());
+    let report = report(duchy, &name, &computation, known.as_ref(), duchy.now()).await?;
     tracing::info!(
         computation = %name.computation,
         state = computation.state().as_str_name(),
@@ -118,13 +133,13 @@ fn moved_by(record: &Record, kingdom_state: i32) -> Option<Stage> {
 }
 
 /// What follows from a report.
-fn report(
+async fn report(
     duchy: &Duchy,
     name: &ComputationName,
     computation: &system::Computation,
     known: Option<&Record>,
     now: Timestamp,
-) -> Report {
+) -> Result<Report, Status> {
     let mut report = Report {
         computation: name.computation.to_string(),
         kingdom_state: computation.state,
@@ -134,11 +149,21 @@ fn report(
         refusal: None,
     };
     if report.over.is_some() || known.is_some() {
-        return report;
+        return Ok(report);
+    }
+    let mut taken = None;
+    for requisition in &computation.requisitions {
+        let name = requisition_name(requisition);
+        if let Some(other) = duchy.store.requisition(&name).await.map_err(|error| store_status(&error))? {
+            taken = Some(format!("requisitions: {name} belongs to computation {} already", other.computation));
+        }
     }
     let agreed = Terms::read(&report.received).and_then(|terms| {
-        terms.check(&duchy.parties, duchy.settings.allow_no_noise, now)?;
+        terms.check(&duchy.parties, &duchy.settings.noise_floor, now)?;
         fresh(duchy, name, computation)?;
+        if let Some(reason) = taken {
+            return Err(Refusal { message: reason, culprits: vec!["kingdom".to_owned()] });
+        }
         Ok((terms.role(&duchy.parties.me), terms.requisitions(&duchy.parties.me)?))
     });
     let (role, requisitions) = agreed.unwrap_or_else(|refusal| {
@@ -149,7 +174,17 @@ fn report(
     let secrets = ComputationSecrets::draw(&mut system_rng());
     let secrets = duchy.vault.seal_secrets(&report.computation, &secrets, &mut system_rng());
     report.new = Some(NewComputation { role, secrets, requisitions });
-    report
+    Ok(report)
+}
+
+/// The name that a requisition of a report is stored under; empty when it has none.
+fn requisition_name(requisition: &system::Requisition) -> String {
+    let publisher = requisition.data_provider.parse::<DataProviderName>();
+    let id = requisition.name.parse::<ComputationRequisitionName>();
+    match (publisher, id) {
+        (Ok(publisher), Ok(name)) => RequisitionName::new(publisher.data_provider, name.requisition).to_string(),
+        _ => String::new(),
+    }
 }
 
 /// A computation for which this Duchy has already given a key needs that key's secret, which is not here.

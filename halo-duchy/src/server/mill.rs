@@ -78,8 +78,13 @@ impl From<ProtocolError> for Trouble {
     fn from(error: ProtocolError) -> Self {
         match error {
             // A disk that is full, or a version of this program that is not the one that wrote the state.
-            ProtocolError::Io(_) | ProtocolError::ForeignState(_) | ProtocolError::MalformedState(_) => {
-                Self::Transient(error.to_string())
+            ProtocolError::Io(_)
+            | ProtocolError::Cancelled
+            | ProtocolError::ForeignState(_)
+            | ProtocolError::MalformedState(_) => Self::Transient(error.to_string()),
+            // Every body was checked to the last record before it was bound, so this disk has spoiled it since.
+            ProtocolError::BadBody { .. } | ProtocolError::BadRecord { .. } => {
+                Self::Transient(format!("a stored body is damaged: {error}"))
             }
             other => {
                 let culprits = other.culprits();
@@ -186,19 +191,30 @@ async fn tell_of_retry(duchy: &Duchy, record: &Record, reason: &str) -> Result<(
 
 /// Delivers, computes and commits until the computation waits for somebody else.
 async fn progress(duchy: &Arc<Duchy>, lease: &Lease) -> Result<(), Trouble> {
+    // Lines of the timeline must not hold up the protocol: after one was not delivered, the others wait.
+    let mut unlogged = None;
     loop {
         let Some(record) = duchy.store.load(&lease.computation).await? else { return Ok(()) };
         if record.finished {
             return Ok(());
         }
-        if let Some(row) = record.outbox.first() {
-            deliver(duchy, lease, &record, row).await?;
-        } else if record.stage == Stage::Complete {
-            return complete(duchy, lease, &record).await;
-        } else if record.stage.is_work() {
-            compute(duchy, lease, &record).await?;
-        } else {
-            return Ok(());
+        let is_line = |row: &&OutboxRow| matches!(row.message, Outgoing::LogEntry(_));
+        let due = record.outbox.iter().find(|row| unlogged.is_none() || !is_line(row));
+        match due {
+            Some(row) => match deliver(duchy, lease, &record, row).await {
+                Err(Trouble::Transient(reason)) if is_line(&row) => unlogged = Some(reason),
+                outcome => outcome?,
+            },
+            None if record.stage.is_work() && record.stage != Stage::Complete => {
+                compute(duchy, lease, &record).await?;
+            }
+            None => {
+                return match unlogged {
+                    Some(reason) => Err(Trouble::Transient(reason)),
+                    None if record.stage == Stage::Complete => complete(duchy, lease, &record).await,
+                    None => Ok(()),
+                };
+            }
         }
     }
 }
@@ -220,7 +236,7 @@ async fn deliver(duchy: &Duchy, lease: &Lease, record: &Record, row: &OutboxRow)
 
 /// Computes what the stage asks for, and writes what comes out in one transaction.
 async fn compute(duchy: &Arc<Duchy>, lease: &Lease, record: &Record) -> Result<(), Trouble> {
-    let worked = match work::work(duchy, record).await {
+    let worked = match work::work(duchy, lease, record).await {
         Ok(worked) => worked,
         Err(Trouble::Permanent(refusal)) => return give_up(duchy, lease, record, &refusal).await,
         Err(other) => return Err(other),

@@ -34,9 +34,9 @@ pub struct Announcement {
     pub stage: Stage,
 }
 
-/// One stream at a time for each body: a later one, whose sender has given up the earlier, takes its turn.
+/// One stream at a time for each target: a later one, whose sender has given up the earlier, takes its turn.
 #[derive(Clone, Debug, Default)]
-pub struct Turns(Arc<Mutex<HashMap<TransferKey, Writer>>>);
+pub struct Turns(Arc<Mutex<HashMap<String, Writer>>>);
 
 #[derive(Debug)]
 struct Writer {
@@ -45,22 +45,22 @@ struct Writer {
     holders: usize,
 }
 
-/// The right to append to one body, until it is dropped.
+/// The right to append to the one body of a target, until it is dropped.
 #[derive(Debug)]
 pub struct Turn {
     turns: Turns,
-    key: TransferKey,
+    target: String,
     superseded: CancellationToken,
     /// Held while the stream writes.
     _writing: Option<OwnedMutexGuard<()>>,
 }
 
 impl Turns {
-    /// Ends the stream that appends to this body, if there is one, and waits for its end.
-    pub async fn take(&self, key: &TransferKey) -> Turn {
+    /// Ends the stream that brings a body for this target, if there is one, and waits for its end.
+    pub async fn take(&self, target: &str) -> Turn {
         let (superseded, writing) = {
             let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let stream = streams.entry(key.clone()).or_insert_with(|| Writer {
+            let stream = streams.entry(target.to_owned()).or_insert_with(|| Writer {
                 superseded: CancellationToken::new(),
                 writing: Arc::default(),
                 holders: 0,
@@ -70,7 +70,7 @@ impl Turns {
             (stream.superseded.clone(), Arc::clone(&stream.writing))
         };
         // Made first, so that its drop counts the holder off also when the wait is given up.
-        let mut turn = Turn { turns: self.clone(), key: key.clone(), superseded, _writing: None };
+        let mut turn = Turn { turns: self.clone(), target: target.to_owned(), superseded, _writing: None };
         turn._writing = Some(writing.lock_owned().await);
         turn
     }
@@ -79,10 +79,10 @@ impl Turns {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut streams = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = streams.get_mut(&self.key) {
+        if let Some(stream) = streams.get_mut(&self.target) {
             stream.holders -= 1;
             if stream.holders == 0 {
-                streams.remove(&self.key);
+                streams.remove(&self.target);
             }
         }
     }
@@ -132,7 +132,9 @@ pub async fn receive(
             body.records, announced.record_bytes, body.length
         )));
     }
-    let stored = store.transferred(transfer).await.map_err(|error| store_status(&error))?;
+    // One partial body for a target at most: whoever announces another one gives up the one before.
+    let stored = store.supersede(transfer).await.map_err(|error| store_status(&error))?;
+    blobs.supersede(transfer).await.map_err(|error| blob_status(&error))?;
     if *offset != stored {
         return Err(Status::out_of_range(format!(
             "{stored} bytes of this body are stored; go on with offset {stored} instead of {offset}"
@@ -237,7 +239,7 @@ mod tests {
         let turns = Turns::default();
         let send = async |announced: &Announcement, bytes: &[u8]| {
             let chunks: Vec<_> = bytes.chunks(500).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-            let turn = turns.take(&announced.transfer).await;
+            let turn = turns.take(&announced.transfer.target).await;
             let chunks = futures::stream::iter(chunks);
             receive(&store, &blobs, announced, &turn, chunks).await.map_err(|status| status.code())
         };
@@ -254,6 +256,20 @@ mod tests {
         assert_eq!(send(&first, &content[..1000]).await, Err(Code::Aborted));
         assert_eq!(store.transferred(&first.transfer).await.unwrap(), 1000);
         assert_eq!(send(&first, &content).await, Err(Code::OutOfRange));
+
+        // Another body for the same target takes the place of what was stored of this one.
+        let mut other = first.clone();
+        other.transfer.sha256 = [9; 32];
+        other.body.sha256 = [9; 32];
+        assert_eq!(send(&other, &content[..1000]).await, Err(Code::Aborted));
+        assert_eq!(store.transferred(&first.transfer).await.unwrap(), 0);
+        let spooled = |directory: &std::path::Path| -> usize {
+            let targets = std::fs::read_dir(directory.join("spool/c")).unwrap();
+            targets.map(|target| std::fs::read_dir(target.unwrap().path()).unwrap().count()).sum()
+        };
+        assert_eq!(spooled(directory.path()), 1);
+        assert_eq!(send(&first, &content[..1000]).await, Err(Code::Aborted));
+        assert_eq!(spooled(directory.path()), 1);
         let rest = Announcement { offset: 1000, ..first.clone() };
         assert_eq!(send(&rest, &content[1000..]).await, Ok(()));
         assert_eq!(blobs.range("c", &first.body, 0, 1920).await.unwrap(), &content[..]);
@@ -262,11 +278,10 @@ mod tests {
     #[tokio::test]
     async fn a_later_stream_takes_the_turn_of_an_earlier_one() {
         let turns = Turns::default();
-        let key = TransferKey { target: "r".to_owned(), computation: "c".to_owned(), sha256: [0; 32] };
-        let first = turns.take(&key).await;
+        let first = turns.take("r").await;
         let later = tokio::spawn({
-            let (turns, key) = (turns.clone(), key.clone());
-            async move { turns.take(&key).await }
+            let turns = turns.clone();
+            async move { turns.take("r").await }
         });
         first.superseded.cancelled().await;
         assert!(!later.is_finished());

@@ -7,6 +7,7 @@
 mod conformance;
 mod sqlite;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -368,6 +369,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`StoreError::LeaseLost`], also when the computation is no longer in [`StageCommit::from`]; nothing is written.
     async fn commit(&self, lease: &Lease, commit: &StageCommit, now: Timestamp) -> Result<(), StoreError>;
 
+    /// Gives a computation up: ends it here with the reason, and posts a serialized `FailComputationParticipantRequest`.
+    /// One that is unknown or over is left as it is.
+    async fn give_up(&self, computation: &str, failure: &[u8], reason: &str, now: Timestamp) -> Result<(), StoreError>;
+
     /// Marks an outbox row as received for good.
     ///
     /// # Errors
@@ -387,7 +392,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Binds an upload to its requisition, for good.
     ///
     /// # Errors
-    /// [`StoreError::OtherBody`], [`StoreError::NotAwaited`] for an unknown requisition or one of another Duchy.
+    /// [`StoreError::OtherBody`], [`StoreError::NotAwaited`] for an unknown requisition, one of another Duchy, or one
+    /// whose computation is over.
     async fn bind_upload(&self, name: &str, upload: &Upload, now: Timestamp) -> Result<Binding, StoreError>;
 
     /// Remembers that the Kingdom acknowledged the upload.
@@ -404,6 +410,17 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::OtherBody`], [`StoreError::NotAwaited`].
     async fn bind_input(&self, slot: &SlotKey, body: &BodyId, now: Timestamp) -> Result<Binding, StoreError>;
+
+    /// Computations that are not finished.
+    async fn unfinished(&self) -> Result<BTreeSet<String>, StoreError>;
+
+    /// Forgets finished computations that have not changed since `before`, with everything that belongs to them, and
+    /// says how many.
+    async fn forget(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Forgets every partial body for the same target but this one, and says how many bytes of this one are safely
+    /// stored.
+    async fn supersede(&self, transfer: &TransferKey) -> Result<u64, StoreError>;
 
     /// Bytes of a partial body that are safely stored.
     async fn transferred(&self, transfer: &TransferKey) -> Result<u64, StoreError>;

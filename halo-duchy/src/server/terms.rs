@@ -11,6 +11,7 @@ use halo_core::clock::Timestamp;
 use halo_core::measurement::{MeasurementSpec, MeasurementType, ProtocolConfig};
 use halo_core::pb::system;
 use halo_core::pb::system::computation_participant::requisition_params;
+use halo_core::privacy::NoiseCalibration;
 use halo_core::resource::{
     CertificateName, CertificateParent, ComputationName, ComputationParticipantName, ComputationRequisitionName,
     DataProviderName, DuchyId, DuchyName, MeasurementConsumerName, RequisitionName,
@@ -23,6 +24,7 @@ use halo_crypto::proof::PossessionContext;
 use halo_sketch::liquid_legions;
 use prost::Message;
 
+use super::config::NoiseFloor;
 use super::parties::Parties;
 use super::stage::Role;
 use super::store::Requisition;
@@ -105,7 +107,7 @@ impl Terms {
     }
 
     /// Checks everything that this Duchy must not take on the Kingdom's word before it draws a key.
-    pub(crate) fn check(&self, parties: &Parties, allow_no_noise: bool, now: Timestamp) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, parties: &Parties, floor: &NoiseFloor, now: Timestamp) -> Result<(), Refusal> {
         self.check_consumer(parties, now)?;
         if !self.duchies.contains(&parties.me) {
             return Err(Refusal::kingdom(format!("{} is none of the computation's Duchies", parties.me)));
@@ -124,14 +126,68 @@ impl Terms {
         if self.computation.aggregator != self.aggregator().as_str() {
             return Err(Refusal::kingdom("aggregator: is another one in serialized_protocol_config"));
         }
-        if self.config.llv2.noise.is_none() && !allow_no_noise {
+        self.check_noise(floor)?;
+        self.parameters()?.check(self.duchies.len()).map_err(|error| Refusal::new(error.to_string()))?;
+        self.requisitions(&parties.me).map(drop)
+    }
+
+    /// The noise inside the protocol protects what this Duchy's publishers have sent. The Kingdom alone chooses it, so
+    /// it must not fall below what this Duchy's operator asks for.
+    fn check_noise(&self, floor: &NoiseFloor) -> Result<(), Refusal> {
+        let Some(noise) = &self.config.llv2.noise else {
+            return if floor.allow_no_noise {
+                Ok(())
+            } else {
+                Err(Refusal::new("the measurement goes without noise, which is not allowed here (allow_no_noise)"))
+            };
+        };
+        for (name, params) in [
+            ("data_provider_noise", noise.data_provider),
+            ("blinded_histogram_noise", noise.blinded_histogram),
+            ("noise_for_publisher_noise", noise.for_publisher_noise),
+        ] {
+            let (epsilon, delta) = (params.epsilon.get(), params.delta.get());
+            if epsilon > floor.maximum_internal_epsilon || delta > floor.maximum_internal_delta {
+                return Err(Refusal::new(format!(
+                    "{name}: {params} is less noise than ({}, {}), which is asked for here (maximum_internal_epsilon, \
+                     maximum_internal_delta)",
+                    floor.maximum_internal_epsilon, floor.maximum_internal_delta
+                )));
+            }
+        }
+        if noise.calibration == NoiseCalibration::Reference && !floor.allow_reference_calibration {
+            return Err(Refusal::new(
+                "the noise is calibrated as the reference does, which proves less and is not allowed here \
+                 (allow_reference_calibration)",
+            ));
+        }
+        if noise.honest_contributors > floor.maximum_honest_contributors {
             return Err(Refusal::new(format!(
-                "the measurement goes without noise, which {} does not allow (allow_no_noise)",
-                parties.me
+                "the noise of {} Duchies together is to suffice; here at most {} are relied on \
+                 (maximum_honest_contributors)",
+                noise.honest_contributors, floor.maximum_honest_contributors
             )));
         }
-        self.parameters()?;
-        self.requisitions(&parties.me).map(drop)
+        Ok(())
+    }
+
+    /// Hash of the list of all keys, once the Kingdom has told all.
+    pub(crate) fn key_list_hash(&self) -> Option<[u8; 32]> {
+        let keys: Option<Vec<(DuchyId, &[u8])>> = self
+            .computation
+            .computation_participants
+            .iter()
+            .map(|participant| {
+                let duchy = participant_name(participant, &self.name).ok()?.participant;
+                match &participant.requisition_params.as_ref()?.protocol {
+                    Some(requisition_params::Protocol::LiquidLegionsV2(llv2)) => {
+                        Some((duchy, llv2.el_gamal_public_key.as_slice()))
+                    }
+                    _ => None,
+                }
+            })
+            .collect();
+        keys.map(|keys| session::key_list_hash(&keys))
     }
 
     fn check_consumer(&self, parties: &Parties, now: Timestamp) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! Zero tests are blinded by those who do not see them opened: what the aggregator opens does not depend on the scalars
 //! that it chose itself.
 
-use crate::setup::{duchy_id, keys, parameters, parties};
+use crate::setup::{Register, duchy_id, keys, nonces, parameters, parties};
 use halo_crypto::batch;
 use halo_crypto::elgamal::KeyShareSecret;
 use halo_crypto::group::{Point, Scalar};
@@ -18,10 +18,10 @@ struct Cheater {
 }
 
 impl Interceptor for Cheater {
-    fn message(&mut self, envelope: &mut Envelope) {
+    fn message(&mut self, mut envelope: Envelope) -> Vec<Envelope> {
         let aggregator = duchy_id(2, 3);
         if envelope.description != Description::ExecutionPhaseTwoInput {
-            return;
+            return vec![envelope];
         }
         let mut tuples = batch::decode_ciphertexts(&envelope.bytes().unwrap()).unwrap();
         if envelope.from == aggregator {
@@ -35,6 +35,7 @@ impl Interceptor for Cheater {
             let flags: Vec<_> = tuples.chunks_exact(4).map(|tuple| tuple[self.flag]).collect();
             self.opened = batch::open(&self.secret, &flags);
         }
+        vec![envelope]
     }
 }
 
@@ -67,11 +68,12 @@ struct Opener {
 }
 
 impl Interceptor for Opener {
-    fn message(&mut self, envelope: &mut Envelope) {
+    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
         if envelope.description == Description::ExecutionPhaseThreeInput && envelope.to == duchy_id(2, 3) {
             let rows = batch::decode_ciphertexts(&envelope.bytes().unwrap()).unwrap();
             self.opened = batch::open(&self.secret, &rows);
         }
+        vec![envelope]
     }
 }
 
@@ -88,5 +90,37 @@ fn openings_of_counts_show_equality_and_nothing_else() {
     let multiples = batch::multiples(&hash::constant("unit"), 1_000);
     for opened in opener.opened.iter().filter(|opened| !opened.is_identity()) {
         assert!(!multiples.iter().any(|multiple| multiple == opened || *multiple == -*opened));
+    }
+}
+
+/// Keeps the first components of the indexes that reach the aggregator in phase one.
+#[derive(Default)]
+struct Indexes(Vec<Point>);
+
+impl Interceptor for Indexes {
+    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
+        if envelope.description == Description::ExecutionPhaseOneInput && envelope.to == duchy_id(2, 3) {
+            let registers = batch::decode_ciphertexts(&envelope.bytes().unwrap()).unwrap();
+            self.0 = registers.chunks_exact(3).map(|register| register[0].u).collect();
+        }
+        vec![envelope]
+    }
+}
+
+/// A publisher that tells the aggregator two of its encryption nonces r and s: with indexes that are only blinded, some
+/// pair of first components (B·r·G, B·s·G) would satisfy s·(B·r·G) = r·(B·s·G), and give B·G away.
+#[test]
+fn known_nonces_do_not_find_registers_again() {
+    let keys = keys(3);
+    let sketch: Vec<Register> = (0..8).map(|i| (i, 1, 1)).collect();
+    let nonces = nonces(sketch.len(), 100);
+    let mut indexes = Indexes::default();
+    local::run(&parties(&keys, &parameters(1), &[sketch], 5), &MemoryWorkspace, &mut indexes).unwrap();
+    assert_eq!(indexes.0.len(), 8);
+    let (first, second) = (nonces[0], nonces[3]);
+    for one in &indexes.0 {
+        for other in &indexes.0 {
+            assert_ne!(*one * &second, *other * &first);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::setup::{Register, keys, noise, parameters, parties};
 use halo_core::privacy::{MaximumFrequency, PrivacyParams};
-use halo_duchy::protocol::llv2::{Outcome, Parameters};
+use halo_duchy::protocol::llv2::{ENGINE_VERSION, Outcome, Parameters};
 use halo_duchy::protocol::local::{self, Envelope, Faithful, Interceptor};
 use halo_duchy::protocol::{Description, DirectoryWorkspace, MemoryWorkspace, ProtocolError, State};
 use halo_sketch::noise::NoiseMechanism;
@@ -153,9 +153,10 @@ struct Tape {
 }
 
 impl Interceptor for Tape {
-    fn message(&mut self, envelope: &mut Envelope) {
+    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
         let way = format!("{} → {}", envelope.from, envelope.to);
         self.messages.push((way, envelope.description, envelope.body.records(), envelope.body.sha256()));
+        vec![envelope]
     }
 
     fn state(&mut self, state: State) -> Result<State, ProtocolError> {
@@ -196,4 +197,29 @@ fn a_replay_gives_the_same_bytes() {
     let other = tape(60, false, None);
     assert_eq!(base.1, other.1);
     assert!(base.0.iter().zip(&other.0).all(|(a, b)| a.2 == b.2 && a.3 != b.3));
+}
+
+/// Every message of three runs, byte for byte. What changes here needs another `ENGINE_VERSION`: a Duchy that is updated
+/// in the middle of a computation must refuse its old states rather than draw other numbers.
+#[test]
+fn golden_messages() {
+    let one = PrivacyParams::new(1.0, 0.99).unwrap();
+    let noisy = |mechanism| Parameters {
+        noise: Some(noise(mechanism, PrivacyParams::new(1.0, 1e-3).unwrap(), [one, one])),
+        ..parameters(3)
+    };
+    let sketches = [vec![(1, 111, 3), (9, 5, 1)], vec![(2, 222, 5)], vec![(2, -1, 7), (1, 3, 1)]];
+    let mut found = format!("engine version {ENGINE_VERSION}\n");
+    for (name, parameters) in [
+        ("none", parameters(3)),
+        ("geometric", noisy(NoiseMechanism::Geometric)),
+        ("discrete gaussian", noisy(NoiseMechanism::DiscreteGaussian)),
+    ] {
+        let mut tape = Tape::default();
+        local::run(&parties(&keys(3), &parameters, &sketches, 40), &MemoryWorkspace, &mut tape).unwrap();
+        for (way, description, records, sha256) in &tape.messages {
+            found += &format!("{name}: {way}: {description}: {records} records, {}\n", hex::encode(sha256));
+        }
+    }
+    assert_eq!(found, include_str!("../golden/llv2-messages.txt"), "found:\n{found}");
 }

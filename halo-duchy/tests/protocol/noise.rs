@@ -13,8 +13,9 @@ use halo_sketch::noise::NoiseMechanism;
 struct Sizes(Vec<(Description, String, u64)>);
 
 impl Interceptor for Sizes {
-    fn message(&mut self, envelope: &mut Envelope) {
+    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
         self.0.push((envelope.description, envelope.from.to_string(), envelope.body.records()));
+        vec![envelope]
     }
 }
 

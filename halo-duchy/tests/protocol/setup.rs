@@ -53,9 +53,14 @@ pub(crate) fn keys(duchies: usize) -> Keys {
     Keys { secrets, ring, key }
 }
 
+/// What the publisher of this seed encrypts its registers with: one for each ciphertext.
+pub(crate) fn nonces(registers: usize, seed: u8) -> Vec<Scalar> {
+    let mut rng = ChaCha20Rng::from_seed([seed; 32]);
+    (0..3 * registers).map(|_| Scalar::random(&mut rng)).collect()
+}
+
 /// Encrypts a sketch as a publisher does.
 pub(crate) fn requisition(keys: &Keys, registers: &[Register], seed: u8) -> Body {
-    let mut rng = ChaCha20Rng::from_seed([seed; 32]);
     let unit = hash::constant("unit");
     let points: Vec<Point> = registers
         .iter()
@@ -69,7 +74,7 @@ pub(crate) fn requisition(keys: &Keys, registers: &[Register], seed: u8) -> Body
             [index, key, unit * &Scalar::from(*count)]
         })
         .collect();
-    let nonces: Vec<Scalar> = points.iter().map(|_| Scalar::random(&mut rng)).collect();
+    let nonces = nonces(registers.len(), seed);
     let mut bytes = Vec::new();
     batch::encode_ciphertexts(&batch::encrypt(&keys.key, &points, &nonces), &mut bytes);
     Arc::new(MemoryBody::new(bytes, 192).unwrap())

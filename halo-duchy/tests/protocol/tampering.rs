@@ -1,9 +1,12 @@
 //! One tampered message of every kind on every hop of Liquid Legions v2: refused, and blamed on those who could have
 //! done it; never a panic.
 
-use crate::setup::{keys, parameters, parties};
+use crate::setup::{keys, noise, parameters, parties};
+use halo_core::privacy::PrivacyParams;
+use halo_duchy::protocol::llv2::Parameters;
 use halo_duchy::protocol::local::{self, Envelope, Interceptor};
 use halo_duchy::protocol::{Description, MemoryWorkspace, ProtocolError};
+use halo_sketch::noise::NoiseMechanism;
 
 /// Changes the message at one place in the order of delivery.
 struct Tamper {
@@ -15,12 +18,13 @@ struct Tamper {
 }
 
 impl Interceptor for Tamper {
-    fn message(&mut self, envelope: &mut Envelope) {
+    fn message(&mut self, mut envelope: Envelope) -> Vec<Envelope> {
         if self.seen == self.at {
             self.sender = Some(envelope.from.to_string());
-            (self.how)(envelope);
+            (self.how)(&mut envelope);
         }
         self.seen += 1;
+        vec![envelope]
     }
 }
 
@@ -108,5 +112,81 @@ fn the_wrong_sender_is_refused() {
         let error = local::run(&parties, &MemoryWorkspace, &mut Tamper { at, seen: 0, how, sender: None }).unwrap_err();
         assert!(matches!(error, ProtocolError::UnexpectedMessage { .. }), "message {at}: {error}");
         assert_eq!(error.culprits().len(), 1);
+    }
+}
+
+/// Delivers one message so many times.
+struct Copies {
+    at: usize,
+    seen: usize,
+    copies: usize,
+}
+
+impl Interceptor for Copies {
+    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
+        let copies = if self.seen == self.at { self.copies } else { 1 };
+        self.seen += 1;
+        vec![envelope; copies]
+    }
+}
+
+#[test]
+fn a_repeated_message_is_refused_and_a_lost_one_is_missed() {
+    let parties = parties(&keys(3), &parameters(1), &[vec![(1, 1, 1)]], 7);
+    for at in 0..MESSAGES {
+        let run = |copies| local::run(&parties, &MemoryWorkspace, &mut Copies { at, seen: 0, copies }).unwrap_err();
+        let error = run(2);
+        let refused = matches!(error, ProtocolError::DuplicateMessage(_) | ProtocolError::UnexpectedMessage { .. });
+        assert!(refused, "message {at}: {error}");
+        let error = run(0);
+        assert!(matches!(error, ProtocolError::Stalled(_)), "message {at}: {error}");
+    }
+}
+
+/// A record more or less, under a header that fits: what goes around the ring has an exact number, and the aggregator
+/// knows it. What the aggregator itself sends it cannot hold against anybody else, so only workers are tampered with.
+#[test]
+fn a_record_more_or_less_is_noticed_at_the_end_of_the_ring() {
+    let parties = parties(&keys(3), &parameters(2), &[vec![(1, 1, 1), (2, 2, 2)], vec![(1, 1, 2), (3, 3, 3)]], 7);
+    let drop_one = |envelope: &mut Envelope| {
+        let mut bytes = envelope.bytes().unwrap();
+        bytes.truncate(bytes.len() - envelope.body.record_bytes());
+        envelope.replace(bytes);
+    };
+    let add_one = |envelope: &mut Envelope| {
+        let mut bytes = envelope.bytes().unwrap();
+        bytes.extend_from_within(..envelope.body.record_bytes());
+        envelope.replace(bytes);
+    };
+    // In each phase the aggregator sends the first message, and the workers the two after it.
+    for at in [3, 4, 6, 7, 9, 10] {
+        for how in [drop_one as fn(&mut Envelope), add_one] {
+            let mut tamper = Tamper { at, seen: 0, how, sender: None };
+            let error = local::run(&parties, &MemoryWorkspace, &mut tamper).unwrap_err();
+            assert!(matches!(error, ProtocolError::WrongCount { .. }), "message {at}: {error}");
+            let culprits: Vec<String> = error.culprits().iter().map(ToString::to_string).collect();
+            assert!(culprits.contains(&tamper.sender.unwrap()), "message {at}: {error} blames {culprits:?}");
+        }
+    }
+}
+
+/// Who leaves out its noise is noticed by the next one, as far as the number goes.
+#[test]
+fn less_than_the_noise_of_those_who_sent_is_refused() {
+    let tiny = PrivacyParams::new(40.0, (-80f64).exp()).unwrap();
+    let noise = noise(NoiseMechanism::Geometric, tiny, [tiny, tiny]);
+    let parameters = Parameters { noise: Some(noise), ..parameters(1) };
+    let parties = parties(&keys(3), &parameters, &[vec![]], 7);
+    let keep_one = |envelope: &mut Envelope| {
+        let bytes = envelope.bytes().unwrap()[..envelope.body.record_bytes()].to_vec();
+        envelope.replace(bytes);
+    };
+    // Setup of both workers; phases one and two on every hop.
+    for at in 0..8 {
+        let mut tamper = Tamper { at, seen: 0, how: keep_one, sender: None };
+        let error = local::run(&parties, &MemoryWorkspace, &mut tamper).unwrap_err();
+        assert!(matches!(error, ProtocolError::WrongCount { .. }), "message {at}: {error}");
+        let culprits: Vec<String> = error.culprits().iter().map(ToString::to_string).collect();
+        assert!(culprits.contains(&tamper.sender.unwrap()), "message {at}: {error} blames {culprits:?}");
     }
 }

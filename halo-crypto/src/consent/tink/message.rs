@@ -15,6 +15,8 @@ pub(super) const AES_GCM: &str = "type.googleapis.com/google.crypto.tink.AesGcmK
 pub(super) const PRIVATE: i32 = 2;
 /// `KeyMaterialType.ASYMMETRIC_PUBLIC`.
 pub(super) const PUBLIC: i32 = 3;
+/// A foreign keyset with more keys is refused: to look for ids that occur twice takes the square of their number.
+const MAX_KEYS: usize = 1000;
 /// `KeyStatusType.ENABLED`.
 const ENABLED: i32 = 1;
 /// `OutputPrefixType.TINK`.
@@ -192,6 +194,9 @@ impl Keyset {
     }
 
     fn flaw(&self) -> Option<Error> {
+        if self.key.len() > MAX_KEYS {
+            return Some(Error::MalformedKeyset { reason: "it has more than 1000 keys" });
+        }
         if !self.enabled().any(|key| key.id == self.primary_key_id) {
             return Some(Error::MalformedKeyset { reason: "its primary key is missing or disabled" });
         }
@@ -228,5 +233,24 @@ impl Keyset {
         for data in self.key.iter_mut().filter_map(|key| key.key_data.as_mut()) {
             data.value.zeroize();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keysets_that_contradict_themselves_are_refused() {
+        let with = |ids: &mut dyn Iterator<Item = u32>| {
+            let mut keyset = Keyset::of_one(1, HPKE_PUBLIC, Vec::new(), PUBLIC);
+            let key = keyset.key.remove(0);
+            keyset.key = ids.map(|key_id| Key { key_id, ..key.clone() }).collect();
+            Keyset::read(&keyset.encode_to_vec()).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(with(&mut (1..=1000)), Ok(()));
+        assert!(with(&mut (1..=1001)).unwrap_err().contains("1000 keys"));
+        assert!(with(&mut [1, 2, 1].into_iter()).unwrap_err().contains("same id"));
+        assert!(with(&mut [2, 3].into_iter()).unwrap_err().contains("primary key"));
     }
 }

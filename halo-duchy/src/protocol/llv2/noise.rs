@@ -15,6 +15,9 @@ use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::parameters::{NoiseParameters, Parameters};
 use super::{Constants, Duchy, columns};
 
+/// Noise registers, and noise tuples, that one Duchy makes at most: 24 GiB and 32 GiB.
+const MAX_NOISE_RECORDS: u64 = 1 << 27;
+
 /// All noises of a computation, calibrated.
 #[derive(Debug)]
 pub(crate) struct Noise {
@@ -53,8 +56,6 @@ impl Noise {
             sum_products(&[(2, publisher.shift()), (2, reach.shift()), (s * (s + 1), blinded_histogram.shift())])?;
         let classes = u64::from(parameters.maximum_frequency.get()) + 1;
         let tuples = sum_products(&[(2 * classes, frequency.as_ref().map_or(0, ShiftedNoise::shift))])?;
-        // Every total of the computation then fits an i64.
-        sum_products(&[(duchies as u64, registers), (duchies as u64, tuples)])?;
         Ok(Self { blinded_histogram, publisher, reach, frequency, registers, tuples })
     }
 }
@@ -81,8 +82,13 @@ fn sum_products(terms: &[(u64, u64)]) -> Result<u64, ProtocolError> {
     terms
         .iter()
         .try_fold(0u64, |sum, (a, b)| sum.checked_add(a.checked_mul(*b)?))
-        .filter(|total| *total <= (i64::MAX as u64) / 4)
-        .ok_or_else(|| ProtocolError::Noise("ε and δ ask for more noise than can be counted".to_owned()))
+        .filter(|total| *total <= MAX_NOISE_RECORDS)
+        .ok_or_else(|| {
+            ProtocolError::Noise(format!(
+                "ε and δ ask for more than {MAX_NOISE_RECORDS} noise records of every Duchy; raise them, or ask for a \
+                 lower maximum frequency or fewer publishers"
+            ))
+        })
 }
 
 /// What a noise register is for.
@@ -194,9 +200,9 @@ impl<'a> RegisterWriter<'a> {
         let key = &self.duchy.full_key;
         let nonces = |column: usize| self.nonces[column].scalars(first, kinds.len());
         columns::encode(&[
-            batch::encrypt(key, &indexes, &nonces(0)),
-            batch::encrypt(key, &keys, &nonces(1)),
-            batch::encrypt(key, &counts, &nonces(2)),
+            batch::encrypt(key, &indexes, nonces(0).expose()),
+            batch::encrypt(key, &keys, nonces(1).expose()),
+            batch::encrypt(key, &counts, nonces(2).expose()),
         ])
     }
 }
@@ -270,10 +276,10 @@ pub(crate) fn add_tuples(
         let draw = |index: usize| nonces[index].scalars(first, kinds.len());
         let flags = &duchy.remaining_key;
         output.push(&columns::encode(&[
-            batch::encrypt(flags, &column(0), &draw(0)),
-            batch::encrypt(flags, &column(1), &draw(1)),
-            batch::encrypt(flags, &column(2), &draw(2)),
-            batch::encrypt(&duchy.full_key, &column(3), &draw(3)),
+            batch::encrypt(flags, &column(0), draw(0).expose()),
+            batch::encrypt(flags, &column(1), draw(1).expose()),
+            batch::encrypt(flags, &column(2), draw(2).expose()),
+            batch::encrypt(&duchy.full_key, &column(3), draw(3).expose()),
         ]))
     })
 }

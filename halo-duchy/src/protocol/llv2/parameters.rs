@@ -6,6 +6,7 @@ use halo_sketch::noise::{NoiseCalibration, NoiseMechanism};
 
 use super::super::ProtocolError;
 use super::super::stream::Consumed;
+use super::noise::Noise;
 
 /// At most so many publishers: their number is squared in the amount of blinded histogram noise.
 const MAX_PUBLISHERS: u32 = 10_000;
@@ -57,8 +58,22 @@ impl Parameters {
         self.maximum_frequency.get() as usize
     }
 
-    /// Checks what the types leave open.
-    pub(crate) fn check(&self, duchies: usize) -> Result<(), ProtocolError> {
+    /// Checks what the types leave open, and that so many Duchies can make the noise.
+    ///
+    /// # Errors
+    /// When the sampling width, the number of publishers or of honest contributors is out of range, ε and δ of the
+    /// frequency are missing, or the noise cannot be calibrated or needs more records than a Duchy makes (2^27).
+    pub fn check(&self, duchies: usize) -> Result<(), ProtocolError> {
+        self.calibrate(duchies).map(drop)
+    }
+
+    /// The noise of one of so many Duchies, when all parameters are in range.
+    pub(crate) fn calibrate(&self, duchies: usize) -> Result<Option<Noise>, ProtocolError> {
+        self.check_ranges(duchies)?;
+        self.noise.as_ref().map(|noise| Noise::calibrate(self, noise, duchies)).transpose()
+    }
+
+    fn check_ranges(&self, duchies: usize) -> Result<(), ProtocolError> {
         let refuse = |what: String| Err(ProtocolError::Parameters(what));
         self.width()?;
         if !(1..=MAX_PUBLISHERS).contains(&self.publishers) {
@@ -88,8 +103,14 @@ impl Parameters {
         let Some(noise) = &self.noise else { return consumed.number(0) };
         let consumed = consumed
             .number(1)
-            .bytes(format!("{:?}", noise.mechanism).as_bytes())
-            .bytes(format!("{:?}", noise.calibration).as_bytes())
+            .number(match noise.mechanism {
+                NoiseMechanism::DiscreteGaussian => 1,
+                NoiseMechanism::Geometric => 2,
+            })
+            .number(match noise.calibration {
+                NoiseCalibration::Exact => 1,
+                NoiseCalibration::Reference => 2,
+            })
             .number(u64::from(noise.honest_contributors));
         [Some(noise.reach), noise.frequency, Some(noise.blinded_histogram), Some(noise.noise_for_publisher_noise)]
             .into_iter()

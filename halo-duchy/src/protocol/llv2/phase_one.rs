@@ -4,6 +4,7 @@ use halo_crypto::batch;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
 use halo_crypto::group::{Point, Scalar};
 use halo_crypto::secret::Secret;
+use zeroize::Zeroizing;
 
 use super::super::join::{Join, JoinOutput, Member};
 use super::super::record::{Chunk, for_each_chunk};
@@ -18,7 +19,12 @@ const PAYLOAD_BYTES: usize = 2 * CIPHERTEXT_BYTES;
 
 impl Duchy {
     /// Liquid Legions v2, phase one, worker: peel the own layer off every index and blind it with one exponent that is
-    /// shared by all of them and used for nothing else; re-randomise key and count under the full key; shuffle.
+    /// shared by all of them and used for nothing else; re-randomise the index under the keys that are still to be
+    /// peeled, key and count under the full key; shuffle.
+    ///
+    /// Without the re-randomisation of the index its first component would come to the aggregator as B·r·G, with one B
+    /// for all registers. Whoever encrypted two of them, as every publisher and every Duchy has, knows two r, finds B·G
+    /// by trying, and then follows all its registers through every shuffle.
     pub(super) fn worker_phase_one(
         &self,
         received: &Received,
@@ -34,15 +40,19 @@ impl Duchy {
         }
         let origin = Origin::Duchy(received.slot.from.clone());
         let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0));
+        let index_nonces = randomness.stream(Purpose::RerandomizeIndex);
         let key_nonces = randomness.stream(Purpose::RerandomizeKey);
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
         let mut output = Shuffle::new(randomness, workspace, REGISTER_BYTES, records)?;
         for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.chunk_records, |chunk| {
             let [mut index, mut key, mut count] = columns::decode::<3>(chunk, &origin)?;
             batch::peel_and_blind(&self.secret, &exponent, &mut index);
-            let registers = index.len();
-            batch::rerandomize(&self.full_key, &mut key, &key_nonces.scalars(chunk.first, registers));
-            batch::rerandomize(&self.full_key, &mut count, &count_nonces.scalars(chunk.first, registers));
+            let nonces = |stream: &Stream| stream.scalars(chunk.first, index.len());
+            let (index_nonces, key_nonces, count_nonces) =
+                (nonces(&index_nonces), nonces(&key_nonces), nonces(&count_nonces));
+            batch::rerandomize(&self.remaining_key, &mut index, index_nonces.expose());
+            batch::rerandomize(&self.full_key, &mut key, key_nonces.expose());
+            batch::rerandomize(&self.full_key, &mut count, count_nonces.expose());
             output.push(&columns::encode(&[index, key, count]))
         })?;
         let description = Description::ExecutionPhaseOneInput;
@@ -67,6 +77,9 @@ impl Duchy {
         let origin = Origin::Duchy(received.slot.from.clone());
         let mut join = Join::new(workspace, PAYLOAD_BYTES, records)?;
         for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.chunk_records, |chunk| {
+            if workspace.is_cancelled() {
+                return Err(ProtocolError::Cancelled);
+            }
             let index: Vec<u8> = chunk
                 .bytes
                 .chunks_exact(REGISTER_BYTES)
@@ -83,6 +96,8 @@ impl Duchy {
             Ok(())
         })?;
 
+        // Closed first: the files of the join and those of the shuffle are never open at once.
+        let join = join.close()?;
         let shuffle = Shuffle::new(randomness, workspace, TUPLE_BYTES, records.saturating_add(self.noise_tuples()))?;
         let mut aggregation = SameKeyAggregation::new(self, origin, randomness, shuffle);
         join.finish(self.parameters.publishers as usize, &mut aggregation)?;
@@ -157,14 +172,17 @@ impl<'a> SameKeyAggregation<'a> {
 
     fn aggregate(&mut self) -> Result<(), ProtocolError> {
         let [keys, counts] = self.decode(&self.members, &self.positions)?;
-        let zeros: Vec<Scalar> = (0..self.sizes.len())
-            .map(|group| Scalar::random(&mut self.scalars.rng(self.done + group as u64)))
-            .collect();
-        let zeros = batch::encrypt_zero(&self.duchy.full_key, &zeros);
+        let groups = self.sizes.len();
+        // The first one of a group's stream makes Enc(0).
+        let zeros = self.scalars.scalars(self.done, groups);
+        let zeros = batch::encrypt_zero(&self.duchy.full_key, zeros.expose());
 
-        // All differences K_i − K_0 of all groups, scaled at once.
-        let (mut differences, mut difference_scalars) = (Vec::new(), Vec::new());
-        let mut own_scalars: [Vec<Scalar>; 3] = Default::default();
+        // All differences K_i − K_0 of all groups, scaled at once. Reserved, so that no scalar is left behind where a
+        // vector grew out of its place.
+        let mut differences = Vec::with_capacity(keys.len() - groups);
+        let mut difference_scalars = Zeroizing::new(Vec::with_capacity(keys.len() - groups));
+        let mut own_scalars: [Zeroizing<Vec<Scalar>>; 3] =
+            std::array::from_fn(|_| Zeroizing::new(Vec::with_capacity(groups)));
         let mut start = 0;
         for (size, group) in self.sizes.iter().zip(self.done..) {
             let mut rng = self.scalars.rng(group);
@@ -181,7 +199,6 @@ impl<'a> SameKeyAggregation<'a> {
         }
         batch::scale(&difference_scalars, &mut differences);
 
-        let groups = self.sizes.len();
         let mut tuples: [Vec<Ciphertext>; 4] = std::array::from_fn(|_| Vec::with_capacity(groups));
         let mut scaled = differences.iter();
         let mut start = 0;

@@ -74,7 +74,7 @@ impl Duchy {
                 .flat_map(|count| multiples.iter().map(|multiple| Ciphertext { u: count.u, e: count.e - *multiple }))
                 .collect();
             let scalars = scales.scalars(chunk.first * row as u64, elements.len());
-            batch::peel_and_scale(&self.secret, &scalars, &mut elements);
+            batch::peel_and_scale(&self.secret, scalars.expose(), &mut elements);
             output.push(&columns::encode_rows(&elements))
         })?;
         output.finish()

@@ -2,6 +2,7 @@
 
 use halo_crypto::batch;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
+use zeroize::Zeroizing;
 
 use super::super::record::for_each_chunk;
 use super::super::shuffle::Shuffle;
@@ -37,10 +38,10 @@ impl Duchy {
             let mut tuples = columns::decode::<4>(chunk, &origin)?;
             let (flags, count) = tuples.split_at_mut(3);
             for (flag, scale) in flags.iter_mut().zip(&scales) {
-                batch::peel_and_scale(&self.secret, &scale.scalars(chunk.first, flag.len()), flag);
+                batch::peel_and_scale(&self.secret, scale.scalars(chunk.first, flag.len()).expose(), flag);
             }
             let nonces = count_nonces.scalars(chunk.first, count[0].len());
-            batch::rerandomize(&self.full_key, &mut count[0], &nonces);
+            batch::rerandomize(&self.full_key, &mut count[0], nonces.expose());
             output.push(&columns::encode(&tuples))
         })?;
         if let Some(noise) = &self.noise {
@@ -91,7 +92,8 @@ impl Duchy {
             let (positions, mut counts): (Vec<usize>, Vec<Ciphertext>) = usable.map(|i| (i, counts[i])).unzip();
             // Re-randomised and shuffled, so that the workers, who have seen these ciphertexts before, do not learn
             // which of their tuples were usable.
-            let nonces: Vec<_> = positions.iter().map(|i| count_nonces.scalar(chunk.first + *i as u64)).collect();
+            let nonces = positions.iter().map(|i| count_nonces.scalar(chunk.first + *i as u64));
+            let nonces = Zeroizing::new(nonces.collect::<Vec<_>>());
             batch::rerandomize(&self.full_key, &mut counts, &nonces);
             output.push(&columns::encode_rows(&counts))
         })?;

@@ -105,8 +105,8 @@ impl Duchy {
             let keys = vec![self.constants.destroyed_key; count];
             let counts = random_points(&points, from, count);
             let replaced = columns::encode(&[
-                batch::encrypt(&self.full_key, &keys, &nonces[0].scalars(from, count)),
-                batch::encrypt(&self.full_key, &counts, &nonces[1].scalars(from, count)),
+                batch::encrypt(&self.full_key, &keys, nonces[0].scalars(from, count).expose()),
+                batch::encrypt(&self.full_key, &counts, nonces[1].scalars(from, count).expose()),
             ]);
             let mut records = Vec::with_capacity(chunk.bytes.len());
             for (old, new) in chunk.bytes.chunks_exact(REGISTER_BYTES).zip(replaced.chunks_exact(2 * CIPHERTEXT_BYTES))

@@ -1,5 +1,8 @@
 //! Sends what a transaction has decided to send.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use halo_core::pb::halo::GetTransferRequest;
@@ -12,6 +15,7 @@ use halo_core::pb::system::computations_client::ComputationsClient;
 use halo_core::pb::system::{self, AdvanceComputationRequest};
 use halo_core::resource::{ComputationName, DuchyId};
 use prost::Message;
+use tokio::sync::Notify;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -23,6 +27,8 @@ use crate::server::stage::Stage;
 use crate::server::store::{BodyId, OutboxRow, Outgoing, Record};
 use crate::server::terms::Refusal;
 
+/// How long a receiver may neither take a byte nor answer, with a second more for each MiB that it has to check.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How much of a body is read from the blob store at once.
 const BLOCK_BYTES: u64 = 1 << 20;
 
@@ -36,15 +42,14 @@ pub(super) async fn deliver(duchy: &Duchy, record: &Record, row: &OutboxRow) -> 
                 link.forget().await;
             }
             let message = format!("duchy {to}: {:?}: {}", status.code(), status.message());
-            match status.code() {
-                Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied => {
-                    Err(Trouble::Permanent(Refusal {
-                        message: format!("{message} (it refuses the body that this Duchy owes it)"),
-                        culprits: vec![format!("duchies/{to}")],
-                    }))
-                }
-                _ => Err(Trouble::Transient(message)),
-            }
+            // That the receiver refuses says nothing about who is wrong: if the body is bad, the receiver says so to
+            // the Kingdom itself. Its operator may mend a limit or a certificate meanwhile.
+            Err(match status.code() {
+                Code::FailedPrecondition => Trouble::Permanent(Refusal::new(format!(
+                    "{message} (this Duchy has made two different bodies for one step; was state_dir replaced?)"
+                ))),
+                _ => Trouble::Transient(message),
+            })
         }
         other => tell_kingdom(duchy, other).await,
     }
@@ -144,14 +149,27 @@ async fn deliver_body(
     };
     let first = AdvanceComputationRequest { payload: Some(Payload::Header(header)) };
     let small = body.length - offset <= CHUNK_BYTES as u64;
+    let taken = Arc::new(Notify::new());
+    let chunk_taken = Arc::clone(&taken);
     let chunks = chunks(duchy.blobs.clone(), record.id.clone(), *body, offset).enumerate().map(move |(sent, data)| {
+        chunk_taken.notify_one();
         if small || sent > 0 {
             failpoint::pass(Moment::MidDelivery, stage, String::new);
         }
         AdvanceComputationRequest { payload: Some(Payload::BodyChunk(BodyChunk { partial_data: data })) }
     });
     let mut control = client!(ComputationControlClient, channel);
-    control.advance_computation(stream::iter([first]).chain(chunks)).await.map(drop)
+    let mut call = std::pin::pin!(control.advance_computation(stream::iter([first]).chain(chunks)));
+    let patience = PATIENCE + Duration::from_secs(body.length >> 20);
+    loop {
+        tokio::select! {
+            outcome = &mut call => return outcome.map(drop),
+            () = taken.notified() => {}
+            () = tokio::time::sleep(patience) => {
+                return Err(Status::deadline_exceeded(format!("it took no byte and gave no answer for {patience:?}")));
+            }
+        }
+    }
 }
 
 /// A body from `offset` on, in chunks. A blob that cannot be read ends the stream early, which the receiver notices.

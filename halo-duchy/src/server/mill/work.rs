@@ -1,6 +1,7 @@
 //! The stages of work: each reads what is stored and says what is to be stored. Nothing is sent here.
 
 use std::sync::Arc;
+use std::{fmt, io};
 
 use halo_core::pb::system;
 use halo_core::pb::system::computation_participant::requisition_params;
@@ -9,15 +10,18 @@ use halo_crypto::consent::x509::ECDSA_WITH_SHA256;
 use halo_crypto::proof::PossessionContext;
 use prost::Message as _;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::cost::{Meter, Traffic};
 use super::{Trouble, result};
 use crate::protocol::llv2::{self, REGISTER_BYTES, message_record_bytes};
-use crate::protocol::{Body, Description, DirectoryWorkspace, Message, Received, Slot, State, Step};
+use crate::protocol::{
+    Body, Description, DirectoryWorkspace, Message, Received, RecordSink, Slot, State, Step, Workspace,
+};
 use crate::server::duchy::{Duchy, system_rng};
 use crate::server::secrets::ComputationSecrets;
 use crate::server::stage::{Role, Stage};
-use crate::server::store::{BodyId, Outgoing, Record, StageCommit};
+use crate::server::store::{BodyId, Lease, Outgoing, Record, StageCommit};
 use crate::server::terms::{Keys, Terms};
 
 /// What a stage leaves behind.
@@ -30,7 +34,7 @@ pub(super) struct Worked {
 }
 
 /// Works on the stage of a computation. Output bodies are stored when this returns.
-pub(super) async fn work(duchy: &Arc<Duchy>, record: &Record) -> Result<Worked, Trouble> {
+pub(super) async fn work(duchy: &Arc<Duchy>, lease: &Lease, record: &Record) -> Result<Worked, Trouble> {
     let meter = Meter::start(duchy);
     let terms = Terms::read(&record.received)?;
     let sealed = record.secrets.as_deref();
@@ -38,8 +42,8 @@ pub(super) async fn work(duchy: &Arc<Duchy>, record: &Record) -> Result<Worked, 
     let secrets = duchy.vault.open_secrets(&record.id, sealed)?;
     let (mut after, traffic) = match record.stage {
         Stage::InitializationPhase => (publish_key(duchy, &terms, &secrets), Traffic::default()),
-        Stage::ConfirmationPhase => confirm(duchy, record, &terms, secrets)?,
-        _ => step(duchy, record, &terms, secrets).await?,
+        Stage::ConfirmationPhase => confirm(duchy, lease, record, &terms, secrets)?,
+        _ => step(duchy, lease, record, &terms, secrets).await?,
     };
     let report = after.report();
     after.outbox.push(meter.log_entry(duchy, &terms.name, record, traffic));
@@ -123,12 +127,13 @@ fn publish_key(duchy: &Duchy, terms: &Terms, secrets: &ComputationSecrets) -> Af
 /// Checks that keys, nonces and uploads are what everybody agreed on. From then on the computation does not change.
 fn confirm(
     duchy: &Duchy,
+    lease: &Lease,
     record: &Record,
     terms: &Terms,
     secrets: ComputationSecrets,
 ) -> Result<(After, Traffic), Trouble> {
     let now = duchy.now();
-    terms.check(&duchy.parties, duchy.settings.allow_no_noise, now)?;
+    terms.check(&duchy.parties, &duchy.settings.noise_floor, now)?;
     let keys = terms.verified_keys(&duchy.parties, &secrets.key_share.public(), now)?;
     terms.check_fulfilment(&record.requisitions, &keys)?;
     let request = system::ConfirmComputationParticipantRequest {
@@ -143,7 +148,7 @@ fn confirm(
         Role::Aggregator => {
             // Computes nothing: notes which uploads it will join, and whom it waits for.
             let engine = engine(duchy, terms, keys, secrets)?;
-            let workspace = workspace(duchy, record)?;
+            let workspace = workspace(duchy, lease, CancellationToken::new())?;
             let Step::Wait { state, awaiting, .. } = engine.start(&requisitions(duchy, record), &workspace)? else {
                 return Err(Trouble::Transient("the aggregator's engine ended before it began".to_owned()));
             };
@@ -175,22 +180,41 @@ fn engine(duchy: &Duchy, terms: &Terms, keys: Keys, secrets: ComputationSecrets)
     Ok(engine.with_chunk_records(duchy.settings.chunk_records))
 }
 
-/// An empty directory for the files of one attempt.
-fn workspace(duchy: &Duchy, record: &Record) -> Result<DirectoryWorkspace, Trouble> {
-    let directory = duchy.settings.work.join(&record.id);
+/// Files of one attempt. Nothing is written any more once the attempt is given up.
+struct AttemptWorkspace {
+    files: DirectoryWorkspace,
+    given_up: CancellationToken,
+}
+
+impl Workspace for AttemptWorkspace {
+    fn create(&self, record_bytes: usize) -> io::Result<Box<dyn RecordSink>> {
+        self.files.create(record_bytes)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.given_up.is_cancelled()
+    }
+}
+
+/// An empty directory for the files of one attempt: the lease's own, because an attempt whose lease was lost may not have
+/// noticed yet.
+fn workspace(duchy: &Duchy, lease: &Lease, given_up: CancellationToken) -> Result<AttemptWorkspace, Trouble> {
+    let all = duchy.settings.work.join(&lease.computation);
     let prepare = || {
-        match std::fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        match std::fs::remove_dir_all(&all) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        DirectoryWorkspace::new(&directory)
+        DirectoryWorkspace::new(all.join(lease.fencing.to_string()))
     };
-    prepare().map_err(|error| Trouble::Transient(format!("{}: {error}", directory.display())))
+    let files = prepare().map_err(|error| Trouble::Transient(format!("{}: {error}", all.display())))?;
+    Ok(AttemptWorkspace { files, given_up })
 }
 
 /// Takes one step of the protocol.
 async fn step(
     duchy: &Arc<Duchy>,
+    lease: &Lease,
     record: &Record,
     terms: &Terms,
     secrets: ComputationSecrets,
@@ -209,15 +233,21 @@ async fn step(
     // The result is encrypted with randomness of this computation's seed.
     let for_result = duchy.vault.open_secrets(&record.id, record.secrets.as_deref().unwrap_or_default())?;
     let engine = engine(duchy, terms, terms.confirmed_keys()?, secrets)?;
-    let workspace = workspace(duchy, record)?;
-    let taken = {
-        let _turn = duchy.compute.acquire().await.map_err(|error| Trouble::Transient(error.to_string()))?;
-        let compute = move || match state {
+    let stopped = |error: &dyn fmt::Display| Trouble::Transient(error.to_string());
+    let turn = Arc::clone(&duchy.compute).acquire_owned().await.map_err(|error| stopped(&error))?;
+    let given_up = CancellationToken::new();
+    // Dropped with this future when the lease is lost. The engine notices at its next chunk, and until then nobody else
+    // has its turn.
+    let _guard = given_up.clone().drop_guard();
+    let workspace = workspace(duchy, lease, given_up)?;
+    let compute = move || {
+        let _turn = turn;
+        match state {
             None => engine.start(&requisitions, &workspace),
             Some(state) => engine.advance(&state, &requisitions, &inbox, &workspace),
-        };
-        tokio::task::spawn_blocking(compute).await.map_err(|error| Trouble::Transient(error.to_string()))??
+        }
     };
+    let taken = tokio::task::spawn_blocking(compute).await.map_err(|error| stopped(&error))??;
     let consumed = record.inputs.iter().map(|input| (input.description, input.sender.clone())).collect();
     let (mut after, outbox) = match taken {
         Step::Wait { state, outbox, awaiting } => {

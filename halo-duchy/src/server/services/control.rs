@@ -6,10 +6,10 @@ use futures::StreamExt;
 use halo_core::pb::system;
 use halo_core::pb::system::advance_computation_request::{Header, Payload, header};
 use halo_core::pb::system::computation_control_server;
-use halo_core::resource::{ComputationName, ComputationStageName, DuchyId};
+use halo_core::resource::{ComputationName, ComputationStageName, DuchyId, DuchyName};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{announced_body, check_records, count, is_over};
+use super::{Checked, announced_body, check_records, count, give_up, is_over};
 use crate::protocol::Description;
 use crate::protocol::llv2::{check_message, message_record_bytes};
 use crate::server::duchy::Duchy;
@@ -18,7 +18,7 @@ use crate::server::parties::Caller;
 use crate::server::receive::{Announcement, blob_status, discard, receive, store_status};
 use crate::server::stage::Stage;
 use crate::server::store::{BodyId, SlotKey, SlotStatus, TransferKey};
-use crate::server::terms::Terms;
+use crate::server::terms::{Refusal, Terms};
 
 #[derive(Debug)]
 pub(crate) struct Control(pub(crate) Arc<Duchy>);
@@ -148,17 +148,28 @@ impl Control {
             Some(Payload::BodyChunk(chunk)) => Ok(chunk.partial_data),
             _ => Err(Status::invalid_argument("a message after the first one has no chunk of the body")),
         });
-        let turn = turns.take(&announced.transfer).await;
+        let turn = turns.take(&announced.transfer.target).await;
         receive(store.as_ref(), blobs, &announced, &turn, Box::pin(chunks)).await?;
         let stored = blobs.body(&slot.computation, body, record_bytes);
         let sender = slot.sender.clone();
-        if let Err(status) = check_records(stored, move |body| check_message(body, record_bytes, &sender)).await {
+        let checked = check_records(&self.0, stored, move |body| check_message(body, record_bytes, &sender)).await?;
+        let forget = async || -> Result<(), Status> {
             discard(store.as_ref(), blobs, &announced.transfer).await?;
-            blobs.remove(&slot.computation, body).await.map_err(|error| blob_status(&error))?;
-            return Err(status);
+            blobs.remove(&slot.computation, body).await.map_err(|error| blob_status(&error))
+        };
+        if let Checked::Bad(reason) = checked {
+            forget().await?;
+            // It is what its sender announced, byte for byte, so nobody else has spoiled it.
+            let message = format!("{stage}: duchy {}: {reason}", slot.sender);
+            let culprits = vec![DuchyName::new(slot.sender.clone()).to_string()];
+            give_up(&self.0, &slot.computation, stage, &Refusal { message, culprits }).await?;
+            return Err(Status::invalid_argument(format!("{reason}; the computation is given up")));
         }
         failpoint::pass(Moment::BeforeCommit, stage, || hex::encode(body.sha256));
-        store.bind_input(slot, body, clock.now()).await.map_err(|error| store_status(&error))?;
+        if let Err(error) = store.bind_input(slot, body, clock.now()).await {
+            forget().await?;
+            return Err(store_status(&error));
+        }
         failpoint::pass(Moment::AfterCommit, stage, String::new);
         blobs.discard(&announced.transfer).await.map_err(|error| blob_status(&error))?;
         tracing::info!(%slot, records = body.records, "holds an input");

@@ -11,7 +11,7 @@ use halo_core::resource::RequisitionName;
 use halo_core::session;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{announced_body, check_records, count, digest, is_over};
+use super::{Checked, announced_body, check_records, count, digest, give_up, is_over};
 use crate::protocol::llv2::{REGISTER_BYTES, check_requisition};
 use crate::server::duchy::Duchy;
 use crate::server::herald::announce;
@@ -19,6 +19,7 @@ use crate::server::parties::Caller;
 use crate::server::receive::{Announcement, blob_status, discard, receive, store_status};
 use crate::server::stage::Stage;
 use crate::server::store::{Requisition, TransferKey, Upload};
+use crate::server::terms::{Refusal, Terms};
 
 /// Bytes of a publisher's remarks that are passed on.
 const MAX_CONTEXT_BYTES: usize = 4096;
@@ -39,6 +40,7 @@ impl requisition_fulfillment_server::RequisitionFulfillment for Fulfillment {
         };
         let requisition = self.requisition(&caller, &header).await?;
         let upload = self.upload(&header, &requisition)?;
+        self.check_keys(&requisition, &upload).await?;
         if self.is_new(&requisition, &upload)? {
             self.take_in(&header, &requisition, &upload, stream).await?;
         }
@@ -68,6 +70,11 @@ pub(super) async fn own_requisition(duchy: &Duchy, caller: &Caller, text: &str) 
     Ok(requisition)
 }
 
+/// The publisher of a requisition that is stored, so its name is one.
+fn requisition_parent(name: &str) -> String {
+    name.parse().map_or_else(|_| name.to_owned(), |name: RequisitionName| name.parent().to_string())
+}
+
 impl Fulfillment {
     async fn requisition(&self, caller: &Caller, header: &Header) -> Result<Requisition, Status> {
         if header.protocol.is_some() {
@@ -91,6 +98,29 @@ impl Fulfillment {
             key_list_hash: digest("key_list_hash", &header.key_list_hash)?,
             body: announced_body(header.body_length, header.record_count, &header.body_sha256)?,
         })
+    }
+
+    /// The publisher encrypted under the keys that this Duchy was shown too. If not, the Kingdom has shown one of them
+    /// other keys, or the publisher has used its own: nobody goes on.
+    async fn check_keys(&self, requisition: &Requisition, upload: &Upload) -> Result<(), Status> {
+        let record = self.0.store.load(&requisition.computation).await.map_err(|error| store_status(&error))?;
+        let record = record.ok_or_else(|| Status::unavailable("the computation is unknown"))?;
+        let terms = Terms::read(&record.received).map_err(|refusal| Status::internal(refusal.message))?;
+        let Some(hash) = terms.key_list_hash() else {
+            return Err(Status::unavailable("this Duchy has not been told of all keys yet; try again"));
+        };
+        if hash == upload.key_list_hash {
+            return Ok(());
+        }
+        let refusal = Refusal {
+            message: format!("{}: encrypted under other keys than those that this Duchy was shown", requisition.name),
+            culprits: vec!["kingdom".to_owned(), requisition_parent(&requisition.name)],
+        };
+        give_up(&self.0, &requisition.computation, Stage::WaitRequisitionsAndKeySet, &refusal).await?;
+        Err(Status::failed_precondition(format!(
+            "header.key_list_hash: {}; the computation is given up",
+            refusal.message
+        )))
     }
 
     /// Whether the body still has to arrive; another one than the one that is bound is refused.
@@ -134,16 +164,22 @@ impl Fulfillment {
             Some(Payload::BodyChunk(chunk)) => Ok(chunk.data),
             _ => Err(Status::invalid_argument("a message after the first one has no chunk of the body")),
         });
-        let turn = turns.take(&announced.transfer).await;
+        let turn = turns.take(&announced.transfer.target).await;
         receive(store.as_ref(), blobs, &announced, &turn, Box::pin(chunks)).await?;
         let body = blobs.body(&requisition.computation, &upload.body, REGISTER_BYTES);
-        if let Err(status) = check_records(body, check_requisition).await {
+        let checked = check_records(&self.0, body, check_requisition).await?;
+        let forget = async || -> Result<(), Status> {
             discard(store.as_ref(), blobs, &announced.transfer).await?;
-            blobs.remove(&requisition.computation, &upload.body).await.map_err(|error| blob_status(&error))?;
-            return Err(status);
+            blobs.remove(&requisition.computation, &upload.body).await.map_err(|error| blob_status(&error))
+        };
+        if let Checked::Bad(reason) = checked {
+            forget().await?;
+            return Err(Status::invalid_argument(format!("{reason}; nothing of the body is kept")));
         }
-        let bound = store.bind_upload(&requisition.name, upload, clock.now()).await;
-        bound.map_err(|error| store_status(&error))?;
+        if let Err(error) = store.bind_upload(&requisition.name, upload, clock.now()).await {
+            forget().await?;
+            return Err(store_status(&error));
+        }
         blobs.discard(&announced.transfer).await.map_err(|error| blob_status(&error))?;
         tracing::info!(requisition = requisition.name, records = upload.body.records, "holds an upload");
         Ok(())

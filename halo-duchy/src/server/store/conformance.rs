@@ -73,6 +73,8 @@ pub async fn conformance(store: &dyn Store) {
     uploads(store).await;
     stages_and_slots(store).await;
     the_end(store).await;
+    given_up(store).await;
+    transfers(store).await;
 }
 
 async fn reports_and_leases(store: &dyn Store) {
@@ -236,4 +238,47 @@ async fn the_end(store: &dyn Store) {
     let record = store.load("d").await.expect("load").expect("known");
     assert_eq!(record.stage, Stage::Complete);
     assert_eq!(record.outbox[0].message, Outgoing::Failure(vec![1]));
+    assert_eq!(store.unfinished().await.expect("unfinished"), ["d".to_owned()].into());
+    let end = lease(store, 111).await;
+    store.acknowledge(&end, record.outbox[0].seq, at(111)).await.expect("acknowledge");
+    assert!(store.finish(&end, at(111)).await.expect("finish"));
+}
+
+/// What somebody sent ends a computation here; nothing is taken for it any more.
+async fn given_up(store: &dyn Store) {
+    let mut new = report("e", 1, Some(Role::Worker));
+    let requisition = "dataProviders/AAAAAAAAAAE/requisitions/AAAAAAAAAAM".to_owned();
+    if let Some(new) = &mut new.new {
+        new.requisitions[0].name.clone_from(&requisition);
+    }
+    store.apply(Some(&new), "nine", at(120)).await.expect("apply");
+    store.give_up("e", &[5], "a bad record", at(120)).await.expect("give up");
+    store.give_up("e", &[6], "another one", at(120)).await.expect("give up");
+    store.give_up("unknown", &[6], "nobody knows it", at(120)).await.expect("give up");
+    let record = store.load("e").await.expect("load").expect("known");
+    assert_eq!((record.stage, record.failure.as_deref()), (Stage::Complete, Some("a bad record")));
+    let messages: Vec<_> = record.outbox.iter().map(|row| &row.message).collect();
+    assert_eq!(messages, [&Outgoing::Failure(vec![5])]);
+    let upload = Upload { nonce: 1, key_list_hash: [0; 32], body: body(1) };
+    let late = store.bind_upload(&requisition, &upload, at(121)).await;
+    assert!(matches!(late, Err(StoreError::NotAwaited { .. })), "{late:?}");
+
+    let end = lease(store, 122).await;
+    store.acknowledge(&end, record.outbox[0].seq, at(122)).await.expect("acknowledge");
+    assert!(store.finish(&end, at(122)).await.expect("finish"));
+    // "c" has changed at 67, "d" at 111, "e" at 122.
+    assert_eq!(store.forget(at(122)).await.expect("forget"), 2);
+    assert!(store.load("c").await.expect("load").is_none() && store.load("e").await.expect("load").is_some());
+    assert!(store.requisition(REQUISITION).await.expect("requisition").is_none());
+}
+
+/// One partial body for each target.
+async fn transfers(store: &dyn Store) {
+    let new = NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() };
+    store.apply(Some(&Report { new: Some(new), ..report("f", 1, None) }), "eight", at(130)).await.expect("apply");
+    let transfer = |tag: u8| TransferKey { target: "t".to_owned(), computation: "f".to_owned(), sha256: [tag; 32] };
+    store.set_transferred(&transfer(1), 10).await.expect("set");
+    assert_eq!(store.supersede(&transfer(1)).await.expect("supersede"), 10);
+    assert_eq!(store.supersede(&transfer(2)).await.expect("supersede"), 0);
+    assert_eq!(store.transferred(&transfer(1)).await.expect("get"), 0);
 }

@@ -1,5 +1,6 @@
 //! The embedded store.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -245,6 +246,12 @@ async fn finished(tx: &mut SqliteConnection, computation: &str) -> Result<Option
     Ok(finished.fetch_optional(tx).await?)
 }
 
+/// Whether a computation is known and not over.
+async fn is_open(tx: &mut SqliteConnection, computation: &str) -> Result<bool, StoreError> {
+    let open = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM computations WHERE id = ? AND stage < ?)");
+    Ok(open.bind(computation).bind(Stage::Complete.number()).fetch_one(tx).await?)
+}
+
 /// Ends a computation: whoever works on it loses the lease, and only log entries are still delivered.
 async fn close(
     tx: &mut SqliteConnection,
@@ -263,7 +270,7 @@ async fn close(
     .bind(computation)
     .execute(&mut *tx)
     .await?;
-    sqlx::query("UPDATE outbox SET acknowledged = 1 WHERE computation = ? AND kind <> 6")
+    sqlx::query("UPDATE outbox SET acknowledged = 1, payload = NULL WHERE computation = ? AND kind <> 6")
         .bind(computation)
         .execute(&mut *tx)
         .await?;
@@ -457,6 +464,15 @@ impl Store for SqliteStore {
         Ok(tx.commit().await?)
     }
 
+    async fn give_up(&self, computation: &str, failure: &[u8], reason: &str, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        if is_open(&mut tx, computation).await? {
+            close(&mut tx, computation, Some(reason), now).await?;
+            post(&mut tx, computation, Stage::Complete, &[Outgoing::Failure(failure.to_vec())]).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
     async fn acknowledge(&self, lease: &Lease, seq: i64, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         fence(&mut tx, lease, None).await?;
@@ -506,7 +522,7 @@ impl Store for SqliteStore {
         let mut tx = self.begin().await?;
         let row = sqlx::query("SELECT * FROM requisitions WHERE name = ?").bind(name).fetch_optional(&mut *tx).await?;
         let known = match row.as_ref().map(requisition).transpose()? {
-            Some(known) if known.here => known,
+            Some(known) if known.here && is_open(&mut tx, &known.computation).await? => known,
             _ => return Err(StoreError::NotAwaited { slot: name.to_owned() }),
         };
         match known.upload {
@@ -570,7 +586,8 @@ impl Store for SqliteStore {
             .bind(slot.sender.as_str())
             .fetch_optional(&mut *tx)
             .await?;
-        let Some(row) = row else { return Err(StoreError::NotAwaited { slot: slot.to_string() }) };
+        let open = is_open(&mut tx, &slot.computation).await?;
+        let Some(row) = row.filter(|_| open) else { return Err(StoreError::NotAwaited { slot: slot.to_string() }) };
         match body(&row)? {
             Some(bound) if bound == *new => return Ok(Binding::Repeated),
             Some(_) => return Err(StoreError::OtherBody { slot: slot.to_string() }),
@@ -592,6 +609,29 @@ impl Store for SqliteStore {
         settle(&mut tx, &slot.computation, now).await?;
         tx.commit().await?;
         Ok(Binding::New)
+    }
+
+    async fn unfinished(&self) -> Result<BTreeSet<String>, StoreError> {
+        let ids: Vec<String> =
+            sqlx::query_scalar("SELECT id FROM computations WHERE finished = 0").fetch_all(&self.pool).await?;
+        Ok(ids.into_iter().collect())
+    }
+
+    async fn forget(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let gone = sqlx::query("DELETE FROM computations WHERE finished = 1 AND updated < ?")
+            .bind(before.unix_nanos())
+            .execute(&self.pool)
+            .await?;
+        Ok(gone.rows_affected())
+    }
+
+    async fn supersede(&self, transfer: &TransferKey) -> Result<u64, StoreError> {
+        sqlx::query("DELETE FROM transfers WHERE target = ? AND sha256 <> ?")
+            .bind(&transfer.target)
+            .bind(transfer.sha256.to_vec())
+            .execute(&self.pool)
+            .await?;
+        self.transferred(transfer).await
     }
 
     async fn transferred(&self, transfer: &TransferKey) -> Result<u64, StoreError> {
