@@ -15,14 +15,17 @@ use arrow_schema::{DataType, Field, Schema};
 use halo_core::privacy::{MaximumFrequency, VidSamplingInterval};
 use halo_edp_sdk::{progress::Unobserved, sketch};
 use halo_examples::{
-    cluster::Layout,
+    cluster::{Cluster, Layout, NoiseSettings, Plan},
     consumer::{Consumer, Delivered},
+    quickstart::Role,
 };
 use halo_sketch::{
     estimate,
     liquid_legions::{Params, clear_union},
 };
 use parquet::arrow::ArrowWriter;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 use serde_json::Value;
 
 fn write<V>(directory: &Path, name: &str, column: &str, vids: Vec<V>)
@@ -311,6 +314,35 @@ fn a_killed_duchy_stalls_the_run_until_it_is_started_again() {
         found["parties"].as_array().unwrap().iter().map(|party| party["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["kingdom", "worker1", "worker2", "aggregator", "one", "worker1"]);
     assert!(verify(&state).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_given_up_for_another() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "one", "vid", vec![1]);
+    let noise = NoiseSettings { epsilon: 1.0, delta: 1e-6, off: true };
+    let publishers = vec![("one".to_owned(), directory.path().join("one.parquet"))];
+    let plan = Plan { duchies: 2, publishers, decay_rate: 12.0, registers: 500, noise };
+    let layout = Layout::create(&directory.path().join("state"), plan, &mut ChaCha20Rng::from_seed([1; 32])).unwrap();
+    let _taken = std::net::TcpListener::bind(&layout.kingdom.address).unwrap();
+    let (mut cluster, _events) = Cluster::new(env!("CARGO_BIN_EXE_quickstart").into(), layout);
+    let start = |cluster: &mut Cluster| {
+        let kingdom = cluster.layout().kingdom.clone();
+        cluster.start(Role::Kingdom, &kingdom).unwrap();
+    };
+    start(&mut cluster);
+    while cluster.reap() != ["kingdom"] {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(cluster.port_taken("kingdom"), "{}", cluster.log_tail("kingdom"));
+    cluster.move_ports().unwrap();
+    start(&mut cluster);
+    let consumer = Consumer::open(cluster.layout()).unwrap();
+    while consumer.connect().await.is_err() {
+        assert!(cluster.reap().is_empty(), "{}", cluster.log_tail("kingdom"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.stop_all().await.unwrap();
 }
 
 #[test]

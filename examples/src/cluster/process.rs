@@ -32,6 +32,9 @@ use crate::{
 /// How long a party may take to stop before it is killed.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
+/// What the operating system says of a port that is not free.
+const PORT_TAKEN: &str = "Address already in use";
+
 /// Something that happened to a party.
 #[derive(Clone, Debug)]
 pub enum PartyEvent {
@@ -218,6 +221,12 @@ impl Cluster {
         let text = log.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+
+    /// Whether a party that has ended could not listen because somebody else had its port, as its log says.
+    #[must_use]
+    pub fn port_taken(&self, name: &str) -> bool {
+        self.log_tail(name).contains(PORT_TAKEN)
     }
 
     /// Asks every party to stop, waits, and kills what does not.

@@ -40,8 +40,6 @@ use crate::{
 const START_TIME: Duration = Duration::from_secs(30);
 /// So often the parties are started on other ports.
 const START_ATTEMPTS: u32 = 3;
-/// What the operating system says of a port that is not free, in a party's log.
-const PORT_TAKEN: &str = "Address already in use";
 /// How long the Duchies' last lines are waited for.
 const REST_TIME: Duration = Duration::from_millis(2_500);
 /// How often the parties' processes are looked at.
@@ -138,7 +136,7 @@ async fn measure(
     let output = measurement.results.first().ok_or_else(|| Error::new("the measurement has no result"))?;
     let encrypted = output.encrypted_result.as_ref().ok_or_else(|| Error::new("the measurement has no result"))?;
     let config = measurement.protocol_config.as_ref().map(Message::encode_to_vec).unwrap_or_default();
-    let der = run.patiently(|| consumer.certificate(channel.clone(), &output.certificate)).await?;
+    let der = patiently(|| consumer.certificate(channel.clone(), &output.certificate)).await?;
     let result = consumer.open_delivered(&Delivered {
         ciphertext: &encrypted.ciphertext,
         certificate: &output.certificate,
@@ -212,11 +210,10 @@ impl Run {
             let listening =
                 self.cluster.layout().duchies.iter().all(|duchy| TcpStream::connect(&duchy.address).is_ok());
             if let Some(name) = self.cluster.reap().first() {
-                let log = self.cluster.log_tail(name);
-                if log.contains(PORT_TAKEN) {
+                if self.cluster.port_taken(name) {
                     return Ok(None);
                 }
-                return Err(Error::new(format!("{name} ended before it served\n{log}")));
+                return Err(Error::new(format!("{name} ended before it served\n{}", self.cluster.log_tail(name))));
             }
             match connected {
                 Ok(channel) if listening => return Ok(Some(channel)),
@@ -282,17 +279,6 @@ impl Run {
                     return Err(Error::new(format!("the measurement {}: {}", state.as_str_name(), printable(reason))));
                 }
                 _ => {}
-            }
-        }
-    }
-
-    /// Makes a call again until it succeeds, is refused for good, or takes too long.
-    async fn patiently<T, F: Future<Output = Result<T>>>(&mut self, call: impl Fn() -> F) -> Result<T> {
-        let started = Stopwatch::start();
-        loop {
-            match call().await {
-                Err(error) if !error.is_permanent() && started.elapsed() < START_TIME => sleep(LOOK).await,
-                outcome => return outcome,
             }
         }
     }
@@ -377,6 +363,17 @@ impl Run {
     }
 }
 
+/// Makes a call again until it succeeds, is refused for good, or takes too long.
+async fn patiently<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) -> Result<T> {
+    let started = Stopwatch::start();
+    loop {
+        match call().await {
+            Err(error) if !error.is_permanent() && started.elapsed() < START_TIME => sleep(LOOK).await,
+            outcome => return outcome,
+        }
+    }
+}
+
 /// A generator seeded by the operating system: every key of the run comes from it, so its state is wiped.
 fn system_rng() -> Result<ChaCha20Rng> {
     let mut seed = [0; 32];
@@ -385,4 +382,28 @@ fn system_rng() -> Result<ChaCha20Rng> {
     let generator = ChaCha20Rng::from_seed(seed);
     seed.zeroize();
     Ok(generator)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn an_outage_passes_and_a_refusal_stays() {
+        let calls = Cell::new(0);
+        let call = |status: Option<Status>| {
+            calls.set(calls.get() + 1);
+            async move { status.map_or(Ok(7), |status| Err(status).context(|| "a call".into())) }
+        };
+        let outage = || call((calls.get() < 2).then(|| Status::unavailable("the Kingdom starts")));
+        assert_eq!(block_on(patiently(outage)).unwrap(), 7);
+        assert_eq!(calls.replace(0), 3);
+        let refused = block_on(patiently(|| call(Some(Status::permission_denied("no"))))).unwrap_err().to_string();
+        assert!(refused.starts_with("a call"), "{refused}");
+        assert_eq!(calls.get(), 1);
+    }
 }
