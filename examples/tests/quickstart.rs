@@ -12,11 +12,11 @@ use std::{
 
 use arrow_array::{Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
-use halo_core::privacy::{MaximumFrequency, VidSamplingInterval};
+use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
 use halo_edp_sdk::{progress::Unobserved, sketch};
 use halo_examples::{
     cluster::{Cluster, Layout, NoiseSettings, Plan},
-    consumer::{Consumer, Delivered},
+    consumer::{Ask, Consumer, Delivered},
     quickstart::Role,
 };
 use halo_sketch::{
@@ -338,10 +338,20 @@ async fn a_port_that_is_taken_is_given_up_for_another() {
     cluster.move_ports().unwrap();
     start(&mut cluster);
     let consumer = Consumer::open(cluster.layout()).unwrap();
-    while consumer.connect().await.is_err() {
+    let channel = loop {
+        if let Ok(channel) = consumer.connect().await {
+            break channel;
+        }
         assert!(cluster.reap().is_empty(), "{}", cluster.log_tail("kingdom"));
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    };
+    // A measurement whose Duchies never come is given up some day.
+    let privacy = PrivacyParams::new(1.0, 1e-6).unwrap();
+    let ask = Ask { maximum_frequency: MaximumFrequency::new(3).unwrap(), privacy };
+    let created = consumer.create(channel, &ask, &mut ChaCha20Rng::from_seed([2; 32])).await.unwrap();
+    let time = |time: Option<prost_types::Timestamp>| time.unwrap().seconds;
+    let seconds = time(created.deadline) - time(created.create_time);
+    assert!((3_600..86_400).contains(&seconds), "{seconds} s");
     cluster.stop_all().await.unwrap();
 }
 

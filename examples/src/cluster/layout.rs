@@ -2,6 +2,8 @@
 //!
 //! Each organisation's directory holds its own secrets; the others refer to its `root.pem` only.
 
+mod configuration;
+
 use std::{
     fs,
     net::TcpListener,
@@ -13,6 +15,11 @@ use halo_crypto::secret::Secret;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
+
+use configuration::{
+    CertificateFile, Consent, DuchyConfiguration, Endpoint, KingdomConfiguration, KingdomEntity, Llv2, NoiseFloor,
+    Peer, Privacy, PublisherConfiguration, Tls,
+};
 
 use crate::{
     error::{Context, Error, Result},
@@ -372,128 +379,6 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .context(|| format!("cannot write {}", path.display()))
-}
-
-// The configuration files, as the servers document them.
-
-#[derive(Serialize)]
-struct KingdomConfiguration {
-    listen: String,
-    state_dir: PathBuf,
-    tls: Tls,
-    llv2: Llv2,
-    duchies: Vec<KingdomEntity>,
-    data_providers: Vec<KingdomEntity>,
-    measurement_consumers: Vec<KingdomEntity>,
-}
-
-#[derive(Serialize)]
-struct Llv2 {
-    aggregator: String,
-    minimum_duchies: usize,
-    decay_rate: f64,
-    max_size: u64,
-    sampling_indicator_size: u64,
-    noise_mechanism: &'static str,
-    noise_calibration: &'static str,
-    honest_contributors: u32,
-    data_provider_noise: Privacy,
-    blinded_histogram_noise: Privacy,
-    noise_for_publisher_noise: Privacy,
-}
-
-#[derive(Clone, Copy, Serialize)]
-struct Privacy {
-    epsilon: f64,
-    delta: f64,
-}
-
-#[derive(Serialize)]
-struct KingdomEntity {
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    display_name: Option<String>,
-    root_certificate: PathBuf,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encryption_public_key: Option<PathBuf>,
-    consent_certificate: CertificateFile,
-}
-
-#[derive(Serialize)]
-struct CertificateFile {
-    id: String,
-    file: PathBuf,
-}
-
-#[derive(Serialize)]
-struct Tls {
-    certificate: &'static str,
-    private_key: &'static str,
-}
-
-impl Default for Tls {
-    fn default() -> Self {
-        Self { certificate: "tls.pem", private_key: "tls.key" }
-    }
-}
-
-#[derive(Serialize)]
-struct Consent {
-    certificate: &'static str,
-    private_key: &'static str,
-    name: String,
-}
-
-#[derive(Serialize)]
-struct Endpoint {
-    endpoint: String,
-    root_certificate: PathBuf,
-}
-
-#[derive(Serialize)]
-struct Peer {
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<String>,
-    root_certificate: PathBuf,
-}
-
-#[derive(Serialize)]
-struct NoiseFloor {
-    allow_no_noise: bool,
-    maximum_internal_epsilon: f64,
-    maximum_internal_delta: f64,
-}
-
-#[derive(Serialize)]
-struct DuchyConfiguration {
-    id: String,
-    listen: String,
-    state_dir: PathBuf,
-    key_encryption_key_file: PathBuf,
-    noise_floor: NoiseFloor,
-    tls: Tls,
-    consent: Consent,
-    kingdom: Endpoint,
-    peers: Vec<Peer>,
-    data_providers: Vec<Peer>,
-    measurement_consumers: Vec<Peer>,
-}
-
-#[derive(Serialize)]
-struct PublisherConfiguration {
-    data_provider: String,
-    events: PathBuf,
-    spool_dir: PathBuf,
-    minimum_duchies: usize,
-    allow_no_noise: bool,
-    maximum_epsilon: f64,
-    maximum_delta: f64,
-    encryption_private_keyset: &'static str,
-    tls: Tls,
-    kingdom: Endpoint,
-    duchies: Vec<Peer>,
-    measurement_consumers: Vec<Peer>,
 }
 
 #[cfg(test)]
