@@ -11,7 +11,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -351,6 +351,38 @@ async fn bodies_of_closed_requisitions_are_swept_after_a_restart() {
     scene.kingdom.withdraw_unheard();
     scene.run_while(|| kept(&scene)).await;
     assert_eq!(scene.spooled(), 2, "nothing but what is not the publisher's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requisition_is_forgotten_once_the_kingdom_has_closed_it() {
+    let scene = Scene::new(&World::new()).await;
+    let (publisher, shutdown) = (Publisher::new(scene.config()).unwrap(), CancellationToken::new());
+    let opened = AtomicUsize::new(0);
+    let answered = CancellationToken::new();
+    let running = publisher.run(shutdown.clone(), |event| match event {
+        Event::Opened { .. } => {
+            opened.fetch_add(1, Ordering::Relaxed);
+        }
+        Event::Fulfilled { .. } => answered.cancel(),
+        _ => {}
+    });
+    let telling = async {
+        answered.cancelled().await;
+        // A late update that calls it open starts nothing.
+        scene.kingdom.close(State::Unfulfilled);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(opened.load(Ordering::Relaxed), 1);
+        // After it was closed nothing of it is remembered.
+        scene.kingdom.close(State::Fulfilled);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        scene.kingdom.close(State::Unfulfilled);
+        while opened.load(Ordering::Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shutdown.cancel();
+    };
+    let (outcome, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(running, telling) }).await.unwrap();
+    outcome.unwrap();
 }
 
 /// A clock that panics when it is read for the first time.

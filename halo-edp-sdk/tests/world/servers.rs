@@ -96,7 +96,7 @@ impl SimulatedKingdom {
         self.log.lock().unwrap().revoked = Some(certificate);
     }
 
-    /// Closes the requisition, for all who watch it.
+    /// Calls the requisition closed, or open, for all who watch it.
     pub(crate) fn close(&self, state: State) {
         self.requisition.send_modify(|requisition| requisition.set_state(state));
     }
