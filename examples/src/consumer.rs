@@ -239,9 +239,18 @@ impl Consumer {
     /// # Errors
     /// When the Kingdom refuses.
     pub async fn timeline(&self, channel: Channel, name: &str) -> Result<Vec<TimelineEntry>> {
-        let request = ListTimelineEntriesRequest { measurement: name.to_owned() };
-        let entries = WatchClient::new(channel).list_timeline_entries(request).await;
-        Ok(entries.context(|| "there is no timeline".into())?.into_inner().entries)
+        let mut client = WatchClient::new(channel);
+        let mut request = ListTimelineEntriesRequest { measurement: name.to_owned(), ..Default::default() };
+        let mut entries = Vec::new();
+        loop {
+            let page = client.list_timeline_entries(request.clone()).await;
+            let page = page.context(|| "there is no timeline".into())?.into_inner();
+            entries.extend(page.entries);
+            if page.next_page_token.is_empty() {
+                return Ok(entries);
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     /// The certificate that signed a result, as the Kingdom shows it.
