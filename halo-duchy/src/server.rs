@@ -91,7 +91,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const ENGINE_BYTES_PER_RECORD: u64 = 14 << 10;
 /// Memory of everything but the records of an engine, in MiB: buckets, received bodies, the store, the program.
 const OTHER_MIB: u64 = 160;
-/// Received bodies that are checked at once; each takes about 8 MiB.
+/// Bodies of each kind that are checked at once; each takes about 8 MiB.
 const CHECKS: usize = 2;
 
 /// Serves until `shutdown` is cancelled.
@@ -133,12 +133,15 @@ pub async fn serve_on(
         turns: Turns::default(),
         work: Notify::new(),
         compute: Arc::new(Semaphore::new(1)),
-        checks: Arc::new(Semaphore::new(CHECKS)),
+        upload_checks: Arc::new(Semaphore::new(CHECKS)),
+        delivery_checks: Arc::new(Semaphore::new(CHECKS)),
         shutdown: shutdown.clone(),
     });
     if config.noise_floor.allow_no_noise {
         tracing::warn!("allow_no_noise is set: measurements without any noise are computed, and are NOT private");
     }
+
+    janitor::sweep_at_start(&duchy).await?;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(herald::follow(Arc::clone(&duchy)));

@@ -1,7 +1,9 @@
 //! From what a consumer asks for to a protocol, its parameters and the Duchies that compute it.
 //!
 //! Every measurement is planned for Liquid Legions v2; other kinds than reach and reach-and-frequency are refused by
-//! name. What a Duchy or a publisher could only find out later is checked here, when the consumer can still correct it.
+//! name. What a Duchy or a publisher could only find out later is checked here, when the consumer can still correct it,
+//! each noise by itself. How much all noises together may need, and how little a Duchy's operator accepts, the Duchies
+//! say when they are asked for their keys: the measurement then fails at once, with their words.
 
 use std::collections::BTreeSet;
 

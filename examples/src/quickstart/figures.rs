@@ -30,7 +30,6 @@ pub(super) fn stages(measurement: &api::Measurement, timeline: &[TimelineEntry])
                 start_s,
                 end_s: start_s + attempt.wall_seconds,
                 cpu_s: attempt.cpu_seconds,
-                peak_rss_bytes: attempt.peak_resident_bytes.unsigned_abs(),
             })
         })
         .collect()

@@ -301,7 +301,7 @@ impl Duchy {
             }
             (Description::ExecutionPhaseThreeInput, true, [registers, tuples, noise_tuples, rows]) => {
                 let counts = Counts { registers: *registers, tuples: *tuples, noise_tuples: *noise_tuples };
-                self.aggregator_phase_three(&counts, *rows, first)
+                self.aggregator_phase_three(&counts, *rows, first, workspace)
             }
             _ => Err(mismatch()),
         }

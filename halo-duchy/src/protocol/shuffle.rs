@@ -90,6 +90,9 @@ impl<'a> Shuffle<'a> {
                 let bodies = sinks.into_iter().map(RecordSink::finish).collect::<Result<Vec<_>, _>>()?;
                 let mut bytes = Vec::new();
                 for (index, body) in bodies.into_iter().enumerate() {
+                    if self.workspace.is_cancelled() {
+                        return Err(ProtocolError::Cancelled);
+                    }
                     bytes.clear();
                     read_own(&body, self.record_bytes, &mut bytes)?;
                     write_shuffled(&bytes, self.record_bytes, &mut self.order.rng(index as u64), &mut *output)?;

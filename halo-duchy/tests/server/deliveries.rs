@@ -118,8 +118,8 @@ async fn a_body_that_its_sender_made_badly_ends_the_measurement_and_names_the_se
     let world = World::start(true).await;
     let identity = *Point::identity().encode().as_bytes();
     for (number, (position, element, words)) in (1..).zip([
-        (3 * REGISTER + 32, [0xff; 32], "record 3 of the message from worker1 is not acceptable: a component is not"),
-        (REGISTER + 128, identity, "record 1 of the message from worker1 is not acceptable: its first component is"),
+        (3 * REGISTER + 32, [0xff; 32], "record 3 of the body is not acceptable: a component is not"),
+        (REGISTER + 128, identity, "record 1 of the body is not acceptable: its first component is"),
     ]) {
         let measurement = confirm(&world, number).await;
         let worker = world.connect(DUCHIES[1]).await;
@@ -127,7 +127,9 @@ async fn a_body_that_its_sender_made_badly_ends_the_measurement_and_names_the_se
         body[position..position + 32].copy_from_slice(&element);
         let bad = measurement.delivery(Description::SetupPhaseInput, body);
         assert_refused(worker.deliver(&bad).await, Code::InvalidArgument, words);
-        world.assert_failed(&measurement.computation, words, &[DUCHIES[1]]).await;
+        // The Kingdom, and so the consumer, learns who, and not where in which body.
+        let told = "a record from duchy worker1 is not acceptable";
+        world.assert_failed(&measurement.computation, told, &[DUCHIES[1]]).await;
         until(&worker, &measurement, COMPLETE).await;
         assert_eq!(held(&worker, &bad, Description::SetupPhaseInput).await, (0, false));
         let late = measurement.delivery(Description::SetupPhaseInput, registers(4, 2));

@@ -1,5 +1,7 @@
 //! The publishers' door: uploads that are refused leave nothing behind, and the right one is taken afterwards.
 
+use std::time::Duration;
+
 use halo_core::pb::{
     api::{
         fulfill_requisition_request::{
@@ -259,4 +261,37 @@ async fn a_measurement_that_is_over_takes_no_upload() {
     world.open(&Plan::new(2)).await;
     assert_refused(publisher.upload(&good).await, Code::FailedPrecondition, "is over");
     assert_eq!(world.kept_bodies(), 0);
+}
+
+/// The check of a body takes as long as it takes; a publisher that does not wait for it finds the body bound when it comes
+/// again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_bound_though_its_publisher_hangs_up_during_the_check() {
+    let world = World::start(false).await;
+    let measurement = world.open(&Plan::new(1)).await;
+    let (sender, watcher) = (world.connect(PUBLISHERS[0]).await, world.connect(PUBLISHERS[0]).await);
+    let upload = measurement.upload(registers(5_400, 1));
+    let length = upload.body.len() as i64;
+    {
+        let sending = std::pin::pin!(sender.upload(&upload));
+        let all_there = async {
+            while held(&watcher, &upload).await.0 < length {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            // Only on a machine that checks faster than a second connection can ask.
+            answer = sending => drop(answer.unwrap()),
+            () = all_there => {}
+        }
+    }
+    drop(sender);
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while held(&watcher, &upload).await != (length, true) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_taken(&world, &watcher, &measurement, &upload).await;
 }

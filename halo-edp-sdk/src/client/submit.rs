@@ -93,17 +93,21 @@ pub(super) async fn submit(
     let header = FulfillRequisitionRequest { payload: Some(Payload::Header(header)) };
     let sent = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&sent);
-    let messages = stream::iter([header]).chain(chunks(file, manifest.body_length - offset, broken.clone()));
-    let messages = messages.inspect(move |_| {
-        counted.fetch_add(1, Ordering::Relaxed);
+    let due = manifest.body_length - offset;
+    let messages = stream::iter([header]).chain(chunks(file, due, broken.clone()));
+    let messages = messages.inspect(move |message| {
+        if let Some(Payload::BodyChunk(chunk)) = &message.payload {
+            counted.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
+        }
     });
+    // When the Duchy has everything it checks every record, at least a MiB a second.
+    let checking = Duration::from_secs(manifest.body_length >> 20);
 
     let watch = Stopwatch::start();
     let mut client = RequisitionFulfillmentClient::new(channel);
     let response = tokio::select! {
         response = client.fulfill_requisition(messages) => response,
-        () = stall(&sent, patience) => {
-            let seconds = patience.as_secs();
+        seconds = stall(&sent, due, patience, checking) => {
             let message = format!("duchy {} takes nothing more and says nothing for {seconds} s", opened.duchy);
             return Err(Failure::Later(message));
         }
@@ -119,13 +123,14 @@ pub(super) async fn submit(
     Ok(Upload { bytes: manifest.body_length - offset, seconds: watch.seconds() })
 }
 
-/// Returns when the count has stood still for `patience`.
-async fn stall(count: &AtomicU64, patience: Duration) {
+/// Returns, with the seconds, when the count has stood still for `patience`, or for `checking` more once it is `due`.
+async fn stall(count: &AtomicU64, due: u64, patience: Duration, checking: Duration) -> u64 {
     loop {
         let before = count.load(Ordering::Relaxed);
+        let patience = if before == due { patience + checking } else { patience };
         tokio::time::sleep(patience).await;
         if count.load(Ordering::Relaxed) == before {
-            return;
+            return patience.as_secs();
         }
     }
 }

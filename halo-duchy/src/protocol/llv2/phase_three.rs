@@ -105,6 +105,7 @@ impl Duchy {
         counts: &Counts,
         rows: u64,
         received: &Received,
+        workspace: &dyn Workspace,
     ) -> Result<Step, ProtocolError> {
         if received.body.records() != rows {
             return Err(wrong_count(received, format!("exactly {rows}, as were sent around,"), self.upstream()));
@@ -113,6 +114,9 @@ impl Duchy {
         let origin = Origin::Duchy(received.slot.from.clone());
         let mut histogram = vec![0u64; self.row() + 1];
         for_each_chunk(&received.body, row_bytes, &origin, self.chunk_rows(), |chunk| {
+            if workspace.is_cancelled() {
+                return Err(ProtocolError::Cancelled);
+            }
             let elements = columns::decode_rows(chunk, self.row(), &origin)?;
             let zeros = batch::opens_to_identity(&self.secret, &elements);
             for row in zeros.chunks_exact(self.row()) {

@@ -81,6 +81,9 @@ impl Duchy {
         let mut noise_tuples = 0u64;
         let mut output = Shuffle::new(randomness, workspace, CIPHERTEXT_BYTES, records)?;
         for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.chunk_records, |chunk| {
+            if workspace.is_cancelled() {
+                return Err(ProtocolError::Cancelled);
+            }
             let [a, b, c, counts] = columns::decode::<4>(chunk, &origin)?;
             let [a, b, c] = [a, b, c].map(|flag| batch::opens_to_identity(&self.secret, &flag));
             noise_tuples += c.iter().filter(|zero| **zero).count() as u64;

@@ -98,10 +98,21 @@ impl Feed {
                 }
                 for change in changes {
                     self.position = change.sequence;
-                    let Some(measurement) = self.kingdom.store.computation(&change.computation).await? else {
-                        continue;
+                    let read = async {
+                        let Some(measurement) = self.kingdom.store.computation(&change.computation).await? else {
+                            return Ok(Vec::new());
+                        };
+                        render(Arc::clone(&self.kingdom), change.sequence, measurement).await
                     };
-                    for message in render(Arc::clone(&self.kingdom), change.sequence, measurement).await? {
+                    let messages = match read.await {
+                        // One that cannot be read must not keep its reader from all the others.
+                        Err(Refusal::Store(error @ StoreError::Corrupt { .. })) => {
+                            tracing::error!(computation = %change.computation, %error, "a change is left out");
+                            continue;
+                        }
+                        other => other?,
+                    };
+                    for message in messages {
                         tokio::select! {
                             sent = sender.send(Ok(message)) => if sent.is_err() { return Ok(()) },
                             () = shutdown.cancelled() => return stopping(sender).await,
