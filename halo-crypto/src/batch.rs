@@ -1,18 +1,30 @@
 //! Kernels over slices: what the protocols spend their time in.
 //!
 //! Every kernel takes slices and spreads them over all cores; its result depends on nothing but its arguments. Single
-//! items are slices of one. Who computes is decided here and nowhere else: today the portable backend, curve25519-dalek.
+//! items are slices of one. Who computes is decided here and nowhere else: [`Backend::current`].
 //!
 //! Scalars that a caller passes are secret: all kernels take constant time in them, and the caller wipes its slices
 //! when it no longer needs them.
 //!
 //! # Panics
-//! Kernels panic when slices that belong together differ in length: a bug of the caller, never caused by data.
+//! Kernels panic when slices that belong together differ in length: a bug of the caller, never caused by data. They panic,
+//! too, when the backend that the environment asks for cannot be had; a program asks [`Backend::current`] first.
 
+#[cfg(all(test, target_arch = "x86_64"))]
+mod agreement;
+mod backend;
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "vector instructions; what makes each block sound is said there")]
+mod ifma;
 mod portable;
 
 use rayon::prelude::*;
 
+pub(crate) use self::backend::kernels;
+pub use self::backend::{BACKEND_VARIABLE, Backend, BackendError};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::ifma::{Comb, Ifma};
+use self::portable::Portable;
 use crate::{
     elgamal::{CIPHERTEXT_BYTES, Ciphertext, CompositeKey, KeyShareSecret},
     group::{ELEMENT_BYTES, EncodedPoint, Point, Scalar},
@@ -20,8 +32,57 @@ use crate::{
     secret::Secret,
 };
 
-/// Items that one task takes: small enough to spread, large enough that the task costs nothing.
+/// Items that one task takes: small enough to spread, large enough that the task costs nothing, and full vectors.
 const TASK: usize = 64;
+
+/// What a backend computes, on one core. Slices that belong together are equally long, and of any length.
+pub(crate) trait Kernels: Sync {
+    /// The neutral element in the form that this backend computes with.
+    fn identity(&self) -> Point;
+    /// Decodes; none for what is no canonical encoding.
+    fn decode(&self, encoded: &[EncodedPoint], points: &mut [Option<Point>]);
+    /// Canonical encodings.
+    fn encode(&self, points: &[Point], encoded: &mut [EncodedPoint]);
+    /// (u + r·G, e + r·Y).
+    fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]);
+    /// Scalars times points.
+    fn multiply(&self, scalars: Scalars<'_>, points: &mut [Point]);
+    /// (b·u, b·e + c·u).
+    fn scale_and_add(&self, b: Scalars<'_>, c: Scalars<'_>, ciphertexts: &mut [Ciphertext]);
+    /// e − x·u.
+    fn open(&self, x: &Scalar, ciphertexts: &[Ciphertext], opened: &mut [Point]);
+    /// Whether e = x·u.
+    fn opens_to_identity(&self, x: &Scalar, ciphertexts: &[Ciphertext], identity: &mut [bool]);
+    /// The one-way map of RFC 9496, 4.3.4.
+    fn from_uniform(&self, uniform: &[[u8; 64]], points: &mut [Point]);
+}
+
+/// Scalars for a slice of items.
+#[derive(Clone, Copy)]
+pub(crate) enum Scalars<'a> {
+    /// The same one for all.
+    Shared(&'a Scalar),
+    /// One for each.
+    Each(&'a [Scalar]),
+}
+
+impl<'a> Scalars<'a> {
+    /// Those of `count` items from the one at `from` on.
+    pub(crate) fn part(self, from: usize, count: usize) -> Self {
+        match self {
+            Self::Shared(_) => self,
+            Self::Each(scalars) => Self::Each(&scalars[from..from + count]),
+        }
+    }
+
+    /// That of one item.
+    pub(crate) fn at(self, index: usize) -> &'a Scalar {
+        match self {
+            Self::Shared(scalar) => scalar,
+            Self::Each(scalars) => &scalars[index],
+        }
+    }
+}
 
 /// A record that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,22 +114,35 @@ pub enum BadCiphertext {
 /// # Errors
 /// The first bad ciphertext.
 pub fn decode_ciphertexts(bytes: &[u8]) -> Result<Vec<Ciphertext>, BadRecord> {
-    if !bytes.len().is_multiple_of(CIPHERTEXT_BYTES) {
-        return Err(BadRecord { index: bytes.len() / CIPHERTEXT_BYTES, reason: BadCiphertext::Truncated });
+    let (encoded, rest) = bytes.as_chunks::<CIPHERTEXT_BYTES>();
+    if !rest.is_empty() {
+        return Err(BadRecord { index: encoded.len(), reason: BadCiphertext::Truncated });
     }
     let nothing = Ciphertext { u: Point::identity(), e: Point::identity() };
-    let mut decoded = vec![nothing; bytes.len() / CIPHERTEXT_BYTES];
+    let mut decoded = vec![nothing; encoded.len()];
     let bad = decoded
-        .par_iter_mut()
-        .zip(bytes.par_chunks_exact(CIPHERTEXT_BYTES))
-        .with_min_len(TASK)
+        .par_chunks_mut(TASK)
+        .zip(encoded.par_chunks(TASK))
         .enumerate()
-        .filter_map(|(index, (place, bytes))| match portable::decode(bytes) {
-            Ok(ciphertext) => {
-                *place = ciphertext;
-                None
+        .filter_map(|(task, (places, encoded))| {
+            let components = encoded.as_flattened().as_chunks::<ELEMENT_BYTES>().0;
+            let components: Vec<EncodedPoint> = components.iter().copied().map(EncodedPoint::from_bytes).collect();
+            let mut points = vec![None; components.len()];
+            kernels().decode(&components, &mut points);
+            let pairs = points.as_chunks::<2>().0.iter().zip(components.as_chunks::<2>().0);
+            for (position, (place, (points, encoded))) in places.iter_mut().zip(pairs).enumerate() {
+                let reason = match *points {
+                    // Of all canonical encodings, only the identity's is all zeros.
+                    [Some(_), Some(_)] if *encoded[0].as_bytes() == [0; ELEMENT_BYTES] => BadCiphertext::Identity,
+                    [Some(u), Some(e)] => {
+                        *place = Ciphertext { u, e };
+                        continue;
+                    }
+                    _ => BadCiphertext::NotAGroupElement,
+                };
+                return Some(BadRecord { index: task * TASK + position, reason });
             }
-            Err(reason) => Some(BadRecord { index, reason }),
+            None
         })
         .min_by_key(|bad| bad.index);
     bad.map_or(Ok(decoded), Err)
@@ -78,10 +152,14 @@ pub fn decode_ciphertexts(bytes: &[u8]) -> Result<Vec<Ciphertext>, BadRecord> {
 pub fn encode_ciphertexts(ciphertexts: &[Ciphertext], out: &mut Vec<u8>) {
     let from = out.len();
     out.resize(from + ciphertexts.len() * CIPHERTEXT_BYTES, 0);
-    out[from..].par_chunks_exact_mut(CIPHERTEXT_BYTES).with_min_len(TASK).zip(ciphertexts).for_each(
-        |(bytes, ciphertext)| {
-            bytes[..ELEMENT_BYTES].copy_from_slice(ciphertext.u.encode().as_bytes());
-            bytes[ELEMENT_BYTES..].copy_from_slice(ciphertext.e.encode().as_bytes());
+    out[from..].par_chunks_mut(TASK * CIPHERTEXT_BYTES).zip(ciphertexts.par_chunks(TASK)).for_each(
+        |(bytes, ciphertexts)| {
+            let points: Vec<Point> = ciphertexts.iter().flat_map(|ciphertext| [ciphertext.u, ciphertext.e]).collect();
+            let mut encoded = vec![EncodedPoint::from_bytes([0; ELEMENT_BYTES]); points.len()];
+            kernels().encode(&points, &mut encoded);
+            for (bytes, encoded) in bytes.chunks_exact_mut(ELEMENT_BYTES).zip(encoded) {
+                bytes.copy_from_slice(encoded.as_bytes());
+            }
         },
     );
 }
@@ -89,91 +167,116 @@ pub fn encode_ciphertexts(ciphertexts: &[Ciphertext], out: &mut Vec<u8>) {
 /// Canonical encodings.
 #[must_use]
 pub fn encode_points(points: &[Point]) -> Vec<EncodedPoint> {
-    points.par_iter().with_min_len(TASK).map(Point::encode).collect()
+    let mut encoded = vec![EncodedPoint::from_bytes([0; ELEMENT_BYTES]); points.len()];
+    encoded
+        .par_chunks_mut(TASK)
+        .zip(points.par_chunks(TASK))
+        .for_each(|(encoded, points)| kernels().encode(points, encoded));
+    encoded
 }
 
 /// Encrypts: (r·G, M + r·Y).
 #[must_use]
 pub fn encrypt(key: &CompositeKey, messages: &[Point], nonces: &[Scalar]) -> Vec<Ciphertext> {
     assert_eq!(messages.len(), nonces.len(), "one nonce for each message");
-    messages
-        .par_iter()
-        .zip(nonces)
-        .with_min_len(TASK)
-        .map(|(message, nonce)| {
-            let zero = portable::encrypt_zero(key, nonce);
-            Ciphertext { u: zero.u, e: zero.e + *message }
-        })
-        .collect()
+    let identity = Point::identity();
+    let mut ciphertexts: Vec<_> = messages.iter().map(|message| Ciphertext { u: identity, e: *message }).collect();
+    rerandomize(key, &mut ciphertexts, nonces);
+    ciphertexts
 }
 
 /// Encrypts the identity: (r·G, r·Y).
 #[must_use]
 pub fn encrypt_zero(key: &CompositeKey, nonces: &[Scalar]) -> Vec<Ciphertext> {
-    nonces.par_iter().with_min_len(TASK).map(|nonce| portable::encrypt_zero(key, nonce)).collect()
+    let mut ciphertexts = vec![Ciphertext { u: Point::identity(), e: Point::identity() }; nonces.len()];
+    rerandomize(key, &mut ciphertexts, nonces);
+    ciphertexts
 }
 
 /// Adds fresh encryptions of the identity: nobody can tell which ciphertext came from which.
 pub fn rerandomize(key: &CompositeKey, ciphertexts: &mut [Ciphertext], nonces: &[Scalar]) {
     assert_eq!(ciphertexts.len(), nonces.len(), "one nonce for each ciphertext");
-    ciphertexts.par_iter_mut().zip(nonces).with_min_len(TASK).for_each(|(ciphertext, nonce)| {
-        *ciphertext = *ciphertext + portable::encrypt_zero(key, nonce);
-    });
+    ciphertexts
+        .par_chunks_mut(TASK)
+        .zip(nonces.par_chunks(TASK))
+        .for_each(|(ciphertexts, nonces)| kernels().rerandomize(key, nonces, ciphertexts));
 }
 
 /// Peels one layer: (u, e − x·u).
 pub fn peel(secret: &KeyShareSecret, ciphertexts: &mut [Ciphertext]) {
-    ciphertexts.par_iter_mut().with_min_len(TASK).for_each(|ciphertext| {
-        ciphertext.e = portable::open(secret, ciphertext);
+    ciphertexts.par_chunks_mut(TASK).for_each(|ciphertexts| {
+        let mut opened = vec![Point::identity(); ciphertexts.len()];
+        kernels().open(secret.x.expose(), ciphertexts, &mut opened);
+        for (ciphertext, e) in ciphertexts.iter_mut().zip(opened) {
+            ciphertext.e = e;
+        }
     });
 }
 
 /// Peels one layer and multiplies by one exponent for all: (b·u, b·(e − x·u)). Equal messages stay equal.
 pub fn peel_and_blind(secret: &KeyShareSecret, exponent: &Secret<Scalar>, ciphertexts: &mut [Ciphertext]) {
-    let both = Secret::new(*exponent.expose() * *secret.x.expose());
-    ciphertexts.par_iter_mut().with_min_len(TASK).for_each(|ciphertext| {
-        *ciphertext = portable::peel_and_scale(ciphertext, exponent.expose(), both.expose());
-    });
+    let minus_both = Secret::new(-(*exponent.expose() * *secret.x.expose()));
+    let (b, c) = (Scalars::Shared(exponent.expose()), Scalars::Shared(minus_both.expose()));
+    ciphertexts.par_chunks_mut(TASK).for_each(|ciphertexts| kernels().scale_and_add(b, c, ciphertexts));
 }
 
 /// Peels one layer and multiplies each ciphertext by a scalar of its own: (s·u, s·(e − x·u)). An encryption of the
 /// identity becomes a fresh one; any other message becomes a random multiple of itself.
 pub fn peel_and_scale(secret: &KeyShareSecret, scalars: &[Scalar], ciphertexts: &mut [Ciphertext]) {
     assert_eq!(ciphertexts.len(), scalars.len(), "one scalar for each ciphertext");
-    ciphertexts.par_iter_mut().zip(scalars).with_min_len(TASK).for_each(|(ciphertext, scalar)| {
-        let both = Secret::new(*scalar * *secret.x.expose());
-        *ciphertext = portable::peel_and_scale(ciphertext, scalar, both.expose());
+    ciphertexts.par_chunks_mut(TASK).zip(scalars.par_chunks(TASK)).for_each(|(ciphertexts, scalars)| {
+        let minus_both: Vec<Scalar> = scalars.iter().map(|scalar| -(*scalar * *secret.x.expose())).collect();
+        let minus_both = Secret::new(minus_both);
+        kernels().scale_and_add(Scalars::Each(scalars), Scalars::Each(minus_both.expose()), ciphertexts);
     });
 }
 
 /// Multiplies: (s·u, s·e).
 pub fn scale(scalars: &[Scalar], ciphertexts: &mut [Ciphertext]) {
     assert_eq!(ciphertexts.len(), scalars.len(), "one scalar for each ciphertext");
-    ciphertexts.par_iter_mut().zip(scalars).with_min_len(TASK).for_each(|(ciphertext, scalar)| {
-        *ciphertext = Ciphertext { u: ciphertext.u * scalar, e: ciphertext.e * scalar };
+    ciphertexts.par_chunks_mut(TASK).zip(scalars.par_chunks(TASK)).for_each(|(ciphertexts, scalars)| {
+        let mut u: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.u).collect();
+        let mut e: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.e).collect();
+        kernels().multiply(Scalars::Each(scalars), &mut u);
+        kernels().multiply(Scalars::Each(scalars), &mut e);
+        for (ciphertext, (u, e)) in ciphertexts.iter_mut().zip(u.into_iter().zip(e)) {
+            *ciphertext = Ciphertext { u, e };
+        }
     });
 }
 
 /// Opens the last layer: e − x·u.
 #[must_use]
 pub fn open(secret: &KeyShareSecret, ciphertexts: &[Ciphertext]) -> Vec<Point> {
-    ciphertexts.par_iter().with_min_len(TASK).map(|ciphertext| portable::open(secret, ciphertext)).collect()
+    let mut opened = vec![Point::identity(); ciphertexts.len()];
+    opened
+        .par_chunks_mut(TASK)
+        .zip(ciphertexts.par_chunks(TASK))
+        .for_each(|(opened, ciphertexts)| kernels().open(secret.x.expose(), ciphertexts, opened));
+    opened
 }
 
 /// Whether the last layer hides the identity: e = x·u, compared as Ristretto cosets.
 #[must_use]
 pub fn opens_to_identity(secret: &KeyShareSecret, ciphertexts: &[Ciphertext]) -> Vec<bool> {
-    ciphertexts
-        .par_iter()
-        .with_min_len(TASK)
-        .map(|ciphertext| ciphertext.e == ciphertext.u * secret.x.expose())
-        .collect()
+    let mut identity = vec![false; ciphertexts.len()];
+    identity
+        .par_chunks_mut(TASK)
+        .zip(ciphertexts.par_chunks(TASK))
+        .for_each(|(identity, ciphertexts)| kernels().opens_to_identity(secret.x.expose(), ciphertexts, identity));
+    identity
 }
 
 /// Hashes each message to the group.
 #[must_use]
 pub fn hash_to_group<M: AsRef<[u8]> + Sync>(domain: Domain, messages: &[M]) -> Vec<Point> {
-    messages.par_iter().with_min_len(TASK).map(|message| hash::hash_to_group(domain, message.as_ref())).collect()
+    let mut points = vec![Point::identity(); messages.len()];
+    points.par_chunks_mut(TASK).zip(messages.par_chunks(TASK)).for_each(|(points, messages)| {
+        let uniform: Vec<[u8; 64]> =
+            messages.iter().map(|message| hash::uniform_bytes(domain, message.as_ref())).collect();
+        kernels().from_uniform(&uniform, points);
+    });
+    points
 }
 
 /// 1 to `count` times an element.

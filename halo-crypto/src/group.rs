@@ -1,8 +1,12 @@
 //! Ristretto255: scalars, elements, and their form on the wire.
 //!
 //! [`Point`] is for computing, [`EncodedPoint`] is for sending. Decoding is the only way from the second to the first,
-//! and it accepts canonical encodings only, so a `Point` is always a group element. Only this module, `batch` and `hash`
-//! name the curve library.
+//! and it accepts canonical encodings only, so a `Point` is always a group element. Only this module, `batch` and `elgamal`
+//! name the curve library. Single operations are slices of one in [`batch`](crate::batch)'s backend, sums aside.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod coordinates;
+mod form;
 
 use std::{
     fmt,
@@ -10,16 +14,15 @@ use std::{
     ops::{Add, Mul, Neg, Sub},
 };
 
-use curve25519_dalek::{
-    constants::RISTRETTO_BASEPOINT_POINT,
-    ristretto::{CompressedRistretto, RistrettoPoint},
-    scalar::Scalar as DalekScalar,
-    traits::Identity,
-};
+use curve25519_dalek::{constants::RISTRETTO_BASEPOINT_POINT, scalar::Scalar as DalekScalar};
 use rand_core::CryptoRng;
 use zeroize::Zeroize;
 
-use crate::Error;
+pub(crate) use self::form::Form;
+use crate::{
+    Error,
+    batch::{Scalars, kernels},
+};
 
 /// Bytes of an encoded element, and of a scalar.
 pub const ELEMENT_BYTES: usize = 32;
@@ -86,6 +89,14 @@ impl Zeroize for Scalar {
     }
 }
 
+impl Neg for Scalar {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        Self(-self.0)
+    }
+}
+
 impl Add for Scalar {
     type Output = Self;
 
@@ -112,8 +123,16 @@ impl Mul for Scalar {
 
 /// A group element, for computing. All its operations take constant time. It never prints itself, as it may be an opened
 /// plaintext; its encoding does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Point(pub(crate) RistrettoPoint);
+#[derive(Clone, Copy)]
+pub struct Point(pub(crate) Form);
+
+impl PartialEq for Point {
+    fn eq(&self, other: &Self) -> bool {
+        self.equals(other)
+    }
+}
+
+impl Eq for Point {}
 
 impl fmt::Debug for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,13 +144,13 @@ impl Point {
     /// The neutral element.
     #[must_use]
     pub fn identity() -> Self {
-        Self(RistrettoPoint::identity())
+        kernels().identity()
     }
 
     /// The standard generator of Ristretto255.
     #[must_use]
     pub const fn generator() -> Self {
-        Self(RISTRETTO_BASEPOINT_POINT)
+        Self(Form::Dalek(RISTRETTO_BASEPOINT_POINT))
     }
 
     /// Whether this is the neutral element.
@@ -143,7 +162,7 @@ impl Point {
     /// The canonical encoding.
     #[must_use]
     pub fn encode(&self) -> EncodedPoint {
-        EncodedPoint(self.0.compress().to_bytes())
+        self.encoded()
     }
 }
 
@@ -151,7 +170,7 @@ impl Add for Point {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0)
+        self.sum(&other)
     }
 }
 
@@ -159,7 +178,7 @@ impl Sub for Point {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
-        Self(self.0 - other.0)
+        self.sum(&other.negative())
     }
 }
 
@@ -167,7 +186,7 @@ impl Neg for Point {
     type Output = Self;
 
     fn neg(self) -> Self {
-        Self(-self.0)
+        self.negative()
     }
 }
 
@@ -175,7 +194,9 @@ impl Mul<&Scalar> for Point {
     type Output = Self;
 
     fn mul(self, scalar: &Scalar) -> Self {
-        Self(self.0 * scalar.0)
+        let mut product = [self];
+        kernels().multiply(Scalars::Shared(scalar), &mut product);
+        product[0]
     }
 }
 
@@ -213,7 +234,9 @@ impl EncodedPoint {
     /// # Errors
     /// [`Error::NotAGroupElement`] for anything but a canonical encoding.
     pub fn decode(&self) -> Result<Point, Error> {
-        CompressedRistretto(self.0).decompress().map(Point).ok_or(Error::NotAGroupElement)
+        let mut decoded = [None];
+        kernels().decode(&[*self], &mut decoded);
+        decoded[0].ok_or(Error::NotAGroupElement)
     }
 }
 

@@ -2,10 +2,9 @@
 //!
 //! No hash is ever a known multiple of another element, so ciphertexts of hashes of different strings cannot be related.
 
-use curve25519_dalek::ristretto::RistrettoPoint;
 use sha2::{Digest, Sha512};
 
-use crate::group::Point;
+use crate::{batch, group::Point};
 
 /// What is hashed. The same bytes in two domains give unrelated elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +35,14 @@ impl Domain {
 /// The element that a byte string stands for.
 #[must_use]
 pub fn hash_to_group(domain: Domain, message: &[u8]) -> Point {
-    Point(RistrettoPoint::from_uniform_bytes(&expand_message_xmd(message, domain.tag())))
+    let mut element = [Point::identity()];
+    batch::kernels().from_uniform(&[uniform_bytes(domain, message)], &mut element);
+    element[0]
+}
+
+/// What a byte string expands to: uniform bytes to map to an element.
+pub(crate) fn uniform_bytes(domain: Domain, message: &[u8]) -> [u8; 64] {
+    expand_message_xmd(message, domain.tag())
 }
 
 /// A constant of the protocol: `unit` (what a count is a multiple of), `destroyed_register_key`,

@@ -1,46 +1,80 @@
-//! The portable backend: one item at a time with curve25519-dalek.
+//! The portable backend: one item at a time with curve25519-dalek. What the others are held against.
 
 use curve25519_dalek::{
-    constants::RISTRETTO_BASEPOINT_TABLE, ristretto::RistrettoPoint, scalar::Scalar as DalekScalar,
-    traits::MultiscalarMul,
+    constants::RISTRETTO_BASEPOINT_TABLE,
+    ristretto::{CompressedRistretto, RistrettoPoint},
+    traits::{Identity, MultiscalarMul},
 };
 
-use zeroize::Zeroize;
-
-use super::BadCiphertext;
+use super::{Kernels, Scalars};
 use crate::{
-    elgamal::{Ciphertext, CompositeKey, KeyShareSecret},
-    group::{ELEMENT_BYTES, EncodedPoint, Point, Scalar},
+    elgamal::{Ciphertext, CompositeKey},
+    group::{ELEMENT_BYTES, EncodedPoint, Form, Point, Scalar},
 };
 
-/// Decodes u ‖ e.
-pub(super) fn decode(bytes: &[u8]) -> Result<Ciphertext, BadCiphertext> {
-    let point = |from: usize| {
-        let mut encoded = [0; ELEMENT_BYTES];
-        encoded.copy_from_slice(&bytes[from..from + ELEMENT_BYTES]);
-        EncodedPoint::from_bytes(encoded).decode().map_err(|_| BadCiphertext::NotAGroupElement)
-    };
-    let ciphertext = Ciphertext { u: point(0)?, e: point(ELEMENT_BYTES)? };
-    if ciphertext.u.is_identity() {
-        return Err(BadCiphertext::Identity);
+/// The backend.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+fn point(point: RistrettoPoint) -> Point {
+    Point(Form::Dalek(point))
+}
+
+impl Kernels for Portable {
+    fn identity(&self) -> Point {
+        point(RistrettoPoint::identity())
     }
-    Ok(ciphertext)
-}
 
-/// (r·G, r·Y) from the tables of both bases.
-pub(super) fn encrypt_zero(key: &CompositeKey, nonce: &Scalar) -> Ciphertext {
-    Ciphertext { u: Point(RISTRETTO_BASEPOINT_TABLE * &nonce.0), e: Point(&*key.table * &nonce.0) }
-}
+    fn decode(&self, encoded: &[EncodedPoint], points: &mut [Option<Point>]) {
+        for (encoded, place) in encoded.iter().zip(points) {
+            *place = CompressedRistretto(*encoded.as_bytes()).decompress().map(point);
+        }
+    }
 
-/// e − x·u.
-pub(super) fn open(secret: &KeyShareSecret, ciphertext: &Ciphertext) -> Point {
-    ciphertext.e - ciphertext.u * secret.x.expose()
-}
+    fn encode(&self, points: &[Point], encoded: &mut [EncodedPoint]) {
+        for (point, place) in points.iter().zip(encoded) {
+            *place = EncodedPoint::from_bytes(point.dalek().compress().to_bytes());
+        }
+    }
 
-/// (b·u, b·e − (bx)·u), the second on one doubling chain.
-pub(super) fn peel_and_scale(ciphertext: &Ciphertext, b: &Scalar, bx: &Scalar) -> Ciphertext {
-    let mut scalars: [DalekScalar; 2] = [b.0, -bx.0];
-    let e = RistrettoPoint::multiscalar_mul(scalars.iter(), [ciphertext.e.0, ciphertext.u.0]);
-    scalars.zeroize();
-    Ciphertext { u: ciphertext.u * b, e: Point(e) }
+    fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
+        let table = key.dalek_table();
+        for (nonce, ciphertext) in nonces.iter().zip(ciphertexts) {
+            let (u, e) = (RISTRETTO_BASEPOINT_TABLE * &nonce.0, table * &nonce.0);
+            *ciphertext = Ciphertext { u: point(ciphertext.u.dalek() + u), e: point(ciphertext.e.dalek() + e) };
+        }
+    }
+
+    fn multiply(&self, scalars: Scalars<'_>, points: &mut [Point]) {
+        for (index, place) in points.iter_mut().enumerate() {
+            *place = point(place.dalek() * scalars.at(index).0);
+        }
+    }
+
+    fn scale_and_add(&self, b: Scalars<'_>, c: Scalars<'_>, ciphertexts: &mut [Ciphertext]) {
+        for (index, ciphertext) in ciphertexts.iter_mut().enumerate() {
+            let (u, e) = (ciphertext.u.dalek(), ciphertext.e.dalek());
+            let b = b.at(index).0;
+            let sum = RistrettoPoint::multiscalar_mul([b, c.at(index).0], [e, u]);
+            *ciphertext = Ciphertext { u: point(u * b), e: point(sum) };
+        }
+    }
+
+    fn open(&self, x: &Scalar, ciphertexts: &[Ciphertext], opened: &mut [Point]) {
+        for (ciphertext, place) in ciphertexts.iter().zip(opened) {
+            *place = point(ciphertext.e.dalek() - ciphertext.u.dalek() * x.0);
+        }
+    }
+
+    fn opens_to_identity(&self, x: &Scalar, ciphertexts: &[Ciphertext], identity: &mut [bool]) {
+        for (ciphertext, place) in ciphertexts.iter().zip(identity) {
+            *place = ciphertext.e.dalek() == ciphertext.u.dalek() * x.0;
+        }
+    }
+
+    fn from_uniform(&self, uniform: &[[u8; 2 * ELEMENT_BYTES]], points: &mut [Point]) {
+        for (bytes, place) in uniform.iter().zip(points) {
+            *place = point(RistrettoPoint::from_uniform_bytes(bytes));
+        }
+    }
 }

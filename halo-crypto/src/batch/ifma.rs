@@ -1,0 +1,196 @@
+//! The vectorised backend: eight independent elements in the eight lanes of AVX-512 IFMA instructions.
+//!
+//! Lanes never talk to each other and the formulas are the scalar ones, so there is no shuffling; see `field` for the
+//! representation and its bounds.
+//!
+//! # Constant time
+//! Nothing branches on, or reads memory at an address that depends on, a scalar or a coordinate. Loops have fixed lengths;
+//! selections read whole tables and use masks (`ladder`) or permutations inside of registers (`comb`). Checked in the
+//! generated code of `recode`, `ladder` and `comb`: their only conditional jumps count loop steps, no load's address comes
+//! from a digit, and there is no gather instruction. What is public decides freely: the number of items, and whether an
+//! encoding is accepted.
+//!
+//! # Unsafe code
+//! Two kinds, in this module tree only: calls of functions that need the CPU features into which [`Ifma`] is the ticket, and
+//! the loads and stores of whole arrays in `lanes`.
+
+mod coding;
+mod comb;
+mod field;
+mod kernels;
+mod ladder;
+mod lanes;
+mod point;
+mod recode;
+
+use std::sync::OnceLock;
+
+pub(crate) use self::comb::Comb;
+use self::lanes::Eight;
+use super::{Kernels, Scalars};
+use crate::{
+    elgamal::{Ciphertext, CompositeKey},
+    group::{ELEMENT_BYTES, EncodedPoint, Form, Point, Scalar, coordinates::Coordinates},
+};
+
+/// Elements in a register.
+const LANES: usize = 8;
+
+/// Proof that this CPU has the instructions: there is no other way to get one than [`Ifma::detect`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ifma(());
+
+impl Ifma {
+    /// Whether the CPU, and the operating system, support what this module is compiled for.
+    pub(crate) fn detect() -> Option<&'static Self> {
+        static DETECTED: Ifma = Ifma(());
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512ifma"))
+        .then_some(&DETECTED)
+    }
+
+    /// The point as this backend keeps it.
+    fn point(&self, coordinates: Coordinates) -> Point {
+        Point(Form::Lanes(coordinates, *self))
+    }
+
+    /// The coordinates of a point of any backend.
+    pub(crate) fn coordinates(&self, point: &Point) -> Coordinates {
+        match &point.0 {
+            Form::Lanes(coordinates, _) => *coordinates,
+            Form::Dalek(point) => self.decode_eight(&[EncodedPoint::from_bytes(point.compress().to_bytes())]).0[0],
+        }
+    }
+
+    /// At most eight points, with identities behind them.
+    fn eight<'a>(&self, points: impl Iterator<Item = &'a Point>) -> Eight {
+        let mut eight = [Coordinates::IDENTITY; LANES];
+        for (place, point) in eight.iter_mut().zip(points) {
+            *place = self.coordinates(point);
+        }
+        eight
+    }
+
+    /// The components of at most eight ciphertexts.
+    fn components(&self, ciphertexts: &[Ciphertext]) -> [Eight; 2] {
+        [
+            self.eight(ciphertexts.iter().map(|ciphertext| &ciphertext.u)),
+            self.eight(ciphertexts.iter().map(|ciphertext| &ciphertext.e)),
+        ]
+    }
+
+    fn decode_eight(&self, encoded: &[EncodedPoint]) -> (Eight, u8) {
+        // SAFETY: `self` proves that the CPU has the features.
+        unsafe { kernels::decode(encoded) }
+    }
+
+    /// The canonical encodings of at most eight points.
+    pub(crate) fn encode_eight<'a>(&self, points: impl Iterator<Item = &'a Point>) -> [EncodedPoint; LANES] {
+        let points = self.eight(points);
+        // SAFETY: `self` proves that the CPU has the features.
+        unsafe { kernels::encode(&points) }.map(EncodedPoint::from_bytes)
+    }
+
+    fn comb(&self, base: &Point) -> Comb {
+        let base = self.coordinates(base);
+        // SAFETY: `self` proves that the CPU has the features.
+        unsafe { Comb::new(&base) }
+    }
+
+    /// The table of the generator.
+    fn generator(&self) -> &'static Comb {
+        static GENERATOR: OnceLock<Comb> = OnceLock::new();
+        GENERATOR.get_or_init(|| self.comb(&Point::generator()))
+    }
+}
+
+/// Puts results in their places; the lanes beyond are padding.
+fn put<T>(places: &mut [T], results: impl IntoIterator<Item = T>) {
+    for (place, result) in places.iter_mut().zip(results) {
+        *place = result;
+    }
+}
+
+impl Kernels for Ifma {
+    fn identity(&self) -> Point {
+        self.point(Coordinates::IDENTITY)
+    }
+
+    fn decode(&self, encoded: &[EncodedPoint], points: &mut [Option<Point>]) {
+        for (encoded, points) in encoded.chunks(LANES).zip(points.chunks_mut(LANES)) {
+            let (decoded, failed) = self.decode_eight(encoded);
+            let decoded = decoded.into_iter().enumerate();
+            put(points, decoded.map(|(lane, point)| (failed >> lane & 1 == 0).then(|| self.point(point))));
+        }
+    }
+
+    fn encode(&self, points: &[Point], encoded: &mut [EncodedPoint]) {
+        for (points, encoded) in points.chunks(LANES).zip(encoded.chunks_mut(LANES)) {
+            put(encoded, self.encode_eight(points.iter()));
+        }
+    }
+
+    fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
+        let bases = [self.generator(), key.comb(|base| self.comb(base))];
+        for (nonces, ciphertexts) in nonces.chunks(LANES).zip(ciphertexts.chunks_mut(LANES)) {
+            let before = self.components(ciphertexts);
+            // SAFETY: `self` proves that the CPU has the features.
+            let after = unsafe { kernels::rerandomize(bases, nonces, &before) };
+            put(ciphertexts, self.ciphertexts(after));
+        }
+    }
+
+    fn multiply(&self, scalars: Scalars<'_>, points: &mut [Point]) {
+        for (number, points) in points.chunks_mut(LANES).enumerate() {
+            let scalars = scalars.part(number * LANES, points.len());
+            let before = self.eight(points.iter());
+            // SAFETY: `self` proves that the CPU has the features.
+            let after = unsafe { kernels::multiply(scalars, &before) };
+            put(points, after.map(|point| self.point(point)));
+        }
+    }
+
+    fn scale_and_add(&self, b: Scalars<'_>, c: Scalars<'_>, ciphertexts: &mut [Ciphertext]) {
+        for (number, ciphertexts) in ciphertexts.chunks_mut(LANES).enumerate() {
+            let [b, c] = [b, c].map(|scalars| scalars.part(number * LANES, ciphertexts.len()));
+            let before = self.components(ciphertexts);
+            // SAFETY: `self` proves that the CPU has the features.
+            let after = unsafe { kernels::scale_and_add(b, c, &before) };
+            put(ciphertexts, self.ciphertexts(after));
+        }
+    }
+
+    fn open(&self, x: &Scalar, ciphertexts: &[Ciphertext], opened: &mut [Point]) {
+        for (ciphertexts, opened) in ciphertexts.chunks(LANES).zip(opened.chunks_mut(LANES)) {
+            let before = self.components(ciphertexts);
+            // SAFETY: `self` proves that the CPU has the features.
+            let after = unsafe { kernels::open(x, &before) };
+            put(opened, after.map(|point| self.point(point)));
+        }
+    }
+
+    fn opens_to_identity(&self, x: &Scalar, ciphertexts: &[Ciphertext], identity: &mut [bool]) {
+        for (ciphertexts, identity) in ciphertexts.chunks(LANES).zip(identity.chunks_mut(LANES)) {
+            let before = self.components(ciphertexts);
+            // SAFETY: `self` proves that the CPU has the features.
+            let lanes = unsafe { kernels::opens_to_identity(x, &before) };
+            put(identity, (0..LANES).map(|lane| lanes >> lane & 1 == 1));
+        }
+    }
+
+    fn from_uniform(&self, uniform: &[[u8; 2 * ELEMENT_BYTES]], points: &mut [Point]) {
+        for (uniform, points) in uniform.chunks(LANES).zip(points.chunks_mut(LANES)) {
+            // SAFETY: `self` proves that the CPU has the features.
+            let mapped = unsafe { kernels::from_uniform(uniform) };
+            put(points, mapped.map(|point| self.point(point)));
+        }
+    }
+}
+
+impl Ifma {
+    /// The ciphertexts of these components.
+    fn ciphertexts(&self, [u, e]: [Eight; 2]) -> impl Iterator<Item = Ciphertext> {
+        u.into_iter().zip(e).map(|(u, e)| Ciphertext { u: self.point(u), e: self.point(e) })
+    }
+}

@@ -1,0 +1,80 @@
+//! What [`Kernels`](super::Kernels) does, for at most eight items.
+
+use super::{
+    coding,
+    comb::{self, Comb},
+    ladder::{self, Table, sum_of},
+    lanes::{Eight, Words, gather, scatter},
+    point::Extended,
+};
+use crate::{
+    batch::Scalars,
+    group::{ELEMENT_BYTES, EncodedPoint, Scalar},
+};
+
+/// The points, and a mask of the encodings that are none.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn decode(encoded: &[EncodedPoint]) -> (Eight, u8) {
+    let (points, failed) = coding::decode(&Words::new(encoded.iter().map(EncodedPoint::as_bytes)));
+    (scatter(&points), failed)
+}
+
+/// Canonical encodings.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn encode(points: &Eight) -> [[u8; ELEMENT_BYTES]; 8] {
+    coding::encode(&gather(points)).to_bytes()
+}
+
+/// (u + r·G, e + r·Y).
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn rerandomize(bases: [&Comb; 2], nonces: &[Scalar], [u, e]: &[Eight; 2]) -> [Eight; 2] {
+    let digits = comb::Digits::new(&Words::of_each(nonces));
+    let [g, y] = bases;
+    [scatter(&gather(u).add(&g.multiply(&digits))), scatter(&gather(e).add(&y.multiply(&digits)))]
+}
+
+/// Scalars times points.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn multiply(scalars: Scalars<'_>, points: &Eight) -> Eight {
+    scatter(&sum_of([(&digits(scalars), &Table::new(&gather(points)))]))
+}
+
+/// (b·u, b·e + c·u), the second on one doubling chain.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn scale_and_add(b: Scalars<'_>, c: Scalars<'_>, [u, e]: &[Eight; 2]) -> [Eight; 2] {
+    let (b, c) = (digits(b), digits(c));
+    let (u, e) = (Table::new(&gather(u)), Table::new(&gather(e)));
+    [scatter(&sum_of([(&b, &u)])), scatter(&sum_of([(&b, &e), (&c, &u)]))]
+}
+
+/// e − x·u.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn open(x: &Scalar, [u, e]: &[Eight; 2]) -> Eight {
+    scatter(&gather(e).sub(&times(x, u)))
+}
+
+/// Where e = x·u, as elements of Ristretto255.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn opens_to_identity(x: &Scalar, [u, e]: &[Eight; 2]) -> u8 {
+    gather(e).equals(&times(x, u))
+}
+
+/// The one-way map of RFC 9496.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn from_uniform(uniform: &[[u8; 2 * ELEMENT_BYTES]]) -> Eight {
+    let half = |number: usize| uniform.iter().map(move |bytes| &bytes.as_chunks().0[number]);
+    scatter(&coding::from_uniform(&Words::new(half(0)), &Words::new(half(1))))
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn times(x: &Scalar, points: &Eight) -> Extended {
+    sum_of([(&digits(Scalars::Shared(x)), &Table::new(&gather(points)))])
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn digits(scalars: Scalars<'_>) -> ladder::Digits {
+    ladder::Digits::new(&match scalars {
+        Scalars::Shared(scalar) => Words::of_one(scalar),
+        Scalars::Each(scalars) => Words::of_each(scalars),
+    })
+}
