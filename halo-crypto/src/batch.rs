@@ -54,7 +54,7 @@ pub(crate) trait Kernels: Sync {
     /// Whether e = x·u.
     fn opens_to_identity(&self, x: &Scalar, ciphertexts: &[Ciphertext], identity: &mut [bool]);
     /// The one-way map of RFC 9496, 4.3.4.
-    fn from_uniform(&self, uniform: &[[u8; 64]], points: &mut [Point]);
+    fn map_uniform(&self, uniform: &[[u8; 64]], points: &mut [Point]);
 }
 
 /// Scalars for a slice of items.
@@ -274,7 +274,7 @@ pub fn hash_to_group<M: AsRef<[u8]> + Sync>(domain: Domain, messages: &[M]) -> V
     points.par_chunks_mut(TASK).zip(messages.par_chunks(TASK)).for_each(|(points, messages)| {
         let uniform: Vec<[u8; 64]> =
             messages.iter().map(|message| hash::uniform_bytes(domain, message.as_ref())).collect();
-        kernels().from_uniform(&uniform, points);
+        kernels().map_uniform(&uniform, points);
     });
     points
 }

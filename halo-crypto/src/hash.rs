@@ -36,7 +36,7 @@ impl Domain {
 #[must_use]
 pub fn hash_to_group(domain: Domain, message: &[u8]) -> Point {
     let mut element = [Point::identity()];
-    batch::kernels().from_uniform(&[uniform_bytes(domain, message)], &mut element);
+    batch::kernels().map_uniform(&[uniform_bytes(domain, message)], &mut element);
     element[0]
 }
 

@@ -58,6 +58,7 @@ use halo_core::pb::api::requisition_fulfillment_server::RequisitionFulfillmentSe
 use halo_core::pb::halo::transfers_server::TransfersServer;
 use halo_core::pb::system::computation_control_server::ComputationControlServer;
 use halo_core::transport::{MAX_MESSAGE_BYTES, ServerTls, health_service};
+use halo_crypto::batch::Backend;
 use rand_core::Rng;
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
@@ -115,6 +116,7 @@ pub async fn serve_on(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    tracing::info!(backend = %Backend::current()?, "computes");
     let (parties, identity, roots) = Parties::load(&config)?;
     let vault = Vault::new(secrets::key_encryption_key(&config)?, config.id.clone());
     let tls = ServerTls::new(identity, &roots)?;

@@ -39,7 +39,11 @@ use halo_core::{
     resource::{DuchyId, RequisitionName},
     transport::{Client, Identity, Roots, TransportError},
 };
-use halo_crypto::{consent::tink::PrivateKeyset, secret::Secret};
+use halo_crypto::{
+    batch::{Backend, BackendError},
+    consent::tink::PrivateKeyset,
+    secret::Secret,
+};
 use serde::Serialize;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -82,6 +86,9 @@ pub enum ClientError {
         /// What the Kingdom said.
         detail: String,
     },
+    /// The curve's backend that the environment asks for cannot be had.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The spool directory cannot be used.
     #[error(transparent)]
     Spool(#[from] crate::Error),
@@ -186,6 +193,7 @@ impl Publisher {
     /// As [`Publisher::new`].
     pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
         config.check().map_err(|problem| ClientError::Config { problem })?;
+        Backend::current()?;
         let identity = read_identity(&config.tls)?;
         let client = |endpoint: &str, root: &Path| -> Result<Client, ClientError> {
             Ok(Client::new(endpoint, &Roots::from_pem_files(&[root])?, &identity)?)

@@ -52,6 +52,7 @@ use halo_core::{
     resource::CertificateParent,
     transport::{Identity, Roots, ServerTls, health_service},
 };
+use halo_crypto::batch::Backend;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -95,6 +96,7 @@ pub async fn serve_on(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    Backend::current()?;
     let planner = Planner::new(config.llv2.clone(), config.duchies())?;
     let directory = &config.state_dir;
     let _lock = lock(directory)?;

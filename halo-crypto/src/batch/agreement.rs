@@ -1,5 +1,7 @@
 //! The vectorised backend against the portable one: the same bytes for all inputs.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{Ifma, Kernels, Portable, Scalars};
@@ -219,8 +221,8 @@ proptest! {
         let mut uniform: Vec<[u8; 64]> = uniform.iter().map(|halves| halves.as_flattened().try_into().unwrap()).collect();
         uniform.push([edge; 64]);
         let mut points = [vec![Point::generator(); uniform.len()], vec![Point::generator(); uniform.len()]];
-        ifma.from_uniform(&uniform, &mut points[0]);
-        Portable.from_uniform(&uniform, &mut points[1]);
+        ifma.map_uniform(&uniform, &mut points[0]);
+        Portable.map_uniform(&uniform, &mut points[1]);
         prop_assert_eq!(bytes(&points[0]), bytes(&points[1]));
     }
 

@@ -14,6 +14,11 @@
 //! Two kinds, in this module tree only: calls of functions that need the CPU features into which [`Ifma`] is the ticket, and
 //! the loads and stores of whole arrays in `lanes`.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "limb k of one array goes with limb k of others, and iterators do not inline into functions with target features"
+)]
+
 mod coding;
 mod comb;
 mod field;
@@ -179,7 +184,7 @@ impl Kernels for Ifma {
         }
     }
 
-    fn from_uniform(&self, uniform: &[[u8; 2 * ELEMENT_BYTES]], points: &mut [Point]) {
+    fn map_uniform(&self, uniform: &[[u8; 2 * ELEMENT_BYTES]], points: &mut [Point]) {
         for (uniform, points) in uniform.chunks(LANES).zip(points.chunks_mut(LANES)) {
             // SAFETY: `self` proves that the CPU has the features.
             let mapped = unsafe { kernels::from_uniform(uniform) };

@@ -72,7 +72,7 @@ impl Kernels for Portable {
         }
     }
 
-    fn from_uniform(&self, uniform: &[[u8; 2 * ELEMENT_BYTES]], points: &mut [Point]) {
+    fn map_uniform(&self, uniform: &[[u8; 2 * ELEMENT_BYTES]], points: &mut [Point]) {
         for (bytes, place) in uniform.iter().zip(points) {
             *place = point(RistrettoPoint::from_uniform_bytes(bytes));
         }
