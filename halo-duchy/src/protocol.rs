@@ -26,7 +26,10 @@ mod error;
 mod join;
 pub mod llv2;
 pub mod local;
+
 mod record;
+mod ring;
+pub mod rollv2;
 mod shuffle;
 mod state;
 mod stream;
@@ -40,7 +43,7 @@ pub use record::{Body, CHUNK_RECORDS, RecordSink, RecordSource, Workspace};
 pub use state::State;
 pub use workspace::{DirectoryWorkspace, MemoryBody, MemoryWorkspace};
 
-/// What a message between two Duchies carries. The numbers are those of the wire.
+/// What a message between two Duchies carries. The numbers are those of stored states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Description {
@@ -52,6 +55,8 @@ pub enum Description {
     ExecutionPhaseTwoInput = 3,
     /// Count ciphertexts of the usable tuples, then rows of zero tests, on their way around the ring in phase three.
     ExecutionPhaseThreeInput = 4,
+    /// All registers of a reach-only computation, on their way around the ring.
+    ReachOnlyExecutionInput = 5,
 }
 
 impl Description {
@@ -62,6 +67,7 @@ impl Description {
             Self::ExecutionPhaseOneInput,
             Self::ExecutionPhaseTwoInput,
             Self::ExecutionPhaseThreeInput,
+            Self::ReachOnlyExecutionInput,
         ]
         .into_iter()
         .find(|description| description.number() == number)
@@ -80,6 +86,7 @@ impl fmt::Display for Description {
             Self::ExecutionPhaseOneInput => "execution phase one input",
             Self::ExecutionPhaseTwoInput => "execution phase two input",
             Self::ExecutionPhaseThreeInput => "execution phase three input",
+            Self::ReachOnlyExecutionInput => "execution phase input",
         })
     }
 }

@@ -5,14 +5,72 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::llv2::{Duchy, Outcome, check_requisition};
+use super::llv2::Outcome;
 use super::{Body, Description, DuchyId, MemoryBody, ProtocolError, Received, Slot, State, Step, Workspace};
+
+/// One Duchy's side of a protocol, as [`run`] drives it.
+pub trait Engine {
+    /// This Duchy.
+    fn id(&self) -> &DuchyId;
+    /// Checks an upload of a publisher.
+    ///
+    /// # Errors
+    /// When it is not acceptable.
+    fn check_requisition(body: &Body) -> Result<(), ProtocolError>;
+    /// Begins with the own requisitions.
+    ///
+    /// # Errors
+    /// As the engine's own method.
+    fn start(&self, requisitions: &[Body], workspace: &dyn Workspace) -> Result<Step, ProtocolError>;
+    /// Goes on with the messages that `state` awaits.
+    ///
+    /// # Errors
+    /// As the engine's own method.
+    fn advance(
+        &self,
+        state: &State,
+        requisitions: &[Body],
+        inbox: &[Received],
+        workspace: &dyn Workspace,
+    ) -> Result<Step, ProtocolError>;
+}
+
+macro_rules! engine {
+    ($protocol:ident) => {
+        impl Engine for super::$protocol::Duchy {
+            fn id(&self) -> &DuchyId {
+                self.id()
+            }
+
+            fn check_requisition(body: &Body) -> Result<(), ProtocolError> {
+                super::$protocol::check_requisition(body)
+            }
+
+            fn start(&self, requisitions: &[Body], workspace: &dyn Workspace) -> Result<Step, ProtocolError> {
+                self.start(requisitions, workspace)
+            }
+
+            fn advance(
+                &self,
+                state: &State,
+                requisitions: &[Body],
+                inbox: &[Received],
+                workspace: &dyn Workspace,
+            ) -> Result<Step, ProtocolError> {
+                self.advance(state, requisitions, inbox, workspace)
+            }
+        }
+    };
+}
+
+engine!(llv2);
+engine!(rollv2);
 
 /// One Duchy and the requisitions that were fulfilled at it.
 #[derive(Debug)]
-pub struct Party {
+pub struct Party<E> {
     /// Its side of the protocol.
-    pub duchy: Duchy,
+    pub duchy: E,
     /// Registers of its publishers.
     pub requisitions: Vec<Body>,
 }
@@ -85,14 +143,14 @@ impl Interceptor for Faithful {}
 ///
 /// # Errors
 /// The first error of any party; [`ProtocolError::Stalled`] when messages went astray.
-pub fn run(
-    parties: &[Party],
+pub fn run<E: Engine>(
+    parties: &[Party<E>],
     workspace: &dyn Workspace,
     interceptor: &mut dyn Interceptor,
 ) -> Result<Outcome, ProtocolError> {
     let mut run = Run { seats: parties.iter().map(Seat::new).collect(), outcome: None, interceptor };
     for (position, party) in parties.iter().enumerate() {
-        party.requisitions.iter().try_for_each(check_requisition)?;
+        party.requisitions.iter().try_for_each(E::check_requisition)?;
         let step = party.duchy.start(&party.requisitions, workspace)?;
         run.take(position, step)?;
     }
@@ -119,15 +177,15 @@ pub fn run(
     }
 }
 
-struct Seat<'a> {
-    party: &'a Party,
+struct Seat<'a, E> {
+    party: &'a Party<E>,
     state: Option<State>,
     awaiting: Vec<Slot>,
     inbox: Vec<Received>,
 }
 
-impl<'a> Seat<'a> {
-    fn new(party: &'a Party) -> Self {
+impl<'a, E> Seat<'a, E> {
+    fn new(party: &'a Party<E>) -> Self {
         Self { party, state: None, awaiting: Vec::new(), inbox: Vec::new() }
     }
 
@@ -136,13 +194,13 @@ impl<'a> Seat<'a> {
     }
 }
 
-struct Run<'a, 'i> {
-    seats: Vec<Seat<'a>>,
+struct Run<'a, 'i, E> {
+    seats: Vec<Seat<'a, E>>,
     outcome: Option<Outcome>,
     interceptor: &'i mut dyn Interceptor,
 }
 
-impl Run<'_, '_> {
+impl<E: Engine> Run<'_, '_, E> {
     /// Files what a step gave: the state at its Duchy, the messages in the inboxes.
     fn take(&mut self, position: usize, step: Step) -> Result<(), ProtocolError> {
         let outbox = match step {

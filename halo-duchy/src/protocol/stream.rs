@@ -69,6 +69,8 @@ pub(crate) enum Purpose {
     FrequencyMessage = 23,
     /// Re-randomisation of the index column.
     RerandomizeIndex = 24,
+    /// Encryption and re-randomisation of the excess noise.
+    Excess = 25,
 }
 
 /// Hashes what a step consumes, every field with its length in front.

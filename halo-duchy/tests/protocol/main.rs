@@ -4,6 +4,7 @@
 mod blinding;
 mod llv2;
 mod noise;
+mod rollv2;
 mod setup;
 mod slots;
 mod statistics;
