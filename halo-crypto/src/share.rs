@@ -27,6 +27,7 @@ use std::fmt;
 use aes::Aes256;
 use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
+use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
@@ -158,8 +159,15 @@ impl Seed {
     /// The generator, at its beginning.
     #[must_use]
     pub fn generator(&self) -> Generator {
+        self.stream(0)
+    }
+
+    /// One of many generators, apart by 2^64 blocks.
+    fn stream(&self, number: u64) -> Generator {
         let (key, counter) = self.expose().split_at(KEY_BYTES);
-        let stream = Ctr128BE::<Aes256>::new_from_slices(key, counter).expect("a seed is a key and a block");
+        let counter = counter.first_chunk().copied().map_or(0, u128::from_be_bytes);
+        let counter = counter.wrapping_add(u128::from(number) << 64).to_be_bytes();
+        let stream = Ctr128BE::<Aes256>::new_from_slices(key, &counter).expect("a key and a block");
         Generator { stream }
     }
 }
@@ -190,28 +198,12 @@ impl Generator {
 
     /// Fills `out` with uniform numbers below the modulus.
     pub fn uniform(&mut self, modulus: Modulus, out: &mut [u8]) {
-        let bits = modulus.bits();
-        let mask = ((1_u16 << bits) - 1) as u8;
-        let candidates = f64::from(1_u16 << bits);
-        let rejected = (candidates - f64::from(modulus.0)) / candidates;
-        let mut block = Zeroizing::new(vec![0; BLOCK_BYTES.min(batch(out.len(), rejected))]);
-        let mut done = 0;
-        while done < out.len() {
-            let mut left = batch(out.len() - done, rejected);
-            // The surplus of a batch is drawn and not used.
-            while left > 0 {
-                let take = left.min(block.len());
-                self.bytes(&mut block[..take]);
-                left -= take;
-                for candidate in &block[..take] {
-                    let candidate = candidate & mask;
-                    if u16::from(candidate) < modulus.0 && done < out.len() {
-                        out[done] = candidate;
-                        done += 1;
-                    }
-                }
-            }
-        }
+        Uniform::new(self, modulus, out.len()).fill(out);
+    }
+
+    /// So many uniform numbers below the modulus, a part at a time.
+    pub fn uniform_parts(&mut self, modulus: Modulus, count: usize) -> Uniform<'_> {
+        Uniform::new(self, modulus, count)
     }
 
     /// Fills `out` with uniform numbers from 1 to below the modulus.
@@ -229,6 +221,82 @@ impl Generator {
                 }
             }
         }
+    }
+}
+
+/// Uniform numbers below a modulus that are drawn as one vector and handed out in parts.
+pub struct Uniform<'a> {
+    generator: &'a mut Generator,
+    modulus: Modulus,
+    mask: u8,
+    rejected: f64,
+    /// Numbers that are still to be handed out.
+    missing: usize,
+    /// Candidates of the batch that are still to be drawn.
+    batch: usize,
+    block: Zeroizing<Vec<u8>>,
+    /// The candidates of `block` that are left.
+    unread: std::ops::Range<usize>,
+}
+
+impl fmt::Debug for Uniform<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uniform").field("missing", &self.missing).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Uniform<'a> {
+    fn new(generator: &'a mut Generator, modulus: Modulus, count: usize) -> Self {
+        let bits = modulus.bits();
+        let candidates = f64::from(1_u16 << bits);
+        let rejected = (candidates - f64::from(modulus.0)) / candidates;
+        let block = Zeroizing::new(vec![0; BLOCK_BYTES.min(batch(count, rejected))]);
+        let mask = ((1_u16 << bits) - 1) as u8;
+        Self { generator, modulus, mask, rejected, missing: count, batch: 0, block, unread: 0..0 }
+    }
+
+    /// Fills `out` with the next numbers. When the last has been handed out, the generator stands behind the surplus of
+    /// the last batch, which is drawn and not used.
+    ///
+    /// # Panics
+    /// When `out` is longer than what is left of the vector.
+    pub fn fill(&mut self, out: &mut [u8]) {
+        assert!(out.len() <= self.missing, "{} numbers of {} that are left", out.len(), self.missing);
+        let mut done = 0;
+        while done < out.len() {
+            if self.unread.is_empty() {
+                self.refill(self.missing - done);
+            }
+            for candidate in &self.block[self.unread.clone()] {
+                self.unread.start += 1;
+                let candidate = candidate & self.mask;
+                if u16::from(candidate) < self.modulus.0 {
+                    out[done] = candidate;
+                    done += 1;
+                    if done == out.len() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.missing -= done;
+        if self.missing == 0 {
+            while self.batch > 0 {
+                self.refill(0);
+            }
+            self.unread = 0..0;
+        }
+    }
+
+    /// Draws the next candidates; a batch begins when the one before is used up.
+    fn refill(&mut self, missing: usize) {
+        if self.batch == 0 {
+            self.batch = batch(missing, self.rejected);
+        }
+        let take = self.batch.min(self.block.len());
+        self.generator.bytes(&mut self.block[..take]);
+        self.batch -= take;
+        self.unread = 0..take;
     }
 }
 
@@ -307,6 +375,91 @@ pub fn shuffle(seed: &Seed, elements: &mut [u8]) {
             let random = u128::from_le_bytes(*bytes);
             let j = i + (random % (length - i) as u128) as usize;
             elements.swap(i, j);
+        }
+    }
+}
+
+/// The native variant's shuffle: uniform too, and linear in memory traffic.
+///
+/// Stream s of a seed has the seed's key, and as first counter block the seed's plus s·2^64 modulo 2^128. Up to
+/// 2^16 elements are one bucket; more go to 256: the byte of stream 0 at its position is an element's bucket, and elements
+/// of a bucket keep their order. Then every bucket b is put into order by itself, with stream b + 1: for i from its last
+/// place down to 1, the element at i changes places with the one at j, uniform from 0 to i by Lemire's method from
+/// little-endian 32-bit words (the high half of word·(i + 1); a low half below 2^32 mod (i + 1) draws again).
+pub fn bucket_shuffle(seed: &Seed, elements: &mut [u8]) {
+    const BUCKETS: usize = 256;
+    const ONE_BUCKET: usize = 1 << 16;
+    if elements.len() <= ONE_BUCKET {
+        return shuffle_bucket(seed, 0, elements);
+    }
+    let mut choices = Zeroizing::new(vec![0; elements.len()]);
+    seed.stream(0).bytes(&mut choices);
+    let mut ends = [0_usize; BUCKETS];
+    choices.iter().for_each(|bucket| ends[usize::from(*bucket)] += 1);
+    let sizes = ends;
+    let mut next = 0;
+    for end in &mut ends {
+        next += std::mem::replace(end, next);
+    }
+    // From here on `ends` says where a bucket's next element goes.
+    let mut scattered = Zeroizing::new(vec![0; elements.len()]);
+    for (element, bucket) in elements.iter().zip(choices.iter()) {
+        let place = &mut ends[usize::from(*bucket)];
+        scattered[*place] = *element;
+        *place += 1;
+    }
+    elements.copy_from_slice(&scattered);
+    let mut rest = elements;
+    let mut buckets = Vec::with_capacity(BUCKETS);
+    for size in sizes {
+        let (bucket, behind) = rest.split_at_mut(size);
+        buckets.push(bucket);
+        rest = behind;
+    }
+    buckets.into_par_iter().enumerate().for_each(|(number, bucket)| shuffle_bucket(seed, number as u64, bucket));
+}
+
+fn shuffle_bucket(seed: &Seed, number: u64, bucket: &mut [u8]) {
+    let mut words = Words::new(seed.stream(number + 1), bucket.len());
+    for i in (1..bucket.len()).rev() {
+        // A bucket of 2^32 elements would need a vector of 2^40.
+        let bound = u32::try_from(i + 1).unwrap_or(u32::MAX);
+        bucket.swap(i, words.below(bound) as usize);
+    }
+}
+
+/// Little-endian 32-bit words of a stream.
+struct Words {
+    generator: Generator,
+    block: Zeroizing<Vec<u8>>,
+    at: usize,
+}
+
+impl Words {
+    fn new(generator: Generator, expected: usize) -> Self {
+        let block = Zeroizing::new(vec![0; (expected * 4 + 64).min(BLOCK_BYTES).next_multiple_of(4)]);
+        let at = block.len();
+        Self { generator, block, at }
+    }
+
+    fn next(&mut self) -> u32 {
+        if self.at == self.block.len() {
+            self.generator.bytes(&mut self.block);
+            self.at = 0;
+        }
+        let word = self.block[self.at..].first_chunk().copied().unwrap_or_default();
+        self.at += 4;
+        u32::from_le_bytes(word)
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        loop {
+            let product = u64::from(self.next()) * u64::from(bound);
+            // The remainder is computed only where it can matter.
+            let low = product as u32;
+            if low >= bound || low >= bound.wrapping_neg() % bound {
+                return (product >> 32) as u32;
+            }
         }
     }
 }
@@ -430,13 +583,68 @@ mod tests {
                 let mut found = vec![0; count];
                 stream.uniform(modulus, &mut found);
                 assert_eq!(found, expected, "{count} below {value}");
-                // Both streams stand at the same place.
+                let mut parts = seed.generator();
+                let mut numbers = parts.uniform_parts(modulus, count);
+                let mut found_in_parts = vec![0; count];
+                found_in_parts.chunks_mut(777).for_each(|part| numbers.fill(part));
+                assert_eq!(found_in_parts, expected, "{count} below {value} in parts");
+                let mut three = [0; 8];
+                parts.bytes(&mut three);
+                // All streams stand at the same place.
                 let (mut one, mut two) = ([0; 8], [0; 8]);
                 generator.bytes(&mut one);
                 stream.bytes(&mut two);
-                assert_eq!(one, two, "{count} below {value}");
+                assert_eq!((one, one), (two, three), "{count} below {value}");
             }
         }
+    }
+
+    /// The definition without blocks or threads.
+    #[test]
+    fn the_native_shuffle_is_what_is_written_of_it() {
+        let seed = seed(9, 200);
+        let bytes = |number: u64, count: usize| {
+            let mut bytes = vec![0; count];
+            seed.stream(number).bytes(&mut bytes);
+            bytes
+        };
+        for length in [0, 1, 2, 1000, 65_536, 65_537, 200_000] {
+            let elements: Vec<u8> = (0..length).map(|i| (i * i % 251) as u8).collect();
+            let choices = if length > 65_536 { bytes(0, length) } else { vec![0; length] };
+            let mut expected = Vec::new();
+            for bucket in 0..=255 {
+                let mut part: Vec<u8> =
+                    elements.iter().zip(&choices).filter(|(_, choice)| **choice == bucket).map(|(e, _)| *e).collect();
+                let stream = bytes(u64::from(bucket) + 1, 8 * part.len() + 64);
+                let mut words = stream.as_chunks().0.iter().map(|word| u64::from(u32::from_le_bytes(*word)));
+                for i in (1..part.len()).rev() {
+                    let bound = i as u64 + 1;
+                    let product = loop {
+                        let product = words.next().unwrap() * bound;
+                        if product % (1 << 32) >= (1_u64 << 32) % bound {
+                            break product;
+                        }
+                    };
+                    part.swap(i, (product >> 32) as usize);
+                }
+                expected.extend(part);
+            }
+            let mut found = elements;
+            bucket_shuffle(&seed, &mut found);
+            assert!(found == expected, "{length}");
+        }
+        let mut hundred: Vec<u8> = (0..100).collect();
+        bucket_shuffle(&seed, &mut hundred);
+        assert_eq!(
+            hex::encode(Sha256::digest(&hundred)),
+            include_str!("../tests/golden/bucket-shuffle-100.hex").trim()
+        );
+        let mut many: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+        bucket_shuffle(&seed, &mut many);
+        assert_eq!(
+            hex::encode(Sha256::digest(&many)),
+            include_str!("../tests/golden/bucket-shuffle-100000.hex").trim()
+        );
     }
 
     #[test]
