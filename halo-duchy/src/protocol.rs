@@ -23,6 +23,7 @@
 //! [`local::run`] runs all Duchies of a computation in one process.
 
 mod error;
+pub mod hmss;
 mod join;
 pub mod llv2;
 pub mod local;
@@ -30,6 +31,7 @@ pub mod local;
 mod record;
 mod ring;
 pub mod rollv2;
+mod seat;
 mod shuffle;
 mod state;
 mod stream;
@@ -57,6 +59,10 @@ pub enum Description {
     ExecutionPhaseThreeInput = 4,
     /// All registers of a reach-only computation, on their way around the ring.
     ReachOnlyExecutionInput = 5,
+    /// A worker's seed and the seeds of publishers that it passes on, for the other worker of a share shuffle.
+    ShuffleInput = 6,
+    /// A worker's shuffled shares, for the aggregator.
+    AggregationInput = 7,
 }
 
 impl Description {
@@ -68,6 +74,8 @@ impl Description {
             Self::ExecutionPhaseTwoInput,
             Self::ExecutionPhaseThreeInput,
             Self::ReachOnlyExecutionInput,
+            Self::ShuffleInput,
+            Self::AggregationInput,
         ]
         .into_iter()
         .find(|description| description.number() == number)
@@ -87,6 +95,8 @@ impl fmt::Display for Description {
             Self::ExecutionPhaseTwoInput => "execution phase two input",
             Self::ExecutionPhaseThreeInput => "execution phase three input",
             Self::ReachOnlyExecutionInput => "execution phase input",
+            Self::ShuffleInput => "shuffle phase input",
+            Self::AggregationInput => "aggregation phase input",
         })
     }
 }
@@ -128,7 +138,7 @@ pub struct Received {
 
 /// What a Duchy does after a step.
 #[derive(Debug)]
-pub enum Step {
+pub enum Step<O = llv2::Outcome> {
     /// Deliver `outbox`, keep `state`, and advance when every slot of `awaiting` is filled.
     Wait {
         /// To be given back to the engine. Holds no key and no seed.
@@ -141,7 +151,7 @@ pub enum Step {
     /// Deliver `outbox`; this Duchy's part is then over.
     Done {
         /// The result, at the Duchy that learns it.
-        output: Option<llv2::Outcome>,
+        output: Option<O>,
         /// What to deliver.
         outbox: Vec<Message>,
     },

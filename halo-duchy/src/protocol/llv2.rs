@@ -78,7 +78,8 @@ use halo_crypto::secret::Secret;
 use self::noise::Noise;
 use self::outcome::Counts;
 use super::record::for_each_chunk;
-use super::ring::{Engine, Place, requisitions_digest};
+use super::ring::{Place, requisitions_digest};
+use super::seat::{Engine, consumed};
 use super::stream::Consumed;
 use super::{Body, Description, DuchyId, Origin, ProtocolError, Received, Slot, State, Step, Workspace};
 
@@ -182,8 +183,8 @@ impl Duchy {
         if self.is_aggregator() {
             return Ok(self.place.wait(Description::SetupPhaseInput, history, Vec::new(), Vec::new()));
         }
-        let consumed = self.place.consumed_at_start(&history);
-        let randomness = self.place.randomness(Description::SetupPhaseInput, consumed);
+        let consumed = self.place.seat.consumed_at_start(&history);
+        let randomness = self.place.seat.randomness(Description::SetupPhaseInput, consumed);
         self.worker_setup(requisitions, &randomness, consumed, workspace)
     }
 
@@ -202,10 +203,10 @@ impl Duchy {
         inbox: &[Received],
         workspace: &dyn Workspace,
     ) -> Result<Step, ProtocolError> {
-        self.place.check_state(state)?;
+        self.place.seat.check_state(state)?;
         let inbox = self.place.check_inbox(state, inbox)?;
-        let consumed = Place::consumed(state, &inbox);
-        let randomness = self.place.randomness(state.awaits, consumed);
+        let consumed = consumed(state, &inbox);
+        let randomness = self.place.seat.randomness(state.awaits, consumed);
         let mismatch = || ProtocolError::MalformedState("it carries other numbers than its step needs".to_owned());
         let carried = state.carried.as_slice();
         let first = &inbox[0];
@@ -244,7 +245,7 @@ impl Duchy {
     /// # Errors
     /// When the state is not of this computation, Duchy, parameters and engine version.
     pub fn awaiting(&self, state: &State) -> Result<Vec<Slot>, ProtocolError> {
-        self.place.check_state(state)?;
+        self.place.seat.check_state(state)?;
         Ok(self.place.slots(state.awaits))
     }
 }
@@ -268,22 +269,21 @@ pub fn check_message(body: &Body, record_bytes: usize, from: &DuchyId) -> Result
     check_records(body, record_bytes, &Origin::Duchy(from.clone()))
 }
 
-/// Bytes of a record of a message, above 0. In phase three the aggregator sends the counts of the usable tuples, and
-/// everybody else rows of F − 1 zero tests (with F = 1 there is no phase three).
+/// Bytes of a record of a message, above 0; `None` for a description of another protocol. In phase three the aggregator
+/// sends the counts of the usable tuples, and everybody else rows of F − 1 zero tests (with F = 1 there is no phase three).
 pub fn message_record_bytes(
     description: Description,
     from_aggregator: bool,
     maximum_frequency: MaximumFrequency,
-) -> usize {
+) -> Option<usize> {
     match description {
-        Description::SetupPhaseInput | Description::ExecutionPhaseOneInput | Description::ReachOnlyExecutionInput => {
-            REGISTER_BYTES
-        }
-        Description::ExecutionPhaseTwoInput => TUPLE_BYTES,
-        Description::ExecutionPhaseThreeInput if from_aggregator => CIPHERTEXT_BYTES,
+        Description::SetupPhaseInput | Description::ExecutionPhaseOneInput => Some(REGISTER_BYTES),
+        Description::ExecutionPhaseTwoInput => Some(TUPLE_BYTES),
+        Description::ExecutionPhaseThreeInput if from_aggregator => Some(CIPHERTEXT_BYTES),
         Description::ExecutionPhaseThreeInput => {
-            CIPHERTEXT_BYTES * (maximum_frequency.get() as usize).saturating_sub(1).max(1)
+            Some(CIPHERTEXT_BYTES * (maximum_frequency.get() as usize).saturating_sub(1).max(1))
         }
+        Description::ReachOnlyExecutionInput | Description::ShuffleInput | Description::AggregationInput => None,
     }
 }
 

@@ -5,23 +5,30 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::llv2::Outcome;
 use super::{Body, Description, DuchyId, MemoryBody, ProtocolError, Received, Slot, State, Step, Workspace};
 
 /// One Duchy's side of a protocol, as [`run`] drives it.
 pub trait Engine {
+    /// What a publisher has sent to one Duchy.
+    type Requisition;
+    /// What one of the Duchies learns.
+    type Outcome;
     /// This Duchy.
     fn id(&self) -> &DuchyId;
     /// Checks an upload of a publisher.
     ///
     /// # Errors
     /// When it is not acceptable.
-    fn check_requisition(body: &Body) -> Result<(), ProtocolError>;
+    fn check_requisition(&self, requisition: &Self::Requisition) -> Result<(), ProtocolError>;
     /// Begins with the own requisitions.
     ///
     /// # Errors
     /// As the engine's own method.
-    fn start(&self, requisitions: &[Body], workspace: &dyn Workspace) -> Result<Step, ProtocolError>;
+    fn start(
+        &self,
+        requisitions: &[Self::Requisition],
+        workspace: &dyn Workspace,
+    ) -> Result<Step<Self::Outcome>, ProtocolError>;
     /// Goes on with the messages that `state` awaits.
     ///
     /// # Errors
@@ -29,50 +36,59 @@ pub trait Engine {
     fn advance(
         &self,
         state: &State,
-        requisitions: &[Body],
+        requisitions: &[Self::Requisition],
         inbox: &[Received],
         workspace: &dyn Workspace,
-    ) -> Result<Step, ProtocolError>;
+    ) -> Result<Step<Self::Outcome>, ProtocolError>;
 }
 
 macro_rules! engine {
-    ($protocol:ident) => {
+    ($protocol:ident, $requisition:ty, $outcome:ty, |$duchy:ident, $given:ident| $check:expr) => {
         impl Engine for super::$protocol::Duchy {
+            type Requisition = $requisition;
+            type Outcome = $outcome;
+
             fn id(&self) -> &DuchyId {
                 self.id()
             }
 
-            fn check_requisition(body: &Body) -> Result<(), ProtocolError> {
-                super::$protocol::check_requisition(body)
+            fn check_requisition(&self, $given: &$requisition) -> Result<(), ProtocolError> {
+                let $duchy = self;
+                $check
             }
 
-            fn start(&self, requisitions: &[Body], workspace: &dyn Workspace) -> Result<Step, ProtocolError> {
+            fn start(
+                &self,
+                requisitions: &[$requisition],
+                workspace: &dyn Workspace,
+            ) -> Result<Step<$outcome>, ProtocolError> {
                 self.start(requisitions, workspace)
             }
 
             fn advance(
                 &self,
                 state: &State,
-                requisitions: &[Body],
+                requisitions: &[$requisition],
                 inbox: &[Received],
                 workspace: &dyn Workspace,
-            ) -> Result<Step, ProtocolError> {
+            ) -> Result<Step<$outcome>, ProtocolError> {
                 self.advance(state, requisitions, inbox, workspace)
             }
         }
     };
 }
 
-engine!(llv2);
-engine!(rollv2);
+engine!(llv2, Body, super::llv2::Outcome, |_duchy, body| super::llv2::check_requisition(body));
+engine!(rollv2, Body, super::llv2::Outcome, |_duchy, body| super::rollv2::check_requisition(body));
+engine!(hmss, super::hmss::Requisition, super::hmss::Outcome, |duchy, share| duchy.check_requisition(share));
 
 /// One Duchy and the requisitions that were fulfilled at it.
 #[derive(Debug)]
-pub struct Party<E> {
+pub struct Party<E: Engine> {
     /// Its side of the protocol.
     pub duchy: E,
-    /// Registers of its publishers.
-    pub requisitions: Vec<Body>,
+    /// What its publishers have sent.
+    pub requisitions: Vec<E::Requisition>,
 }
 
 /// A message under way: everything that a network could change.
@@ -147,10 +163,10 @@ pub fn run<E: Engine>(
     parties: &[Party<E>],
     workspace: &dyn Workspace,
     interceptor: &mut dyn Interceptor,
-) -> Result<Outcome, ProtocolError> {
+) -> Result<E::Outcome, ProtocolError> {
     let mut run = Run { seats: parties.iter().map(Seat::new).collect(), outcome: None, interceptor };
     for (position, party) in parties.iter().enumerate() {
-        party.requisitions.iter().try_for_each(E::check_requisition)?;
+        party.requisitions.iter().try_for_each(|requisition| party.duchy.check_requisition(requisition))?;
         let step = party.duchy.start(&party.requisitions, workspace)?;
         run.take(position, step)?;
     }
@@ -177,14 +193,14 @@ pub fn run<E: Engine>(
     }
 }
 
-struct Seat<'a, E> {
+struct Seat<'a, E: Engine> {
     party: &'a Party<E>,
     state: Option<State>,
     awaiting: Vec<Slot>,
     inbox: Vec<Received>,
 }
 
-impl<'a, E> Seat<'a, E> {
+impl<'a, E: Engine> Seat<'a, E> {
     fn new(party: &'a Party<E>) -> Self {
         Self { party, state: None, awaiting: Vec::new(), inbox: Vec::new() }
     }
@@ -194,15 +210,15 @@ impl<'a, E> Seat<'a, E> {
     }
 }
 
-struct Run<'a, 'i, E> {
+struct Run<'a, 'i, E: Engine> {
     seats: Vec<Seat<'a, E>>,
-    outcome: Option<Outcome>,
+    outcome: Option<E::Outcome>,
     interceptor: &'i mut dyn Interceptor,
 }
 
 impl<E: Engine> Run<'_, '_, E> {
     /// Files what a step gave: the state at its Duchy, the messages in the inboxes.
-    fn take(&mut self, position: usize, step: Step) -> Result<(), ProtocolError> {
+    fn take(&mut self, position: usize, step: Step<E::Outcome>) -> Result<(), ProtocolError> {
         let outbox = match step {
             Step::Wait { state, outbox, awaiting } => {
                 self.seats[position].state = Some(self.interceptor.state(state)?);

@@ -7,7 +7,8 @@ use halo_crypto::proof::VerifiedShare;
 use halo_crypto::secret::Secret;
 
 use super::record::CHUNK_RECORDS;
-use super::stream::{Consumed, StepName, StepRandomness};
+use super::seat::{Engine, Seat, check_inbox};
+use super::stream::Consumed;
 use super::{Body, Description, DuchyId, Message, ProtocolError, Received, Slot, State, Step};
 
 /// A Duchy as its peers know it.
@@ -19,28 +20,13 @@ pub struct Participant {
     pub key: VerifiedShare,
 }
 
-/// Which protocol computes, and in which version.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Engine {
-    /// Its number in stored states.
-    pub(crate) protocol: u8,
-    /// Its name, for errors.
-    pub(crate) name: &'static str,
-    /// Changes whenever the same input would give other bytes.
-    pub(crate) version: u16,
-}
-
 /// Where a Duchy stands, with its keys and its seed.
 pub(crate) struct Place {
-    engine: Engine,
-    computation: String,
+    pub(crate) seat: Seat,
     /// All Duchies in ring order, the aggregator last.
     pub(crate) ring: Vec<Participant>,
     pub(crate) position: usize,
     pub(crate) secret: KeyShareSecret,
-    seed: Secret<[u8; 32]>,
-    /// Digest of parameters and participants.
-    context: [u8; 32],
     pub(crate) full_key: CompositeKey,
     /// Keys of those who have yet to peel after this Duchy; at the aggregator the full key.
     pub(crate) remaining_key: CompositeKey,
@@ -50,7 +36,7 @@ pub(crate) struct Place {
 
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("computation", &self.computation).field("id", self.id()).finish_non_exhaustive()
+        self.seat.fmt(f)
     }
 }
 
@@ -93,8 +79,8 @@ impl Place {
                 consumed.bytes(participant.id.as_str().as_bytes()).bytes(participant.key.share().as_bytes())
             })
             .finish();
-        let chunk_records = CHUNK_RECORDS;
-        Ok(Self { engine, computation, ring, position, secret, seed, context, full_key, remaining_key, chunk_records })
+        let seat = Seat { engine, computation, duchy: me, seed, context };
+        Ok(Self { seat, ring, position, secret, full_key, remaining_key, chunk_records: CHUNK_RECORDS })
     }
 
     pub(crate) fn id(&self) -> &DuchyId {
@@ -132,101 +118,12 @@ impl Place {
     }
 
     pub(crate) fn wait(&self, awaits: Description, history: [u8; 32], carried: Vec<u64>, outbox: Vec<Message>) -> Step {
-        let state = State {
-            protocol: self.engine.protocol,
-            engine_version: self.engine.version,
-            computation: self.computation.clone(),
-            duchy: self.id().clone(),
-            context: self.context,
-            history,
-            awaits,
-            carried,
-        };
-        Step::Wait { state, outbox, awaiting: self.slots(awaits) }
+        self.seat.wait(awaits, self.slots(awaits), history, carried, outbox)
     }
 
-    /// Whether a state is of this place.
-    pub(crate) fn check_state(&self, state: &State) -> Result<(), ProtocolError> {
-        let refuse = |reason: String| Err(ProtocolError::ForeignState(reason));
-        let Engine { protocol, name, version } = self.engine;
-        if state.protocol != protocol {
-            return refuse(format!("it is of protocol {}, not of {name} ({protocol})", state.protocol));
-        }
-        if state.engine_version != version {
-            let other = state.engine_version;
-            return refuse(format!(
-                "engine version {other} wrote it and this is version {version}, which would draw other numbers"
-            ));
-        }
-        if state.computation != self.computation {
-            return refuse(format!("it is of computation {}, not of {}", state.computation, self.computation));
-        }
-        if &state.duchy != self.id() {
-            return refuse(format!("it is of {}, not of {}", state.duchy, self.id()));
-        }
-        if state.context != self.context {
-            return refuse("parameters or participants have changed since".to_owned());
-        }
-        Ok(())
-    }
-
-    /// The inbox, sorted by sender, when it fills exactly the awaited slots.
+    /// The inbox, sorted by sender, when it fills exactly the slots that the state awaits.
     pub(crate) fn check_inbox(&self, state: &State, inbox: &[Received]) -> Result<Vec<Received>, ProtocolError> {
-        let slots = self.slots(state.awaits);
-        let mut sorted = inbox.to_vec();
-        sorted.sort_by(|a, b| a.slot.cmp(&b.slot));
-        if let Some(received) = sorted.iter().find(|received| !slots.contains(&received.slot)) {
-            let awaited = slots.iter().map(Slot::to_string).collect::<Vec<_>>().join(", ");
-            return Err(ProtocolError::UnexpectedMessage { received: received.slot.clone(), awaited });
-        }
-        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].slot == pair[1].slot) {
-            return Err(ProtocolError::DuplicateMessage(pair[0].slot.clone()));
-        }
-        match slots.into_iter().find(|slot| sorted.iter().all(|received| &received.slot != slot)) {
-            Some(missing) => Err(ProtocolError::MissingMessage(missing)),
-            None => Ok(sorted),
-        }
-    }
-
-    /// Digest of what the first step consumes.
-    pub(crate) fn consumed_at_start(&self, history: &[u8; 32]) -> [u8; 32] {
-        Consumed::new("start").bytes(&self.context).bytes(history).finish()
-    }
-
-    /// Digest of what a later step consumes; `inbox` is what [`Self::check_inbox`] gave.
-    pub(crate) fn consumed(state: &State, inbox: &[Received]) -> [u8; 32] {
-        inbox
-            .iter()
-            .fold(Consumed::new("advance").bytes(&state.to_bytes()), |consumed, received| {
-                consumed
-                    .bytes(received.slot.from.as_str().as_bytes())
-                    .number(u64::from(received.slot.description.number()))
-                    .number(received.body.records())
-                    .bytes(&received.body.sha256())
-            })
-            .finish()
-    }
-
-    pub(crate) fn randomness(&self, step: Description, consumed: [u8; 32]) -> StepRandomness {
-        let name = StepName {
-            engine_version: self.engine.version,
-            computation: &self.computation,
-            duchy: self.id().as_str(),
-            step: step.number(),
-            consumed,
-        };
-        StepRandomness::derive(&self.seed, &name)
-    }
-}
-
-/// The error of a message that has another number of records than the protocol prescribes.
-pub(crate) fn wrong_count(received: &Received, expected: String, suspects: Vec<DuchyId>) -> ProtocolError {
-    ProtocolError::WrongCount {
-        description: received.slot.description,
-        from: received.slot.from.clone(),
-        received: received.body.records(),
-        expected,
-        suspects,
+        check_inbox(&self.slots(state.awaits), inbox)
     }
 }
 

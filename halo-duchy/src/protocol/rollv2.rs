@@ -35,7 +35,8 @@ use super::llv2::noise::{DrawnRegisters, Noise};
 use super::llv2::outcome::{Outcome, signed, subtract};
 use super::llv2::{Constants, Parameters, Participant, check_records, columns};
 use super::record::{Chunk, for_each_chunk};
-use super::ring::{Engine, Place, requisitions_digest, wrong_count};
+use super::ring::{Place, requisitions_digest};
+use super::seat::{Engine, consumed, wrong_count};
 use super::shuffle::Shuffle;
 use super::stream::{Consumed, Purpose, StepRandomness};
 use super::{Body, Description, DuchyId, Message, Origin, ProtocolError, Received, Slot, State, Step, Workspace};
@@ -114,8 +115,8 @@ impl Duchy {
         if self.place.is_aggregator() {
             return Ok(self.place.wait(Description::SetupPhaseInput, history, Vec::new(), Vec::new()));
         }
-        let consumed = self.place.consumed_at_start(&history);
-        let randomness = self.place.randomness(Description::SetupPhaseInput, consumed);
+        let consumed = self.place.seat.consumed_at_start(&history);
+        let randomness = self.place.seat.randomness(Description::SetupPhaseInput, consumed);
         let (body, _) = self.setup(requisitions, &[], &randomness, workspace)?;
         let message = Message { to: self.place.aggregator().clone(), description: Description::SetupPhaseInput, body };
         Ok(self.place.wait(Description::ReachOnlyExecutionInput, consumed, Vec::new(), vec![message]))
@@ -132,10 +133,10 @@ impl Duchy {
         inbox: &[Received],
         workspace: &dyn Workspace,
     ) -> Result<Step, ProtocolError> {
-        self.place.check_state(state)?;
+        self.place.seat.check_state(state)?;
         let inbox = self.place.check_inbox(state, inbox)?;
-        let consumed = Place::consumed(state, &inbox);
-        let randomness = self.place.randomness(state.awaits, consumed);
+        let consumed = consumed(state, &inbox);
+        let randomness = self.place.seat.randomness(state.awaits, consumed);
         match (state.awaits, self.place.is_aggregator(), state.carried.as_slice()) {
             (Description::SetupPhaseInput, true, []) => {
                 if requisitions_digest(requisitions) != state.history {
@@ -158,7 +159,7 @@ impl Duchy {
     /// # Errors
     /// When the state is not of this computation, Duchy, parameters and engine version.
     pub fn awaiting(&self, state: &State) -> Result<Vec<Slot>, ProtocolError> {
-        self.place.check_state(state)?;
+        self.place.seat.check_state(state)?;
         Ok(self.place.slots(state.awaits))
     }
 

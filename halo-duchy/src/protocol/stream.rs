@@ -71,6 +71,8 @@ pub(crate) enum Purpose {
     RerandomizeIndex = 24,
     /// Encryption and re-randomisation of the excess noise.
     Excess = 25,
+    /// A worker's part of the common seed of a share shuffle.
+    CommonSeed = 26,
 }
 
 /// Hashes what a step consumes, every field with its length in front.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod blinding;
+mod hmss;
 mod llv2;
 mod noise;
 mod rollv2;

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::super::join::{Join, JoinOutput, Member};
 use super::super::record::{Chunk, for_each_chunk};
-use super::super::ring::wrong_count;
+use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};

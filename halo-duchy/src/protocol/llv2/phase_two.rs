@@ -5,7 +5,7 @@ use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
 use zeroize::Zeroizing;
 
 use super::super::record::for_each_chunk;
-use super::super::ring::wrong_count;
+use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};

@@ -4,7 +4,7 @@ use halo_crypto::batch;
 use halo_crypto::elgamal::CIPHERTEXT_BYTES;
 
 use super::super::record::for_each_chunk;
-use super::super::ring::wrong_count;
+use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
 use super::super::{Body, Description, Message, Origin, ProtocolError, Received, Step, Workspace};
