@@ -22,6 +22,7 @@
 pub mod error;
 pub mod estimate;
 pub mod fingerprint;
+pub mod frequency_vector;
 pub mod liquid_legions;
 pub mod noise;
 pub mod sampler;

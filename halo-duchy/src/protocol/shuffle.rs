@@ -82,6 +82,11 @@ impl<'a> Shuffle<'a> {
 
     /// All records in their new order.
     pub(crate) fn finish(self) -> Result<Body, ProtocolError> {
+        self.finish_before(&[])
+    }
+
+    /// All records in their new order, and then `last`, which is whole records.
+    pub(crate) fn finish_before(self, last: &[u8]) -> Result<Body, ProtocolError> {
         let mut output = self.workspace.create(self.record_bytes)?;
         match self.buckets {
             Buckets::Memory(bytes) => write_shuffled(&bytes, self.record_bytes, &mut self.order.rng(0), &mut *output)?,
@@ -99,6 +104,7 @@ impl<'a> Shuffle<'a> {
                 }
             }
         }
+        output.write(last)?;
         Ok(output.finish()?)
     }
 }

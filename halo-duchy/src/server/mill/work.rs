@@ -291,7 +291,8 @@ fn inbox(duchy: &Duchy, record: &Record, terms: &Terms) -> Result<Vec<Received>,
         let description =
             description.ok_or_else(|| Trouble::Transient(format!("input {} is unknown", input.description)))?;
         let record_bytes =
-            message_record_bytes(description, input.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency());
+            message_record_bytes(description, input.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency())
+                .ok_or_else(|| Trouble::Transient(format!("{description} is none of this protocol's messages")))?;
         Ok(Received {
             slot: Slot { from: input.sender.clone(), description },
             body: duchy.blobs.body(&record.id, &input.body, record_bytes),

@@ -92,7 +92,8 @@ pub(super) async fn record_bytes(duchy: &Duchy, slot: &SlotKey, description: Des
     let record = duchy.store.load(&slot.computation).await.map_err(|error| store_status(&error))?;
     let record = record.ok_or_else(|| unknown(&slot.computation))?;
     let terms = Terms::read(&record.received).map_err(|refusal| Status::internal(refusal.message))?;
-    Ok(message_record_bytes(description, slot.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency()))
+    message_record_bytes(description, slot.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency())
+        .ok_or_else(|| Status::invalid_argument(format!("{description} is none of this protocol's messages")))
 }
 
 impl Control {
