@@ -19,6 +19,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod accounting;
 pub mod error;
 pub mod estimate;
 pub mod fingerprint;
