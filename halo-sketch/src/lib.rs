@@ -26,5 +26,6 @@ pub mod fingerprint;
 pub mod liquid_legions;
 pub mod noise;
 pub mod sampler;
+pub mod variance;
 
 pub use error::Error;
