@@ -44,7 +44,7 @@ impl Zcdp {
     }
 
     /// What an ε-private mechanism without δ costs, Laplace and two-sided geometric noise among them: ρ = ε²/2 (Bun
-    /// and Steinke, 2016, proposition 3.3).
+    /// and Steinke, 2016, proposition 1.4).
     #[must_use]
     pub fn of_pure(epsilon: Epsilon) -> Self {
         Self((0.5 * epsilon.get() * epsilon.get()).min(f64::MAX))
