@@ -47,6 +47,9 @@ fn sketch(measurement: &ReachMeasurement) -> Option<super::SketchShape> {
 /// Variance of Σ aᵢ·xᵢ: Σ aᵢ²·Var\[xᵢ\] + 2·Σ aᵢ·aⱼ·Cov\[xᵢ, xⱼ\] over i < j, not below 0 (protocols 5.6). `covariance` is
 /// asked for each pair of positions, the smaller first.
 ///
+/// It also serves results that a publisher made by a method of its own and gave a variance for: nothing is known of how
+/// they vary with others, so their covariance is 0. (The reference says so of the first of a pair only.)
+///
 /// # Errors
 /// [`Error::OutOfRange`] when there are not as many weights as variances, or a number does not fit; what `covariance`
 /// returns.
