@@ -116,10 +116,6 @@ pub struct Stage {
     pub end_s: f64,
     /// CPU time that the process spent meanwhile, in seconds.
     pub cpu_s: f64,
-    /// Records that it sent.
-    pub records_out: u64,
-    /// Bytes that it sent.
-    pub bytes_out: u64,
     /// Highest resident memory of the process so far, in bytes.
     pub peak_rss_bytes: u64,
 }

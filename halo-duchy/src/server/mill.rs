@@ -89,7 +89,16 @@ impl From<ProtocolError> for Trouble {
             other => {
                 let culprits = other.culprits();
                 let culprits = culprits.into_iter().map(|duchy| format!("duchies/{duchy}")).collect();
-                Self::Permanent(Refusal { message: other.to_string(), culprits })
+                tracing::error!(error = %other, "the engine refuses");
+                // The consumer reads it too, and numbers of records are not for the consumer.
+                let message = match &other {
+                    ProtocolError::WrongCount { description, from, .. } => {
+                        format!("the {description} from {from} has another number of records than is due")
+                    }
+                    ProtocolError::Inconsistent(_) => "the counts of the computation do not fit together".to_owned(),
+                    _ => other.to_string(),
+                };
+                Self::Permanent(Refusal { message, culprits })
             }
         }
     }

@@ -64,6 +64,9 @@ async fn check_records(
     match tokio::task::spawn_blocking(work).await.map_err(|_| stopping())? {
         Ok(()) => Ok(Checked::Good),
         Err(ProtocolError::Io(error)) => Err(Status::unavailable(error.to_string())),
+        Err(ProtocolError::BadRecord { record, reason, .. }) => {
+            Ok(Checked::Bad(format!("record {record} of the body is not acceptable: {reason}")))
+        }
         Err(error) => Ok(Checked::Bad(error.to_string())),
     }
 }

@@ -45,6 +45,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Another process uses the state directory.
+    #[error("the state directory {0} is in use by another process")]
+    InUse(PathBuf),
     /// The storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),

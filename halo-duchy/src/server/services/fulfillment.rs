@@ -40,8 +40,8 @@ impl requisition_fulfillment_server::RequisitionFulfillment for Fulfillment {
         };
         let requisition = self.requisition(&caller, &header).await?;
         let upload = self.upload(&header, &requisition)?;
-        self.check_keys(&requisition, &upload).await?;
         if self.is_new(&requisition, &upload)? {
+            self.check_keys(&requisition, &upload).await?;
             self.take_in(&header, &requisition, &upload, stream).await?;
         }
         let state = self.tell_kingdom(header, &requisition, &upload).await?;
