@@ -1,6 +1,6 @@
 //! Frequencies: shares of the people reached, and numbers of people.
 
-use super::{Methodology, ReachMeasurement, SketchShape, check_amount, reach, reach::Population};
+use super::{Methodology, ReachMeasurement, SketchShape, check_amount, reach, reach::Population, registers};
 use crate::Error;
 
 /// Half the width of a 95 % confidence interval in standard errors, as the reference rounds it.
@@ -80,48 +80,27 @@ pub fn frequency(measurement: &FrequencyMeasurement<'_>) -> Result<FrequencyVari
         noise: noise_variance,
         known: people - Z95 * reach_variance.sqrt() > 0.0,
     };
-    let last = shares.len() - 1;
-    let single =
-        shares.iter().enumerate().map(|(k, share)| Share { value: *share, entries: 1.0, remainder: k == last });
-    let mut sum = 0.0;
-    let mut k_plus: Vec<Share> = shares
-        .iter()
-        .rev()
-        .enumerate()
-        .map(|(k, share)| {
-            sum = f64::min(sum + share, 1.0);
-            Share { value: sum, entries: (k + 1) as f64, remainder: true }
-        })
-        .collect();
-    k_plus.reverse();
-
-    let mut result = FrequencyVariances {
-        relative: Vec::with_capacity(shares.len()),
-        relative_k_plus: Vec::with_capacity(shares.len()),
-        count: Vec::with_capacity(shares.len()),
-        count_k_plus: Vec::with_capacity(shares.len()),
-    };
     let width = measured.interval.width;
     let model = match measured.methodology {
         Methodology::Deterministic => Model::Counted { sampled: people * width, unseen: 1.0 - width },
-        Methodology::Sketch(shape) => Model::usable(sketch_registers(shape, people * width), people),
+        Methodology::Sketch(shape) => Model::usable(all_registers(shape, people * width)?, people),
         Methodology::LiquidLegionsV2(shape) => Model::usable(single_registers(shape, people * width, width), people),
         Methodology::FrequencyVector { size } => {
             Model::Vector { population: Population::new(size, width)?, reach_noise: measured.noise_variance, width }
         }
     };
-    for share in single {
-        let (relative, count) = spread.variances(model, share);
-        result.relative.push(relative);
-        result.count.push(count);
-    }
-    for share in k_plus {
-        let (relative, count) = spread.variances(model, share);
-        result.relative_k_plus.push(relative);
-        result.count_k_plus.push(count);
-    }
-    let all = result.relative.iter().chain(&result.relative_k_plus).chain(&result.count).chain(&result.count_k_plus);
-    if all.into_iter().all(|variance| variance.is_finite()) {
+    let frequencies = shares.len();
+    let single = |k: usize| Share { value: shares[k], entries: 1.0, remainder: k + 1 == frequencies };
+    let k_plus = |k: usize| Share {
+        value: shares[k..].iter().sum::<f64>().min(1.0),
+        entries: (frequencies - k) as f64,
+        remainder: true,
+    };
+    let (relative, count) = (0..frequencies).map(|k| spread.variances(model, single(k))).unzip();
+    let (relative_k_plus, count_k_plus) = (0..frequencies).map(|k| spread.variances(model, k_plus(k))).unzip();
+    let result = FrequencyVariances { relative, relative_k_plus, count, count_k_plus };
+    let lists = [&result.relative, &result.relative_k_plus, &result.count, &result.count_k_plus];
+    if lists.into_iter().flatten().all(|variance| variance.is_finite()) {
         Ok(result)
     } else {
         Err(Error::out_of_range("noise variance", noise_variance, "small enough that variances are numbers"))
@@ -199,17 +178,14 @@ impl Spread {
     }
 }
 
-/// Expectation and variance of the number of active registers of a sketch that knows its people.
-fn sketch_registers(shape: SketchShape, sampled: f64) -> (f64, f64) {
-    let active = shape.size as f64 - shape.moment(0, sampled);
-    let slope = shape.moment(1, sampled);
-    let variance = shape.moment(0, sampled) - shape.moment(0, 2.0 * sampled) + sampled * shape.moment(2, 2.0 * sampled)
-        - sampled * slope * slope;
-    (active, variance.max(0.0))
+/// Expectation and variance of the number of active registers: all are usable where the people behind them are known.
+fn all_registers(shape: SketchShape, sampled: f64) -> Result<(f64, f64), Error> {
+    let variance = registers::active_covariance(shape, sampled, sampled, sampled)?;
+    Ok((shape.size as f64 - registers::expected_empty(shape, sampled)?, variance.max(0.0)))
 }
 
 /// Expectation and variance of the number of registers with exactly one person, of a sketch that a share `width` of the
-/// people was sampled into.
+/// people was sampled into (protocols 5.5, which takes it to be 0 for less than two people and certain for less than three).
 fn single_registers(shape: SketchShape, sampled: f64, width: f64) -> (f64, f64) {
     let y = sampled;
     if y < 2.0 {
