@@ -19,6 +19,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod accounting;
 pub mod error;
 pub mod estimate;
 pub mod fingerprint;
@@ -26,5 +27,6 @@ pub mod frequency_vector;
 pub mod liquid_legions;
 pub mod noise;
 pub mod sampler;
+pub mod variance;
 
 pub use error::Error;
