@@ -204,7 +204,7 @@ impl Audience {
         if reach.value <= 0.0 {
             return Ok(None);
         }
-        let Some(found) = estimate::frequency(histogram, deviation, reach.value, width) else { return Ok(None) };
+        let Some(found) = estimate::frequency(histogram, deviation, reach.value) else { return Ok(None) };
         let interval = Interval { start: f64::from(self.interval.start()), width };
         let variances = variance::frequency(&FrequencyMeasurement {
             reach: ReachMeasurement {

@@ -217,23 +217,23 @@ fn a_sketch_tells_how_many_people_are_in_it() {
 #[test]
 fn frequencies() {
     let histogram = [3556.0, 1467.0, 870.0, 565.0, 440.0, 310.0, 232.0, 190.0, 136.0, 599.0];
-    let found = estimate::frequency(&histogram, 0.0, 586_372.0, 1.0).unwrap();
+    let found = estimate::frequency(&histogram, 0.0, 586_372.0).unwrap();
     for (share, count) in found.shares.iter().zip(histogram) {
         close(*share, count / 8_365.0, 1e-12);
     }
     let share = found.shares[0];
     close(found.standard_errors[0], (share * (1.0 - share) / 8_365.0 * (1.0 - 8_365.0 / 586_372.0)).sqrt(), 1e-12);
     // What noise pushed below 0 is taken from the others evenly.
-    let noised = estimate::frequency(&[60.0, 50.0, -10.0], 5.0, 1e4, 1.0).unwrap();
+    let noised = estimate::frequency(&[60.0, 50.0, -10.0], 5.0, 1e4).unwrap();
     assert_eq!(noised.shares, vec![0.55, 0.45, 0.0]);
-    assert_eq!(estimate::frequency(&[0.0, 0.0], 0.0, 0.0, 1.0), None);
-    assert_eq!(estimate::frequency(&[-4.0, 3.0], 2.0, 10.0, 1.0), None);
+    assert_eq!(estimate::frequency(&[0.0, 0.0], 0.0, 0.0), None);
+    assert_eq!(estimate::frequency(&[-4.0, 3.0], 2.0, 10.0), None);
 }
 
 proptest! {
     #[test]
     fn shares_are_shares(histogram in proptest::collection::vec(-1e6..1e6_f64, 1..12), noise in 0.0..1e4_f64) {
-        if let Some(found) = estimate::frequency(&histogram, noise, 1e7, 0.5) {
+        if let Some(found) = estimate::frequency(&histogram, noise, 1e7) {
             prop_assert!((found.shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
             prop_assert!(found.shares.iter().all(|share| *share >= 0.0));
             prop_assert!(found.standard_errors.iter().all(|error| error.is_finite() && *error >= 0.0));

@@ -56,7 +56,7 @@ use super::stream::Consumed;
 use super::{Body, Description, DuchyId, Origin, ProtocolError, Received, Slot, State, Step, Workspace};
 
 use self::parameters::Noise;
-pub use outcome::{Estimates, Outcome};
+pub use outcome::{Estimates, Frequency, Outcome};
 pub use parameters::{NoiseParameters, Parameters, Variant};
 
 /// Changes whenever the same input would give other bytes. A state of another version is refused.

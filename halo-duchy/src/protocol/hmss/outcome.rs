@@ -2,6 +2,7 @@
 
 use halo_sketch::estimate;
 use halo_sketch::noise::ShiftedNoise;
+use halo_sketch::variance::{self, FrequencyMeasurement, Interval, Methodology, ReachMeasurement};
 
 use super::super::ProtocolError;
 use super::{Duchy, Parameters};
@@ -34,7 +35,17 @@ pub struct Estimates {
     /// Standard error of `reach` in people: sampling and noise together.
     pub reach_standard_error: f64,
     /// Shares of the people reached 1, 2, …, F − 1 times, and F times or more; `None` when F = 1 or there is no data.
-    pub frequency: Option<estimate::FrequencyEstimate>,
+    pub frequency: Option<Frequency>,
+}
+
+/// A frequency distribution.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Frequency {
+    /// Shares of the people reached 1, 2, …, F − 1 times, and F times or more. None is below 0, and they sum to 1.
+    pub shares: Vec<f64>,
+    /// Standard error of each share.
+    pub standard_errors: Vec<f64>,
 }
 
 impl Duchy {
@@ -75,21 +86,37 @@ impl Duchy {
 impl Outcome {
     /// Reach and frequency with their standard errors. `parameters` are those of the computation.
     ///
-    /// Reach is the number of cells divided by the sampling width w. Its variance is that of the noise, σ²/w², and of the
-    /// sampling, reached·(1 − w)/w² (each of the reached is in the sample with probability w).
+    /// Reach is the number of cells divided by the sampling width; the errors are those of a frequency vector
+    /// ([`variance`], protocols 5.4 and 5.5): noise, and the sampling of a population of known size.
     ///
     /// # Errors
     /// [`ProtocolError::Parameters`] when the sampling width is out of range.
     pub fn estimate(&self, parameters: &Parameters) -> Result<Estimates, ProtocolError> {
+        let refuse = |error: halo_sketch::Error| ProtocolError::Parameters(error.to_string());
         let width = parameters.width()?;
         let reached = self.reached.clamp(0, i64::try_from(self.cells).unwrap_or(i64::MAX)) as f64;
-        let reach = reached / width;
-        let variance = self.reach_noise_sd.powi(2) + reached * (1.0 - width);
+        let measured = ReachMeasurement {
+            methodology: Methodology::FrequencyVector { size: self.cells },
+            reach: reached / width,
+            interval: Interval { start: 0.0, width },
+            noise_variance: self.reach_noise_sd.powi(2),
+        };
+        let reach_standard_error = variance::reach(&measured).map_err(refuse)?.sqrt();
         let histogram = self.histogram.as_ref().filter(|_| reached > 0.0);
-        let frequency = histogram.and_then(|histogram| {
+        let shares = histogram.and_then(|histogram| {
             let bins: Vec<f64> = histogram.iter().map(|bin| *bin as f64).collect();
-            estimate::frequency(&bins, self.frequency_noise_sd, reach, width)
+            Some(estimate::frequency(&bins, self.frequency_noise_sd, measured.reach)?.shares)
         });
-        Ok(Estimates { reach, reach_standard_error: variance.sqrt() / width, frequency })
+        let frequency = match shares {
+            None => None,
+            Some(shares) => {
+                let noise_variance = self.frequency_noise_sd.powi(2);
+                let measurement = FrequencyMeasurement { reach: measured, shares: &shares, noise_variance };
+                let variances = variance::frequency(&measurement).map_err(refuse)?;
+                let standard_errors = variances.relative.into_iter().map(f64::sqrt).collect();
+                Some(Frequency { shares, standard_errors })
+            }
+        };
+        Ok(Estimates { reach: measured.reach, reach_standard_error, frequency })
     }
 }

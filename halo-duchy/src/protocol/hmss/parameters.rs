@@ -29,7 +29,7 @@ pub enum Variant {
 pub struct Parameters {
     /// Arithmetic and shuffle.
     pub variant: Variant,
-    /// N, the number of cells: people in the sampled part of the population.
+    /// N, the number of cells: people in the sampled part of the population, at least 2.
     pub cells: u64,
     /// F. With 1 only reach is computed.
     pub maximum_frequency: MaximumFrequency,
@@ -105,8 +105,8 @@ impl Parameters {
         let refuse = |reason: String| Err(ProtocolError::Parameters(reason));
         self.width()?;
         let modulus = self.modulus()?;
-        if self.cells == 0 || usize::try_from(self.cells).is_err() {
-            return refuse(format!("{} cells; there must be at least one, and all must fit the memory", self.cells));
+        if self.cells < 2 || usize::try_from(self.cells).is_err() {
+            return refuse(format!("{} cells; there must be at least 2, and all must fit the memory", self.cells));
         }
         let mut ids: Vec<&String> = self.requisitions.iter().collect();
         ids.sort_unstable();

@@ -118,7 +118,7 @@ impl Outcome {
         let histogram = self.usable_histogram.as_ref().filter(|_| reach.value > 0.0);
         let frequency = histogram.and_then(|histogram| {
             let bins: Vec<f64> = histogram.iter().map(|bin| *bin as f64).collect();
-            estimate::frequency(&bins, self.frequency_noise_sd, reach.value, width)
+            estimate::frequency(&bins, self.frequency_noise_sd, reach.value)
         });
         Ok(ReachAndFrequency {
             reach: reach.value,
