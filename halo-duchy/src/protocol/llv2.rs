@@ -55,7 +55,7 @@
 //!
 //! # Memory
 //!
-//! Bodies are mapped over in chunks of [`CHUNK_RECORDS`] records (about 50 MiB of decoded
+//! Bodies are mapped over in chunks of [`CHUNK_RECORDS`](super::CHUNK_RECORDS) records (about 50 MiB of decoded
 //! points and scalars), shuffled and joined in buckets of 16 MiB (about three times that with index structures; above
 //! 512 buckets, 8 GiB a body, buckets grow in proportion). The number of registers and of publishers does not enter.
 
