@@ -3,13 +3,13 @@
 //! The consumer trusts the certificate authorities that it holds itself. What the Kingdom hands out (publishers' keys,
 //! the aggregator's certificate, the result) counts only with the right signature.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use halo_core::{
     clock::{Clock, SystemClock},
     pb::{
         api::{
-            self, GetDataProviderRequest, data_providers_client::DataProvidersClient,
+            self, GetDataProviderRequest, certificate::RevocationState, data_providers_client::DataProvidersClient,
             measurements_client::MeasurementsClient,
         },
         halo::{ListTimelineEntriesRequest, TimelineEntry, WatchMeasurementRequest, watch_client::WatchClient},
@@ -20,9 +20,12 @@ use halo_core::{
     transport::{Client, Identity, Roots},
     wire::{self, type_name},
 };
-use halo_crypto::consent::{
-    tink::{PrivateKeyset, PublicKeyset},
-    x509::{Certificate, ECDSA_WITH_SHA256, SigningKey, TrustRoots},
+use halo_crypto::{
+    consent::{
+        tink::{PrivateKeyset, PublicKeyset},
+        x509::{Certificate, ECDSA_WITH_SHA256, SigningKey, TrustRoots},
+    },
+    secret::Secret,
 };
 use prost::Message;
 use rand_core::CryptoRng;
@@ -41,6 +44,24 @@ pub struct Ask {
     /// ε and δ of reach, and again of frequency.
     pub privacy: PrivacyParams,
 }
+
+/// A result as the Kingdom delivers it, to be opened by [`Consumer::open_delivered`].
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered<'a> {
+    /// The encrypted, signed result.
+    pub ciphertext: &'a [u8],
+    /// Resource name of the certificate that signed it.
+    pub certificate: &'a str,
+    /// That certificate in DER.
+    pub certificate_der: &'a [u8],
+    /// The serialized `ProtocolConfig` under which it was computed: only its aggregator signs.
+    pub protocol_config: &'a [u8],
+    /// When it was delivered, in Unix seconds by the Kingdom's clock: certificates must have been valid then.
+    pub time_unix_s: i64,
+}
+
+/// How long a measurement may take before the Kingdom cancels it and says who owed what.
+const DEADLINE: Duration = Duration::from_secs(6 * 3600);
 
 /// A consumer with its own keys and the authorities that it trusts.
 #[derive(Debug)]
@@ -82,7 +103,12 @@ impl Consumer {
             let path = layout.file(party, "root.pem");
             TrustRoots::from_pem(&read(&path)?).context(|| path.display().to_string())
         };
-        let key = String::from_utf8(read(&file("consent.key"))?).context(|| what("consent.key"))?;
+        let key = Secret::new(read(&file("consent.key"))?);
+        let key = std::str::from_utf8(key.expose())
+            .context(|| what("consent.key"))
+            .and_then(|text| SigningKey::from_pkcs8_pem(text).context(|| what("consent.key")))?;
+        let keyset = Secret::new(read(&file("encryption.keyset"))?);
+        let tls_key = Secret::new(read(&file("tls.key"))?);
         let publishers = layout.publishers.iter().map(|party| Ok((party.id.clone(), trust(party)?)));
         let duchies = layout.duchies.iter().map(|party| {
             let id = DuchyId::new(party.id.as_str()).context(|| "the layout".into())?;
@@ -93,10 +119,9 @@ impl Consumer {
             certificate_name: format!("{name}/certificates/{}", layout.consumer.certificate),
             name,
             certificate: Certificate::from_pem(&read(&file("consent.pem"))?).context(|| what("consent.pem"))?,
-            key: SigningKey::from_pkcs8_pem(&key).context(|| what("consent.key"))?,
-            keyset: PrivateKeyset::from_bytes(&read(&file("encryption.keyset"))?)
-                .context(|| what("encryption.keyset"))?,
-            identity: Identity::from_pem_files(file("tls.pem"), file("tls.key")).context(|| what("tls.pem"))?,
+            key,
+            keyset: PrivateKeyset::from_bytes(keyset.expose()).context(|| what("encryption.keyset"))?,
+            identity: Identity::from_pem(&read(&file("tls.pem"))?, tls_key.expose()).context(|| what("tls.pem"))?,
             kingdom: (
                 format!("https://{}", layout.kingdom.address),
                 Roots::from_pem_files(&[layout.file(&layout.kingdom, "root.pem")]).context(|| "root.pem".into())?,
@@ -148,6 +173,7 @@ impl Consumer {
                 measurement_spec: Some(sign(&self.key, type_name::MEASUREMENT_SPEC, spec.encode_to_vec())),
                 data_providers,
                 measurement_reference_id: "quickstart".to_owned(),
+                deadline: Some((SystemClock.now() + DEADLINE).into()),
                 ..Default::default()
             }),
             request_id: ExternalId::random(rng).to_string(),
@@ -169,7 +195,7 @@ impl Consumer {
         let request = GetDataProviderRequest { name: publisher.to_owned() };
         let found = DataProvidersClient::new(channel.clone()).get_data_provider(request).await;
         let found = found.context(|| "the Kingdom does not show it".into())?.into_inner();
-        let certificate = verified_certificate(roots, &found.certificate_der)?;
+        let certificate = verified_certificate(roots, &found.certificate_der, SystemClock.now().unix_seconds())?;
         let key = verified(&certificate, found.public_key.as_ref(), type_name::ENCRYPTION_PUBLIC_KEY)?;
         let keyset = api::EncryptionPublicKey::decode(key).context(|| "its encryption key".into())?;
         let keyset = PublicKeyset::from_bytes(&keyset.data).context(|| "its encryption key".into())?;
@@ -213,22 +239,38 @@ impl Consumer {
     /// # Errors
     /// When the Kingdom refuses.
     pub async fn timeline(&self, channel: Channel, name: &str) -> Result<Vec<TimelineEntry>> {
-        let request = ListTimelineEntriesRequest { measurement: name.to_owned() };
-        let entries = WatchClient::new(channel).list_timeline_entries(request).await;
-        Ok(entries.context(|| "there is no timeline".into())?.into_inner().entries)
+        let mut client = WatchClient::new(channel);
+        let mut request = ListTimelineEntriesRequest { measurement: name.to_owned(), ..Default::default() };
+        let mut entries = Vec::new();
+        loop {
+            let page = client.list_timeline_entries(request.clone()).await;
+            let page = page.context(|| "there is no timeline".into())?.into_inner();
+            entries.extend(page.entries);
+            if page.next_page_token.is_empty() {
+                return Ok(entries);
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     /// The certificate that signed a result, as the Kingdom shows it.
     ///
     /// # Errors
-    /// When the Kingdom refuses.
+    /// When the Kingdom refuses, or the certificate is revoked or on hold.
     pub async fn certificate(&self, channel: Channel, name: &str) -> Result<Vec<u8>> {
         let request = api::GetCertificateRequest { name: name.to_owned() };
         let found = api::certificates_client::CertificatesClient::new(channel).get_certificate(request).await;
-        Ok(found.context(|| format!("the Kingdom does not show {name}"))?.into_inner().x509_der)
+        let found = found.context(|| format!("the Kingdom does not show {name}"))?.into_inner();
+        match found.revocation_state() {
+            RevocationState::Unspecified => Ok(found.x509_der),
+            state => {
+                Err(Error::new(format!("{name} is not in force: {}; the result is not accepted", state.as_str_name())))
+            }
+        }
     }
 
-    /// Verifies and decrypts a result: only this consumer can read it, and a Duchy that it trusts signed it.
+    /// Verifies and decrypts a result that has just been delivered, signed by any Duchy that this consumer trusts.
+    /// [`Consumer::open_delivered`] also checks that the Duchy is the measurement's aggregator.
     ///
     /// # Errors
     /// When the ciphertext is not for this consumer, the certificate is not of a known Duchy's authority, or the
@@ -239,13 +281,37 @@ impl Consumer {
         certificate_name: &str,
         certificate_der: &[u8],
     ) -> Result<api::measurement::Result> {
-        let name: CertificateName = certificate_name.parse().context(|| "the result's certificate".into())?;
-        let CertificateParent::Duchy(duchy) = &name.parent else {
-            return Err(Error::new(format!("{name} is no Duchy's certificate; the result is not accepted")));
-        };
-        let roots = self.duchies.get(&duchy.duchy);
-        let roots = roots.ok_or_else(|| Error::new(format!("{} is not trusted", duchy.duchy)))?;
-        let certificate = verified_certificate(roots, certificate_der)?;
+        let signer = signer(certificate_name)?;
+        self.open_signed(ciphertext, &signer, certificate_der, SystemClock.now().unix_seconds())
+    }
+
+    /// Verifies and decrypts a result: only this consumer can read it, and the measurement's aggregator signed it with a
+    /// certificate that was valid when the result was delivered.
+    ///
+    /// # Errors
+    /// As [`Consumer::open_result`], and when another Duchy than the aggregator signed.
+    pub fn open_delivered(&self, delivered: &Delivered<'_>) -> Result<api::measurement::Result> {
+        let config = wire::parse_protocol_config(delivered.protocol_config);
+        let aggregator = config.context(|| "the measurement's protocol configuration".into())?.llv2.aggregator;
+        let signer = signer(delivered.certificate)?;
+        if signer != aggregator {
+            return Err(Error::new(format!(
+                "{signer} signed the result, but the measurement's aggregator is {aggregator}; it is not accepted"
+            )));
+        }
+        self.open_signed(delivered.ciphertext, &signer, delivered.certificate_der, delivered.time_unix_s)
+    }
+
+    fn open_signed(
+        &self,
+        ciphertext: &[u8],
+        signer: &DuchyId,
+        certificate_der: &[u8],
+        time_unix_s: i64,
+    ) -> Result<api::measurement::Result> {
+        let roots = self.duchies.get(signer);
+        let roots = roots.ok_or_else(|| Error::new(format!("{signer} is not trusted")))?;
+        let certificate = verified_certificate(roots, certificate_der, time_unix_s)?;
         let plaintext = self.keyset.decrypt(ciphertext, b"").context(|| "the result does not open".into())?;
         let signed =
             api::SignedMessage::decode(plaintext.expose().as_slice()).context(|| "the result is garbled".into())?;
@@ -277,9 +343,19 @@ fn measurement_type(ask: &Ask) -> api::measurement_spec::MeasurementType {
     })
 }
 
-fn verified_certificate(roots: &TrustRoots, der: &[u8]) -> Result<Certificate> {
+/// The Duchy whose certificate this is.
+fn signer(certificate: &str) -> Result<DuchyId> {
+    let name: CertificateName = certificate.parse().context(|| "the result's certificate".into())?;
+    match name.parent {
+        CertificateParent::Duchy(duchy) => Ok(duchy.duchy),
+        _ => Err(Error::new(format!("{certificate} is no Duchy's certificate; the result is not accepted"))),
+    }
+}
+
+/// A certificate that one of the roots issued and that is valid at this time, in Unix seconds.
+fn verified_certificate(roots: &TrustRoots, der: &[u8], time_unix_s: i64) -> Result<Certificate> {
     let certificate = Certificate::from_der(der).context(|| "its certificate".into())?;
-    roots.verify(&certificate, SystemClock.now().unix_seconds()).context(|| "its certificate".into())?;
+    roots.verify(&certificate, time_unix_s).context(|| "its certificate".into())?;
     Ok(certificate)
 }
 

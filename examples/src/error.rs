@@ -1,10 +1,13 @@
 //! The examples' error: what failed, and the error below it.
 
+use tonic::{Code, Status};
+
 /// What went wrong, in words, with its cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}{}", .cause.as_ref().map(|cause| format!(": {}", chain(cause.as_ref()))).unwrap_or_default())]
 pub struct Error {
     what: String,
+    #[source]
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -16,6 +19,51 @@ impl Error {
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), cause: None }
     }
+
+    /// Whether a server said that the same call will fail whenever it is made.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        let mut next = self.cause.as_deref().map(|cause| cause as &(dyn std::error::Error + 'static));
+        while let Some(cause) = next {
+            if let Some(status) = cause.downcast_ref::<Status>() {
+                return is_permanent(status);
+            }
+            next = cause.source();
+        }
+        false
+    }
+}
+
+/// Whether the same call will fail whenever it is made.
+#[must_use]
+pub fn is_permanent(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Unauthenticated
+    )
+}
+
+/// Text of another party for a terminal: what would steer it is escaped.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    // Also marks that turn the direction of writing, with which a text can pretend to be another.
+    let steers = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        match steers(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+        shown
+    })
 }
 
 /// Adds what was being done to an error.
@@ -50,7 +98,24 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Context, Error};
+    use tonic::Status;
+
+    use super::{Context, Error, printable};
+
+    #[test]
+    fn permanent_refusals_are_told_from_outages() {
+        let error = |status: Status| Err::<(), _>(status).context(|| "a call".into()).unwrap_err();
+        assert!(error(Status::not_found("nothing")).is_permanent());
+        assert!(!error(Status::unavailable("later")).is_permanent());
+        let outer = Err::<(), _>(error(Status::permission_denied("no"))).context(|| "work".into()).unwrap_err();
+        assert!(outer.is_permanent());
+        assert!(!Error::new("something else").is_permanent());
+    }
+
+    #[test]
+    fn foreign_text_steers_no_terminal() {
+        assert_eq!(printable("naïve 漢\u{1b}[2J\r\n\u{202e}"), "naïve 漢\\u{1b}[2J\\r\\n\\u{202e}");
+    }
 
     #[test]
     fn causes_are_shown_once() {

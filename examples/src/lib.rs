@@ -9,4 +9,5 @@ pub mod pki;
 pub mod population;
 pub mod quickstart;
 pub mod report;
+pub mod shell;
 pub mod truth;

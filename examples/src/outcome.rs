@@ -108,7 +108,7 @@ pub struct Timings {
 pub struct Stage {
     /// The Duchy.
     pub party: String,
-    /// What it sent, and to whom.
+    /// The stage's name in the system's API, such as `SETUP_PHASE`.
     pub name: String,
     /// When it began, in seconds from the start of the computation.
     pub start_s: f64,
@@ -116,12 +116,6 @@ pub struct Stage {
     pub end_s: f64,
     /// CPU time that the process spent meanwhile, in seconds.
     pub cpu_s: f64,
-    /// Records that it sent.
-    pub records_out: u64,
-    /// Bytes that it sent.
-    pub bytes_out: u64,
-    /// Highest resident memory of the process so far, in bytes.
-    pub peak_rss_bytes: u64,
 }
 
 impl Outcome {

@@ -16,7 +16,10 @@ use halo_core::{
     pb::api,
     wire::type_name,
 };
-use halo_crypto::consent::{tink::PrivateKeyset, x509};
+use halo_crypto::{
+    consent::{tink::PrivateKeyset, x509},
+    secret::Secret,
+};
 use prost::Message;
 use rand_core::CryptoRng;
 use rcgen::{
@@ -58,7 +61,8 @@ impl Organisation {
             let key = KeyPair::generate().context(what)?;
             let certificate = parameters.signed_by(&key, &issuer).context(what)?;
             write(&directory.join(format!("{file}.pem")), certificate.pem().as_bytes(), 0o644)?;
-            write(&directory.join(format!("{file}.key")), key.serialize_pem().as_bytes(), 0o600)?;
+            let key = Secret::new(key.serialize_pem());
+            write(&directory.join(format!("{file}.key")), key.expose().as_bytes(), 0o600)?;
         }
         Ok(())
     }
@@ -76,8 +80,8 @@ impl Organisation {
             format: api::encryption_public_key::Format::TinkKeyset.into(),
             data: keyset.public().to_bytes(),
         };
-        let consent_key = fs::read_to_string(directory.join("consent.key")).context(what)?;
-        let signer = x509::SigningKey::from_pkcs8_pem(&consent_key).context(what)?;
+        let consent_key = Secret::new(fs::read_to_string(directory.join("consent.key")).context(what)?);
+        let signer = x509::SigningKey::from_pkcs8_pem(consent_key.expose()).context(what)?;
         let signed = crate::consumer::sign(&signer, type_name::ENCRYPTION_PUBLIC_KEY, key.encode_to_vec());
         write(&directory.join("encryption_public_key.bin"), &signed.encode_to_vec(), 0o644)
     }

@@ -11,7 +11,7 @@ use rand_core::{Rng, SeedableRng};
 use crate::error::{Context, Result};
 
 /// People in the population; about two thirds of them see at least one impression.
-const PEOPLE: i64 = 170_000;
+const PEOPLE: i64 = 152_000;
 
 /// Publishers and the mean number of impressions that they show to a person of average activity.
 const PUBLISHERS: [(&str, f64); 3] = [("north", 0.9), ("east", 0.75), ("south", 0.5)];

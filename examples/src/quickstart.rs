@@ -4,10 +4,13 @@
 //! state directory of its own; they speak gRPC over mutual TLS. This process is the consumer, and the supervisor of the
 //! others.
 
+mod figures;
 mod input;
 mod party;
 mod run;
+mod verify;
 
 pub use input::Options;
 pub use party::{Role, party};
-pub use run::{run, verify};
+pub use run::run;
+pub use verify::verify;

@@ -166,4 +166,69 @@ mod tests {
         }
         assert_eq!(firsts.len(), 2, "each worker comes first in some computation");
     }
+
+    fn hex32(text: &str) -> [u8; 32] {
+        hex::decode(text).unwrap().try_into().unwrap()
+    }
+
+    // The values below were computed apart from this code, with Python's hashlib, from the formulas in the documentation
+    // of each function. They are part of the contract: parties with other values do not understand each other.
+    const SPEC: &[u8] = b"measurement spec";
+    const GOLDEN_KEYS: [(&str, &[u8]); 3] =
+        [("worker1", b"key one"), ("aggregator", b"key two"), ("worker2", b"key three")];
+
+    #[test]
+    fn golden_session_id() {
+        let found = session_id(SPEC, b"protocol config", &duchies(&["worker1", "aggregator", "worker2"]));
+        assert_eq!(found, hex32("653929dd50798cbdde4fab5c02747af16e6d4872eb430f77850e2680f405133e"));
+    }
+
+    #[test]
+    fn golden_key_list_hash() {
+        let found = key_list_hash(&keys(&GOLDEN_KEYS));
+        assert_eq!(found, hex32("e3e1743179b309d9cddac093203af4ba34b4b15b00d1c069075d46c520eded47"));
+    }
+
+    #[test]
+    fn golden_fingerprint_and_spec_hash() {
+        let hash = requisition_spec_hash(b"ciphertext");
+        assert_eq!(hash, hex32("305531dcc50ebca31cf1d5b31e9fc76ed51f66b3b6dd5a030c6539ae6532f979"));
+        let fingerprint = hex32("586074dd30a6f491adb7abcce8e0cac2baacc098147fe734f6927c07415ba151");
+        assert_eq!(requisition_fingerprint(SPEC, b"ciphertext"), fingerprint);
+        assert_eq!(requisition_fingerprint_from_hash(SPEC, &hash), fingerprint);
+    }
+
+    #[test]
+    fn golden_nonce_hash() {
+        for (nonce, hash) in [
+            (0x8877_6655_4433_2211, "804d562d22470fb7be7f06aa076621cb268932be33d8f9fb2844f958dbd74c17"),
+            (7, "a3eb8db89fc5123ccfd49585059f292bc40a1c0d550b860f24f84efb4760fbf2"),
+        ] {
+            assert_eq!(nonce_hash(nonce), hex32(hash));
+        }
+    }
+
+    #[test]
+    fn golden_fulfilling_duchy() {
+        let ids = duchies(&["worker1", "aggregator", "worker2"]);
+        for (requisition, duchy) in
+            [("AAAAAAAAAAI", "aggregator"), ("AAAAAAAAAAM", "worker2"), ("AAAAAAAAABE", "worker1")]
+        {
+            let name: RequisitionName =
+                format!("dataProviders/AAAAAAAAAAE/requisitions/{requisition}").parse().unwrap();
+            assert_eq!(fulfilling_duchy(&name, &ids).unwrap().as_str(), duchy);
+        }
+    }
+
+    #[test]
+    fn golden_ring_order() {
+        let aggregator = DuchyId::new("aggregator").unwrap();
+        for (computation, ring) in [
+            ("AAAAAAAAAAE", ["worker1", "worker2", "aggregator"]),
+            ("AAAAAAAAAAI", ["worker2", "worker1", "aggregator"]),
+            ("AAAAAAAAAAM", ["worker1", "worker2", "aggregator"]),
+        ] {
+            assert_eq!(ring_order(computation, &keys(&GOLDEN_KEYS), &aggregator), duchies(&ring));
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! Time for an element of each kernel, on each backend that this CPU supports, and of curve25519-dalek's own single
 //! operations. On one thread: `RAYON_NUM_THREADS=1 cargo bench -p halo-crypto --bench batch`.
-#![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use std::hint::black_box;
 
@@ -41,12 +40,16 @@ fn in_place(
 
 fn kernels(criterion: &mut Criterion) {
     for backend in Backend::ALL.into_iter().filter(|backend| backend.is_supported()) {
-        backend.select().unwrap();
+        backend.select().expect("a benchmark's own input");
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let secret = KeyShareSecret::generate(&mut rng);
         let context = PossessionContext { session: [1; 32], duchy: "worker1", certificate_sha256: [2; 32] };
         let proof = secret.prove_possession(&context, &mut rng);
-        let key = CompositeKey::combine(&[secret.public().verify_possession(&context, &proof).unwrap()]).unwrap();
+        let key = CompositeKey::combine(&[secret
+            .public()
+            .verify_possession(&context, &proof)
+            .expect("a benchmark's own input")])
+        .expect("a benchmark's own input");
         let ids: Vec<String> = (0..COUNT).map(|id| id.to_string()).collect();
         let messages = batch::hash_to_group(Domain::Index, &ids);
         let (nonces, exponent) = (scalars(&mut rng), Secret::new(Scalar::random(&mut rng)));
@@ -74,7 +77,7 @@ fn kernels(criterion: &mut Criterion) {
         });
         group.bench_function("peel and blind, bytes to bytes", |bencher| {
             bencher.iter(|| {
-                let mut ciphertexts = batch::decode_ciphertexts(black_box(&encoded)).unwrap();
+                let mut ciphertexts = batch::decode_ciphertexts(black_box(&encoded)).expect("a benchmark's own input");
                 batch::peel_and_blind(&secret, &exponent, &mut ciphertexts);
                 let mut bytes = Vec::new();
                 batch::encode_ciphertexts(&ciphertexts, &mut bytes);

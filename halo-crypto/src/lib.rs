@@ -45,6 +45,7 @@ pub mod hash;
 pub mod proof;
 pub mod seal;
 pub mod secret;
+pub mod share;
 mod transcript;
 
 pub use error::Error;

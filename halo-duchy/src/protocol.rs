@@ -23,10 +23,15 @@
 //! [`local::run`] runs all Duchies of a computation in one process.
 
 mod error;
+pub mod hmss;
 mod join;
 pub mod llv2;
 pub mod local;
+
 mod record;
+mod ring;
+pub mod rollv2;
+mod seat;
 mod shuffle;
 mod state;
 mod stream;
@@ -40,7 +45,7 @@ pub use record::{Body, CHUNK_RECORDS, RecordSink, RecordSource, Workspace};
 pub use state::State;
 pub use workspace::{DirectoryWorkspace, MemoryBody, MemoryWorkspace};
 
-/// What a message between two Duchies carries. The numbers are those of the wire.
+/// What a message between two Duchies carries. The numbers are those of stored states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Description {
@@ -52,6 +57,12 @@ pub enum Description {
     ExecutionPhaseTwoInput = 3,
     /// Count ciphertexts of the usable tuples, then rows of zero tests, on their way around the ring in phase three.
     ExecutionPhaseThreeInput = 4,
+    /// All registers of a reach-only computation, on their way around the ring.
+    ReachOnlyExecutionInput = 5,
+    /// A worker's seed and the seeds of publishers that it passes on, for the other worker of a share shuffle.
+    ShuffleInput = 6,
+    /// A worker's shuffled shares, for the aggregator.
+    AggregationInput = 7,
 }
 
 impl Description {
@@ -62,6 +73,9 @@ impl Description {
             Self::ExecutionPhaseOneInput,
             Self::ExecutionPhaseTwoInput,
             Self::ExecutionPhaseThreeInput,
+            Self::ReachOnlyExecutionInput,
+            Self::ShuffleInput,
+            Self::AggregationInput,
         ]
         .into_iter()
         .find(|description| description.number() == number)
@@ -80,6 +94,9 @@ impl fmt::Display for Description {
             Self::ExecutionPhaseOneInput => "execution phase one input",
             Self::ExecutionPhaseTwoInput => "execution phase two input",
             Self::ExecutionPhaseThreeInput => "execution phase three input",
+            Self::ReachOnlyExecutionInput => "execution phase input",
+            Self::ShuffleInput => "shuffle phase input",
+            Self::AggregationInput => "aggregation phase input",
         })
     }
 }
@@ -121,7 +138,7 @@ pub struct Received {
 
 /// What a Duchy does after a step.
 #[derive(Debug)]
-pub enum Step {
+pub enum Step<O = llv2::Outcome> {
     /// Deliver `outbox`, keep `state`, and advance when every slot of `awaiting` is filled.
     Wait {
         /// To be given back to the engine. Holds no key and no seed.
@@ -134,7 +151,7 @@ pub enum Step {
     /// Deliver `outbox`; this Duchy's part is then over.
     Done {
         /// The result, at the Duchy that learns it.
-        output: Option<llv2::Outcome>,
+        output: Option<O>,
         /// What to deliver.
         outbox: Vec<Message>,
     },

@@ -58,6 +58,7 @@ use halo_core::pb::api::requisition_fulfillment_server::RequisitionFulfillmentSe
 use halo_core::pb::halo::transfers_server::TransfersServer;
 use halo_core::pb::system::computation_control_server::ComputationControlServer;
 use halo_core::transport::{MAX_MESSAGE_BYTES, ServerTls, health_service};
+use halo_crypto::batch::Backend;
 use rand_core::Rng;
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
@@ -91,7 +92,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const ENGINE_BYTES_PER_RECORD: u64 = 14 << 10;
 /// Memory of everything but the records of an engine, in MiB: buckets, received bodies, the store, the program.
 const OTHER_MIB: u64 = 160;
-/// Received bodies that are checked at once; each takes about 8 MiB.
+/// Bodies of each kind that are checked at once; each takes about 8 MiB.
 const CHECKS: usize = 2;
 
 /// Serves until `shutdown` is cancelled.
@@ -115,6 +116,7 @@ pub async fn serve_on(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    tracing::info!(backend = %Backend::current()?, "computes");
     let (parties, identity, roots) = Parties::load(&config)?;
     let vault = Vault::new(secrets::key_encryption_key(&config)?, config.id.clone());
     let tls = ServerTls::new(identity, &roots)?;
@@ -133,12 +135,15 @@ pub async fn serve_on(
         turns: Turns::default(),
         work: Notify::new(),
         compute: Arc::new(Semaphore::new(1)),
-        checks: Arc::new(Semaphore::new(CHECKS)),
+        upload_checks: Arc::new(Semaphore::new(CHECKS)),
+        delivery_checks: Arc::new(Semaphore::new(CHECKS)),
         shutdown: shutdown.clone(),
     });
     if config.noise_floor.allow_no_noise {
         tracing::warn!("allow_no_noise is set: measurements without any noise are computed, and are NOT private");
     }
+
+    janitor::sweep_at_start(&duchy).await?;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(herald::follow(Arc::clone(&duchy)));

@@ -20,24 +20,29 @@
 mod answer;
 mod config;
 mod submit;
+mod sweep;
 mod watch;
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashMap},
     fs,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use futures::FutureExt;
 use halo_core::{
     clock::{Clock, SystemClock},
     pb::api::{self, requisition::State},
     resource::{DuchyId, RequisitionName},
     transport::{Client, Identity, Roots, TransportError},
 };
-use halo_crypto::consent::{
-    tink::PrivateKeyset,
-    x509::{Certificate, SigningKey},
+use halo_crypto::{
+    batch::{Backend, BackendError},
+    consent::tink::PrivateKeyset,
+    secret::Secret,
 };
 use serde::Serialize;
 use tokio::{
@@ -45,10 +50,9 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroize;
 
 use crate::{requisition::Trust, spool::Spool};
-pub use config::{Config, ConsentConfig, ConsumerConfig, DuchyConfig, EndpointConfig, TlsConfig};
+pub use config::{Config, ConsumerConfig, DuchyConfig, EndpointConfig, TlsConfig};
 
 /// Updates of requisitions that may wait to be looked at.
 const WAITING_UPDATES: usize = 64;
@@ -82,6 +86,9 @@ pub enum ClientError {
         /// What the Kingdom said.
         detail: String,
     },
+    /// The curve's backend that the environment asks for cannot be had.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The spool directory cannot be used.
     #[error(transparent)]
     Spool(#[from] crate::Error),
@@ -144,8 +151,9 @@ pub enum Event {
         requisition: String,
         /// Why.
         message: String,
-        /// Whether another attempt follows by itself. Otherwise the requisition stays open until the process is started
-        /// again.
+        /// Whether another attempt follows soon by itself. Otherwise somebody has to repair something first: a
+        /// certificate, which is tried again after a quarter of an hour, or anything else, which is tried again when
+        /// the process is started again.
         retried: bool,
     },
 }
@@ -185,7 +193,8 @@ impl Publisher {
     /// As [`Publisher::new`].
     pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
         config.check().map_err(|problem| ClientError::Config { problem })?;
-        let identity = Identity::from_pem_files(&config.tls.certificate, &config.tls.private_key)?;
+        Backend::current()?;
+        let identity = read_identity(&config.tls)?;
         let client = |endpoint: &str, root: &Path| -> Result<Client, ClientError> {
             Ok(Client::new(endpoint, &Roots::from_pem_files(&[root])?, &identity)?)
         };
@@ -194,11 +203,10 @@ impl Publisher {
         for duchy in &config.duchies {
             duchies.insert(duchy.id.clone(), client(&duchy.endpoint, &duchy.root_certificate)?);
         }
-        check_consent(&config.consent)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 trust: config.trust()?,
-                keyset: read_keyset(&config.consent.encryption_private_keyset)?,
+                keyset: read_keyset(&config.encryption_private_keyset)?,
                 spool: Spool::open(&config.spool_dir)?,
                 kingdom,
                 duchies,
@@ -214,13 +222,17 @@ impl Publisher {
     ///
     /// # Errors
     /// [`ClientError::Transport`] when the very first connection with the Kingdom fails in a way that time does not heal,
-    /// such as a certificate that it refuses; [`ClientError::Refused`].
+    /// such as a certificate that it refuses; [`ClientError::Refused`]; [`ClientError::Spool`] when the spool directory
+    /// cannot be read.
     pub async fn run(&self, shutdown: CancellationToken, mut events: impl FnMut(Event)) -> Result<(), ClientError> {
         let (reporter, mut reports) = mpsc::unbounded_channel();
         let (updater, mut updates) = mpsc::channel(WAITING_UPDATES);
         let publisher = self.shared.config.data_provider.to_string();
         let mut watching = JoinSet::new();
         watching.spawn(watch::watch(self.shared.kingdom.clone(), publisher, updater));
+        let spooled = self.shared.spool.names()?;
+        let mut sweeping = JoinSet::new();
+        sweeping.spawn(sweep::closed(self.shared.kingdom.clone(), self.shared.config.data_provider.clone(), spooled));
         let mut desk = Desk {
             shared: Arc::clone(&self.shared),
             reporter,
@@ -234,6 +246,7 @@ impl Publisher {
                 Some(event) = reports.recv() => events(event),
                 Some(update) = updates.recv() => desk.take(update),
                 Some(answered) = desk.answers.join_next() => desk.settle(unwind(answered)),
+                Some(closed) = sweeping.join_next() => desk.sweep(unwind(closed)),
                 Some(ended) = watching.join_next() => break unwind(ended),
             }
         };
@@ -261,7 +274,7 @@ struct Desk {
     answers: JoinSet<RequisitionName>,
 }
 
-/// Where the work on a requisition stands.
+/// Where the work on a requisition stands. One that is closed and not worked on is forgotten.
 enum Taken {
     /// It is being answered.
     Running {
@@ -272,7 +285,8 @@ enum Taken {
     },
     /// The Kingdom has closed it, and the work on it is coming to its end.
     Closing,
-    /// It is answered, refused, closed, or given up for this run. A late update that still calls it open starts nothing.
+    /// It is answered, refused, or given up for this run, and the Kingdom has not closed it yet. A late update that
+    /// still calls it open starts nothing.
     Settled,
 }
 
@@ -292,7 +306,19 @@ impl Desk {
                 stop.cancel();
                 self.taken.insert(name, Taken::Closing);
             }
-            (_, Some(Taken::Settled) | None) => self.shared.discard(&name),
+            (_, Some(Taken::Settled) | None) => {
+                self.taken.remove(&name);
+                self.shared.discard(&name);
+            }
+        }
+    }
+
+    /// Removes bodies whose requisitions were closed before this process began.
+    fn sweep(&self, closed: Vec<RequisitionName>) {
+        // What is being worked on is removed when that ends.
+        for name in closed.iter().filter(|name| !self.taken.contains_key(name)) {
+            tracing::info!(requisition = %name, "was closed in the meantime; its body is removed");
+            self.shared.discard(name);
         }
     }
 
@@ -306,9 +332,14 @@ impl Desk {
             stop: stop.clone(),
             fulfilled: fulfilled.clone(),
         };
-        let done = name.clone();
+        let (done, reporter) = (name.clone(), self.reporter.clone());
         self.answers.spawn(async move {
-            answer.run().await;
+            // A defect that one requisition meets must not keep the others from being answered.
+            if let Err(panic) = AssertUnwindSafe(answer.run()).catch_unwind().await {
+                let message = format!("a defect of this program ended the work on it: {}", panic_text(panic.as_ref()));
+                // The receiver outlives all answers.
+                let _ = reporter.send(Event::Failed { requisition: done.to_string(), message, retried: false });
+            }
             done
         });
         self.taken.insert(name, Taken::Running { stop, fulfilled });
@@ -316,11 +347,25 @@ impl Desk {
 
     /// Takes note that the work on a requisition has ended.
     fn settle(&mut self, name: RequisitionName) {
-        if matches!(self.taken.get(&name), Some(Taken::Closing)) {
-            self.shared.discard(&name);
+        match self.taken.get(&name) {
+            Some(Taken::Closing) => {
+                self.shared.discard(&name);
+                self.taken.remove(&name);
+            }
+            Some(Taken::Running { fulfilled, .. }) if fulfilled.is_cancelled() => {
+                self.taken.remove(&name);
+            }
+            _ => {
+                self.taken.insert(name, Taken::Settled);
+            }
         }
-        self.taken.insert(name, Taken::Settled);
     }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
 }
 
 impl Shared {
@@ -332,31 +377,26 @@ impl Shared {
     }
 }
 
-/// The consent key must be the certificate's, or what the publisher signs convinces nobody.
-fn check_consent(consent: &ConsentConfig) -> Result<(), ClientError> {
-    let refuse = |path: &Path, problem: String| ClientError::Credentials { path: path.to_owned(), problem };
-    let read = |path: &Path| fs::read(path).map_err(|error| refuse(path, error.to_string()));
-    let certificate = Certificate::from_pem(&read(&consent.certificate)?)
-        .map_err(|error| refuse(&consent.certificate, error.to_string()))?;
-    let mut pem = read(&consent.private_key)?;
-    let key =
-        std::str::from_utf8(&pem).map_err(|_| refuse(&consent.private_key, "it is no PEM text".to_owned())).and_then(
-            |text| SigningKey::from_pkcs8_pem(text).map_err(|error| refuse(&consent.private_key, error.to_string())),
-        );
-    pem.zeroize();
-    if key?.belongs_to(&certificate) {
-        return Ok(());
-    }
-    Err(refuse(&consent.private_key, format!("it is not the key of {}", consent.certificate.display())))
+/// Reads what the publisher connects with. The text of the key is wiped.
+fn read_identity(tls: &TlsConfig) -> Result<Identity, ClientError> {
+    let certificate = read_credentials(&tls.certificate)?;
+    let key = read_credentials(&tls.private_key)?;
+    Identity::from_pem(certificate.expose(), key.expose()).map_err(|error| ClientError::Credentials {
+        path: tls.certificate.clone(),
+        problem: format!("with the private key {}: {error}", tls.private_key.display()),
+    })
 }
 
 /// Reads the keyset that requisition specs are encrypted to.
 fn read_keyset(path: &Path) -> Result<PrivateKeyset, ClientError> {
-    let refuse = |problem: String| ClientError::Credentials { path: path.to_owned(), problem };
-    let mut bytes = fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let keyset = PrivateKeyset::from_bytes(&bytes).map_err(|error| refuse(error.to_string()));
-    bytes.zeroize();
-    keyset
+    PrivateKeyset::from_bytes(read_credentials(path)?.expose())
+        .map_err(|error| ClientError::Credentials { path: path.to_owned(), problem: error.to_string() })
+}
+
+fn read_credentials(path: &Path) -> Result<Secret<Vec<u8>>, ClientError> {
+    fs::read(path)
+        .map(Secret::new)
+        .map_err(|error| ClientError::Credentials { path: path.to_owned(), problem: error.to_string() })
 }
 
 #[cfg(test)]

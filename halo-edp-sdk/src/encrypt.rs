@@ -19,13 +19,13 @@ use halo_crypto::{
     elgamal::{CIPHERTEXT_BYTES, CompositeKey},
     group::{Point, Scalar},
     hash::{self, Domain},
+    secret::Secret,
 };
 use halo_sketch::{
     liquid_legions::{LiquidLegions, Register, RegisterKey},
     noise::{ShiftedNoise, sampler::uniform_below},
 };
 use rand_core::CryptoRng;
-use zeroize::Zeroize;
 
 use crate::{
     Error,
@@ -80,10 +80,10 @@ pub fn encrypt(
     for (batch, first) in records.chunks(BATCH).zip((0..).step_by(BATCH)) {
         report(observer, Stage::Encrypting, first, Some(total)).map_err(EncryptError::Stopped)?;
         let points = plaintexts.of(batch, rng);
-        let mut nonces: Vec<Scalar> = points.iter().map(|_| Scalar::random(rng)).collect();
+        let nonces: Secret<Vec<Scalar>> = Secret::new(points.expose().iter().map(|_| Scalar::random(rng)).collect());
         bytes.clear();
-        batch::encode_ciphertexts(&batch::encrypt(encryption.key, &points, &nonces), &mut bytes);
-        nonces.zeroize();
+        let ciphertexts = batch::encrypt(encryption.key, points.expose(), nonces.expose());
+        batch::encode_ciphertexts(&ciphertexts, &mut bytes);
         out.write_all(&bytes).map_err(EncryptError::Write)?;
     }
     report(observer, Stage::Encrypting, total, Some(total)).map_err(EncryptError::Stopped)?;
@@ -128,23 +128,23 @@ impl Plaintexts {
         }
     }
 
-    /// Index, key and count of each record in turn.
-    fn of(&self, records: &[Record], rng: &mut impl CryptoRng) -> Vec<Point> {
-        let indexes: Vec<String> = records.iter().filter_map(Record::index).collect();
-        let keys: Vec<String> = records.iter().filter_map(Record::key).collect();
-        let ids: Vec<[u8; 32]> = records
-            .iter()
-            .filter(|record| matches!(record, Record::Noise))
-            .map(|_| {
-                let mut id = [0; 32];
-                rng.fill_bytes(&mut id);
-                id
-            })
-            .collect();
-        let mut indexes = batch::hash_to_group(Domain::Index, &indexes).into_iter();
-        let mut keys = batch::hash_to_group(Domain::Key, &keys).into_iter();
-        let mut random = batch::hash_to_group(Domain::NoiseId, &ids).into_iter();
-        let next = |source: &mut dyn Iterator<Item = Point>| source.next().unwrap_or_else(Point::identity);
+    /// Index, key and count of each record in turn. They tell who was reached, and are wiped with all that leads to them.
+    fn of(&self, records: &[Record], rng: &mut impl CryptoRng) -> Secret<Vec<Point>> {
+        let indexes = Secret::new(records.iter().filter_map(Record::index).collect::<Vec<_>>());
+        let keys = Secret::new(records.iter().filter_map(Record::key).collect::<Vec<_>>());
+        let ids = records.iter().filter(|record| matches!(record, Record::Noise)).map(|_| {
+            let mut id = [0; 32];
+            rng.fill_bytes(&mut id);
+            id
+        });
+        let ids = Secret::new(ids.collect::<Vec<_>>());
+        let indexes = Secret::new(batch::hash_to_group(Domain::Index, indexes.expose()));
+        let keys = Secret::new(batch::hash_to_group(Domain::Key, keys.expose()));
+        let random = Secret::new(batch::hash_to_group(Domain::NoiseId, ids.expose()));
+        let (mut indexes, mut keys, mut random) =
+            (indexes.expose().iter(), keys.expose().iter(), random.expose().iter());
+        let next = |source: &mut std::slice::Iter<'_, Point>| source.next().copied().unwrap_or_else(Point::identity);
+        // As long as it becomes, so that it never moves and leaves a copy behind.
         let mut points = Vec::with_capacity(3 * records.len());
         for record in records {
             match record {
@@ -162,7 +162,7 @@ impl Plaintexts {
                 Record::Noise => points.extend([self.noise_index, self.noise_key, next(&mut random)]),
             }
         }
-        points
+        Secret::new(points)
     }
 }
 

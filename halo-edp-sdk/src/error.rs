@@ -61,6 +61,12 @@ pub enum Error {
         /// What does not match.
         reason: String,
     },
+    /// Another process spools there: give each publisher a directory of its own, or end the other process.
+    #[error("spool directory {} is used by another publisher's process; give each a spool_dir of its own", path.display())]
+    SpoolInUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The caller asked to stop. What is spooled stays; an unfinished body was removed.
     #[error("stopped on request")]
     Interrupted,

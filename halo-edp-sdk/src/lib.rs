@@ -35,6 +35,7 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+pub mod direct;
 pub mod encrypt;
 mod error;
 pub mod events;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use halo_core::{
     pb::api,
-    privacy::{MaximumFrequency, VidSamplingInterval},
+    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
     resource::{
         CertificateName, CertificateParent, DataProviderName, DuchyId, MeasurementConsumerName, MeasurementName,
         RequisitionName,
@@ -34,7 +34,7 @@ use prost::Message;
 use zeroize::Zeroize;
 
 use crate::{encrypt::Encryption, spool::Binding};
-pub use refusal::{Justification, Refusal};
+pub use refusal::{Justification, MAX_MESSAGE_BYTES, Refusal};
 
 /// Whom a publisher trusts, and what it asks of a measurement.
 #[derive(Clone, Debug)]
@@ -47,6 +47,22 @@ pub struct Trust {
     pub minimum_duchies: usize,
     /// Whether measurements without any noise are answered.
     pub allow_no_noise: bool,
+    /// The least noise that may hide the size of this publisher's sketch: the noise of a measurement may cost at most
+    /// this ε and this δ, or the requisition is declined.
+    pub maximum_noise: PrivacyParams,
+}
+
+impl Trust {
+    /// The default of [`Trust::maximum_noise`]: ε = 1 and δ = 0.00001. With it, whoever sees the size of the upload
+    /// learns little about any one person: the odds that somebody was reached change by a factor of e at most.
+    ///
+    /// # Guarantee
+    /// (ε, δ)-differential privacy of the number of registers for one person more or less (Dwork and Roth, *The
+    /// Algorithmic Foundations of Differential Privacy*, 2014, definition 2.4).
+    #[must_use]
+    pub fn default_maximum_noise() -> PrivacyParams {
+        PrivacyParams::new(1.0, 1e-5).expect("both are in their ranges")
+    }
 }
 
 /// Certificates that a requisition names, in DER, as the Kingdom handed them out. They are checked against [`Trust`].
@@ -129,9 +145,12 @@ pub fn open(
 
     let ciphertext = ciphertext(requisition)?;
     let own_bytes = own_spec(ciphertext, keyset, &consumer)?;
-    let own_spec = wire::parse_requisition_spec(own_bytes.expose())?;
+    let mut own_spec =
+        wire::parse_requisition_spec(own_bytes.expose()).map_err(|error| Refusal::secret_spec(&error))?;
     let nonce = Secret::new(own_spec.nonce);
-    terms::check_agreement(&spec, &own_spec, publisher)?;
+    let agreed = terms::check_agreement(&spec, &own_spec, publisher);
+    own_spec.nonce.zeroize();
+    agreed?;
 
     let config_bytes = requisition.serialized_protocol_config.as_slice();
     let config = wire::parse_protocol_config(config_bytes)?;
@@ -141,7 +160,7 @@ pub fn open(
             "protocol_config is not what serialized_protocol_config says".to_owned(),
         ));
     }
-    let terms = terms::agree(&spec, &config, trust.allow_no_noise)?;
+    let terms = terms::agree(&spec, &config, trust)?;
 
     let entries = keys::entries(requisition, trust)?;
     let duchies: Vec<DuchyId> = entries.iter().map(|entry| entry.duchy.clone()).collect();
@@ -226,9 +245,12 @@ fn ciphertext(requisition: &api::Requisition) -> Result<&[u8], Refusal> {
 fn own_spec(ciphertext: &[u8], keyset: &PrivateKeyset, consumer: &Certificate) -> Result<Secret<Vec<u8>>, Refusal> {
     let path = "encrypted_requisition_spec";
     let plaintext = keyset.decrypt(ciphertext, b"").map_err(Refusal::consent(path))?;
-    let mut signed = api::SignedMessage::decode(plaintext.expose().as_slice()).map_err(Refusal::consent(path))?;
-    let bytes =
-        verified(path, Some(&signed), type_name::REQUISITION_SPEC, consumer).map(|bytes| Secret::new(bytes.to_vec()));
+    // What is wrong with a plaintext is not told in the words of its reader, which could quote it.
+    let mut signed = api::SignedMessage::decode(plaintext.expose().as_slice())
+        .map_err(|_| Refusal::consent(path)("it holds no signed message"))?;
+    let bytes = verified(path, Some(&signed), type_name::REQUISITION_SPEC, consumer)
+        .map(|bytes| Secret::new(bytes.to_vec()))
+        .map_err(|_| Refusal::consent(path)("it is no requisition spec that the consumer's signature verifies"));
     if let Some(message) = &mut signed.message {
         message.value.zeroize();
     }

@@ -5,14 +5,17 @@
 //! sends the very same bytes.
 //!
 //! Files: `NAME.body`, and `NAME.manifest`, which exists only when the body is complete. Unfinished bodies
-//! (`NAME.partial`) are removed when the requisition is taken up again.
+//! (`NAME.partial`) are removed when the requisition is taken up again. `lock` is held by the process that uses the
+//! directory, so that no two processes write the same body.
 
 mod manifest;
 
 use std::{
-    fs::{self, File},
+    collections::BTreeSet,
+    fs::{self, File, TryLockError},
     io::{BufWriter, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use halo_sketch::liquid_legions::LiquidLegions;
@@ -46,17 +49,24 @@ pub struct Spooled {
     pub manifest: Manifest,
 }
 
-/// A directory of bodies.
+/// Kinds of files of one body, the manifest first: without it a body counts for nothing.
+const KINDS: [&str; 4] = ["manifest", "body", "partial", "manifest.partial"];
+
+/// Name of the file that is locked.
+const LOCK: &str = "lock";
+
+/// A directory of bodies, locked for this process until the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Spool {
     directory: PathBuf,
+    _lock: Arc<File>,
 }
 
 impl Spool {
     /// Opens a directory, and creates it when it is not there, readable for its owner only.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::SpoolInUse`] while it is open already, in this process or another; [`Error::File`].
     pub fn open(directory: &Path) -> Result<Self, Error> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new()
@@ -64,7 +74,28 @@ impl Spool {
             .mode(0o700)
             .create(directory)
             .map_err(Error::file("cannot create", directory))?;
-        Ok(Self { directory: directory.to_path_buf() })
+        let path = directory.join(LOCK);
+        let lock = File::create(&path).map_err(Error::file("cannot create", &path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { directory: directory.to_path_buf(), _lock: Arc::new(lock) }),
+            Err(TryLockError::WouldBlock) => Err(Error::SpoolInUse { path: directory.to_path_buf() }),
+            Err(TryLockError::Error(error)) => Err(Error::file("cannot lock", &path)(error)),
+        }
+    }
+
+    /// The names of everything that is kept here, complete or not.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn names(&self) -> Result<BTreeSet<String>, Error> {
+        let unreadable = || Error::file("cannot read the directory", &self.directory);
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(&self.directory).map_err(unreadable())? {
+            let file = entry.map_err(unreadable())?.file_name();
+            let split = file.to_str().and_then(|file| file.split_once('.'));
+            names.extend(split.filter(|(_, kind)| KINDS.contains(kind)).map(|(name, _)| name.to_owned()));
+        }
+        Ok(names)
     }
 
     fn path(&self, name: &str, kind: &str) -> PathBuf {
@@ -162,7 +193,7 @@ impl Spool {
     /// # Errors
     /// [`Error::File`].
     pub fn remove(&self, name: &str) -> Result<(), Error> {
-        for kind in ["manifest", "body", "partial", "manifest.partial"] {
+        for kind in KINDS {
             let path = self.path(name, kind);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -7,16 +7,24 @@ mod parties;
 #[path = "world/servers.rs"]
 mod servers;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use halo_core::{
+    clock::{Clock, SystemClock, Timestamp},
     pb::api::requisition::{State, refusal::Justification},
     transport::TransportError,
 };
 use halo_edp_sdk::client::{ClientError, Config, Event, Publisher};
 use parquet::arrow::ArrowWriter;
-use parties::{CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue};
+use parties::{Authority, CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue};
 use servers::{SimulatedDuchy, SimulatedKingdom, serve};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -34,14 +42,21 @@ struct Scene {
 impl Scene {
     /// Servers for the world as it stands.
     async fn new(world: &World) -> Self {
+        let own = authority("publisher");
+        Self::of(world, &own, &own).await
+    }
+
+    /// The same, with Duchies that know the clients of another authority only.
+    async fn with_clients(world: &World, others: &Authority) -> Self {
+        Self::of(world, &authority("publisher"), others).await
+    }
+
+    async fn of(world: &World, own: &Authority, clients_of_duchies: &Authority) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
-        let own = authority("publisher");
-        for name in ["tls", "consent"] {
-            let (certificate, key) = issue(&own);
-            write(&format!("{name}.pem"), certificate.as_bytes());
-            write(&format!("{name}.key"), key.as_bytes());
-        }
+        let (certificate, key) = issue(own);
+        write("tls.pem", certificate.as_bytes());
+        write("tls.key", key.as_bytes());
         write("encryption.keyset", world.keyset.to_bytes().expose());
         write("consumer.pem", world.consumer.authority.pem().as_bytes());
 
@@ -54,7 +69,7 @@ impl Scene {
         let kingdom = SimulatedKingdom::new(requisition, certificates);
         let duchy = SimulatedDuchy::default();
         let kingdom_authority = authority("kingdom");
-        let kingdom_port = serve(&kingdom_authority, &own, Some(kingdom.clone()), None).await;
+        let kingdom_port = serve(&kingdom_authority, own, Some(kingdom.clone()), None).await;
         write("kingdom.pem", kingdom_authority.pem().as_bytes());
         let mut text = format!(
             r#"
@@ -63,9 +78,6 @@ impl Scene {
             spool_dir = "spool"
             tls = {{ certificate = "tls.pem", private_key = "tls.key" }}
             kingdom = {{ endpoint = "https://localhost:{kingdom_port}", root_certificate = "kingdom.pem" }}
-            [consent]
-            certificate = "consent.pem"
-            private_key = "consent.key"
             encryption_private_keyset = "encryption.keyset"
             [[measurement_consumers]]
             id = "{}"
@@ -74,7 +86,7 @@ impl Scene {
             CONSUMER.rsplit_once('/').unwrap().1
         );
         for (id, party) in &world.duchies {
-            let port = serve(&party.authority, &own, None, Some(duchy.clone())).await;
+            let port = serve(&party.authority, clients_of_duchies, None, Some(duchy.clone())).await;
             write(&format!("{id}.pem"), party.authority.pem().as_bytes());
             text.push_str(&format!(
                 "[[duchies]]\nid = \"{id}\"\nendpoint = \"https://localhost:{port}\"\nroot_certificate = \"{id}.pem\"\n"
@@ -88,6 +100,12 @@ impl Scene {
 
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Adds a line to the configuration.
+    fn configure(&self, line: &str) {
+        let text = std::fs::read_to_string(self.path("publisher.toml")).unwrap();
+        std::fs::write(self.path("publisher.toml"), format!("{line}\n{text}")).unwrap();
     }
 
     /// 3000 impressions of 1500 people.
@@ -120,8 +138,24 @@ impl Scene {
         events
     }
 
+    /// Runs a publisher until this holds no more.
+    async fn run_while(&self, holds: impl Fn() -> bool) {
+        let publisher = Publisher::new(self.config()).unwrap();
+        let shutdown = CancellationToken::new();
+        let running = publisher.run(shutdown.clone(), |_| {});
+        let stopping = async {
+            while holds() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            shutdown.cancel();
+        };
+        let (outcome, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(running, stopping) }).await.unwrap();
+        outcome.unwrap();
+    }
+
     fn spooled(&self) -> usize {
-        std::fs::read_dir(self.path("spool")).unwrap().count()
+        let files = std::fs::read_dir(self.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
+        files.filter(|file| file != "lock").count()
     }
 }
 
@@ -223,25 +257,16 @@ async fn a_watch_that_ends_goes_on_with_its_token() {
     scene.kingdom.end_first_watch();
     // The requisition comes over the first watch and is closed by the Kingdom over the second.
     scene.duchy.refuse_uploads(tonic::Code::Unavailable);
-    let kingdom = scene.kingdom.clone();
-    let closing = async {
-        while scene.duchy.uploads().is_empty() || kingdom.tokens().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        kingdom.close(State::Withdrawn);
-        while scene.spooled() > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let publisher = Publisher::new(scene.config()).unwrap();
-    let shutdown = CancellationToken::new();
-    let running = publisher.run(shutdown.clone(), |_| {});
-    let stopping = async {
-        closing.await;
-        shutdown.cancel();
-    };
-    let (outcome, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(running, stopping) }).await.unwrap();
-    outcome.unwrap();
+    let closed = std::cell::Cell::new(false);
+    scene
+        .run_while(|| {
+            if !closed.get() && !scene.duchy.uploads().is_empty() && scene.kingdom.tokens().len() >= 2 {
+                scene.kingdom.close(State::Withdrawn);
+                closed.set(true);
+            }
+            !closed.get() || scene.spooled() > 0
+        })
+        .await;
     assert_eq!(scene.kingdom.tokens()[..2], ["", "1"]);
 }
 
@@ -305,6 +330,98 @@ async fn bad_events_are_reported_and_leave_the_requisition_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_closed_requisitions_are_swept_after_a_restart() {
+    let scene = Scene::new(&World::new()).await;
+    let spool = scene.path("spool");
+    std::fs::create_dir(&spool).unwrap();
+    // Of a requisition that nobody knows any more, of one that is open, and a stranger's file.
+    let open = REQUISITION.rsplit_once('/').unwrap().1;
+    for file in ["AAAAAAAAAA8.body".to_owned(), "AAAAAAAAAA8.manifest".into(), format!("{open}.x"), "notes".into()] {
+        std::fs::write(spool.join(file), b"").unwrap();
+    }
+    std::fs::write(spool.join(format!("{open}.partial")), b"").unwrap();
+    scene.duchy.refuse_uploads(tonic::Code::Unavailable);
+    let gone = || !spool.join("AAAAAAAAAA8.body").exists() && !spool.join("AAAAAAAAAA8.manifest").exists();
+    let kept = |scene: &Scene| scene.path("spool").join(format!("{open}.body")).exists();
+    scene.run_while(|| !gone() || scene.duchy.uploads().is_empty()).await;
+    assert!(kept(&scene), "the body of an open requisition stays");
+    assert!(spool.join("notes").exists() && spool.join(format!("{open}.x")).exists());
+
+    // Closed while the publisher did not run: the watch would never tell it.
+    scene.kingdom.withdraw_unheard();
+    scene.run_while(|| kept(&scene)).await;
+    assert_eq!(scene.spooled(), 2, "nothing but what is not the publisher's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requisition_is_forgotten_once_the_kingdom_has_closed_it() {
+    let scene = Scene::new(&World::new()).await;
+    let (publisher, shutdown) = (Publisher::new(scene.config()).unwrap(), CancellationToken::new());
+    let opened = AtomicUsize::new(0);
+    let answered = CancellationToken::new();
+    let running = publisher.run(shutdown.clone(), |event| match event {
+        Event::Opened { .. } => {
+            opened.fetch_add(1, Ordering::Relaxed);
+        }
+        Event::Fulfilled { .. } => answered.cancel(),
+        _ => {}
+    });
+    let telling = async {
+        answered.cancelled().await;
+        // A late update that calls it open starts nothing.
+        scene.kingdom.close(State::Unfulfilled);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(opened.load(Ordering::Relaxed), 1);
+        // After it was closed nothing of it is remembered.
+        scene.kingdom.close(State::Fulfilled);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        scene.kingdom.close(State::Unfulfilled);
+        while opened.load(Ordering::Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shutdown.cancel();
+    };
+    let (outcome, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(running, telling) }).await.unwrap();
+    outcome.unwrap();
+}
+
+/// A clock that panics when it is read for the first time.
+#[derive(Debug, Default)]
+struct BrokenOnce(AtomicBool);
+
+impl Clock for BrokenOnce {
+    fn now(&self) -> Timestamp {
+        assert!(self.0.swap(true, Ordering::Relaxed), "the clock is broken");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defect_in_one_answer_leaves_the_publisher_running() {
+    let scene = Scene::new(&World::new()).await;
+    let publisher = Publisher::with_clock(scene.config(), Arc::new(BrokenOnce::default())).unwrap();
+    let shutdown = CancellationToken::new();
+    let (stop, kingdom) = (shutdown.clone(), scene.kingdom.clone());
+    let mut events = Vec::new();
+    let running = publisher.run(shutdown, |event| {
+        match &event {
+            // Closed and, under another name, asked for again.
+            Event::Failed { .. } => kingdom.ask_again("AAAAAAAAAA8"),
+            Event::Fulfilled { .. } | Event::Refused { .. } => stop.cancel(),
+            _ => {}
+        }
+        events.push(event);
+    });
+    tokio::time::timeout(PATIENCE, running).await.expect("it takes too long").unwrap();
+    assert!(
+        matches!(&events[0], Event::Failed { retried: false, message, requisition }
+            if message.contains("defect") && message.contains("the clock is broken") && requisition == REQUISITION),
+        "{events:?}"
+    );
+    assert_eq!(names(&events), ["failed", "opened", "sketched", "encrypted", "uploaded", "fulfilled"], "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_whose_certificate_is_refused_says_so() {
     let scene = Scene::new(&World::new()).await;
     let (certificate, key) = issue(&authority("stranger"));
@@ -315,6 +432,46 @@ async fn a_publisher_whose_certificate_is_refused_says_so() {
     let error = tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap_err();
     assert!(matches!(&error, ClientError::Transport(TransportError::CertificateRefused { .. })), "{error:?}");
     assert!(error.to_string().contains("refused this client certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_stands_still_is_broken_off_and_goes_on() {
+    let scene = Scene::new(&World::new()).await;
+    scene.configure("upload_patience_seconds = 1");
+    scene.duchy.stall_once();
+    let events = scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
+    assert_eq!(names(&events)[3..], ["failed", "opened", "uploaded", "fulfilled"], "{events:?}");
+    assert!(
+        matches!(&events[3], Event::Failed { retried: true, message, .. } if message.contains("says nothing for 1 s")),
+        "{events:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duchy_that_stays_silent_holds_up_nothing_that_is_fulfilled() {
+    let scene = Scene::new(&World::new()).await;
+    scene.duchy.stall_once();
+    let closing = async {
+        while scene.duchy.uploads().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        scene.kingdom.close(State::Fulfilled);
+    };
+    let running = scene.run_until(|event| matches!(event, Event::Fulfilled { .. }));
+    let (events, ()) = tokio::join!(running, closing);
+    assert_eq!(names(&events), ["opened", "sketched", "encrypted", "fulfilled"], "{events:?}");
+    assert_eq!(scene.spooled(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duchy_that_refuses_the_certificate_is_not_tried_for_ever() {
+    let scene = Scene::with_clients(&World::new(), &authority("others")).await;
+    let events = scene.run_until(|event| matches!(event, Event::Failed { retried: false, .. })).await;
+    let failures: Vec<_> = events.iter().filter(|event| matches!(event, Event::Failed { .. })).collect();
+    assert_eq!(failures.len(), 4, "{events:?}");
+    let Some(Event::Failed { message, .. }) = events.last() else { panic!("{events:?}") };
+    assert!(message.contains("refused this client certificate") && message.contains("15 minutes"), "{message}");
+    assert!(scene.kingdom.refusals().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,11 +487,11 @@ async fn credentials_that_cannot_be_used_are_named() {
     let scene = Scene::new(&World::new()).await;
     let refused = |scene: &Scene| Publisher::new(scene.config()).unwrap_err().to_string();
     let (_, other_key) = issue(&authority("other"));
-    std::fs::write(scene.path("consent.key"), other_key).unwrap();
-    assert!(refused(&scene).contains("consent.key") && refused(&scene).contains("is not the key of"));
-    let (certificate, key) = issue(&authority("new"));
-    std::fs::write(scene.path("consent.pem"), certificate).unwrap();
-    std::fs::write(scene.path("consent.key"), key).unwrap();
+    let own_key = std::fs::read(scene.path("tls.key")).unwrap();
+    std::fs::write(scene.path("tls.key"), other_key).unwrap();
+    let message = refused(&scene);
+    assert!(message.contains("private key"), "{message}");
+    std::fs::write(scene.path("tls.key"), own_key).unwrap();
     std::fs::write(scene.path("encryption.keyset"), b"nothing").unwrap();
     assert!(refused(&scene).contains("encryption.keyset"));
     assert!(Config::from_file(Path::new("/nowhere")).is_err());

@@ -1,7 +1,7 @@
 //! Impressions to encrypted bodies.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
-use std::{fs::File, ops::ControlFlow, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs::File, ops::ControlFlow, path::Path, sync::Arc};
 
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{Field, Schema};
@@ -19,13 +19,14 @@ use halo_edp_sdk::{
     events,
     progress::{Progress, Stage, Unobserved},
     sketch,
-    spool::{Binding, Spool},
+    spool::{Binding, Manifest, Spool},
 };
 use halo_sketch::{
-    liquid_legions::{LiquidLegions, Params},
+    liquid_legions::{LiquidLegions, Params, RegisterKey},
     noise::{NoiseCalibration, NoiseMechanism, NoiseSpec, ShiftedNoise},
 };
 use parquet::arrow::ArrowWriter;
+use proptest::prelude::*;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 const BINDING: Binding = Binding { session: [1; 32], fingerprint: [2; 32], key_list_hash: [3; 32] };
@@ -220,6 +221,22 @@ fn a_spooled_body_stays_what_it_is() {
 }
 
 #[test]
+fn a_spool_belongs_to_one_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(directory.path()).unwrap();
+    let message = Spool::open(directory.path()).unwrap_err().to_string();
+    assert!(message.contains("used by another") && message.contains("spool_dir"), "{message}");
+    for file in ["a.body", "a.manifest", "b.partial", "c.manifest.partial", "d.txt", "e"] {
+        std::fs::write(directory.path().join(file), "").unwrap();
+    }
+    assert_eq!(spool.names().unwrap().into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+    spool.remove("a").unwrap();
+    assert_eq!(spool.names().unwrap().into_iter().collect::<Vec<_>>(), ["b", "c"]);
+    drop(spool);
+    assert!(Spool::open(directory.path()).is_ok(), "a spool that nobody uses is free");
+}
+
+#[test]
 fn work_can_be_stopped() {
     let directory = tempfile::tempdir().unwrap();
     let mut rng = ChaCha20Rng::seed_from_u64(4);
@@ -234,7 +251,7 @@ fn work_can_be_stopped() {
     };
     let outcome = spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut stop, &mut rng);
     assert!(matches!(outcome, Err(Error::Interrupted)));
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left behind");
+    assert!(spool.names().unwrap().is_empty(), "nothing is left behind");
 
     let path = directory.path().join("a.parquet");
     write(&path, vec![("vid", Arc::new(Int64Array::from(vec![1, 2])))]);
@@ -275,4 +292,130 @@ fn real_publishers_make_the_known_number_of_registers() {
         registers += sketched.sketch.active();
     }
     assert_eq!(registers, 162_993);
+}
+
+/// A binding of random hashes.
+fn arb_binding() -> impl Strategy<Value = Binding> {
+    any::<[[u8; 32]; 3]>().prop_map(|[session, fingerprint, key_list_hash]| Binding {
+        session,
+        fingerprint,
+        key_list_hash,
+    })
+}
+
+/// A column of VIDs in each of the four types, with the VIDs.
+fn arb_column() -> impl Strategy<Value = (ArrayRef, Vec<u64>)> {
+    let column = |vids: &[u64], kind| -> ArrayRef {
+        match kind {
+            0 => Arc::new(Int32Array::from_iter_values(vids.iter().map(|vid| *vid as i32))),
+            1 => Arc::new(UInt32Array::from_iter_values(vids.iter().map(|vid| *vid as u32))),
+            2 => Arc::new(Int64Array::from_iter_values(vids.iter().map(|vid| *vid as i64))),
+            _ => Arc::new(UInt64Array::from_iter_values(vids.iter().copied())),
+        }
+    };
+    let largest = |kind| [i32::MAX as u64, u64::from(u32::MAX), i64::MAX as u64, u64::MAX][kind];
+    // Many from a small range, so that people come more than once.
+    (0_usize..4)
+        .prop_flat_map(move |kind| {
+            let vid = prop_oneof![0_u64..50, 0..=largest(kind)];
+            (Just(kind), prop::collection::vec(vid, 0..300))
+        })
+        .prop_map(move |(kind, vids)| (column(&vids, kind), vids))
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_manifest_or_none(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(Manifest::from_bytes(&bytes).is_err(), "its last 32 bytes are a hash of the others");
+    }
+
+    #[test]
+    fn manifests_round_trip_and_nothing_else_is_read(
+        (record_count, body_length, body_sha256) in any::<(u64, u64, [u8; 32])>(),
+        binding in arb_binding(),
+        position in any::<prop::sample::Index>(),
+        flip in 1_u8..,
+    ) {
+        let manifest = Manifest { record_count, body_length, body_sha256, binding };
+        let mut bytes = manifest.to_bytes();
+        prop_assert_eq!(Manifest::from_bytes(&bytes), Ok(manifest));
+        let position = position.index(bytes.len());
+        prop_assert!(Manifest::from_bytes(&bytes[..position]).is_err());
+        bytes[position] ^= flip;
+        prop_assert!(Manifest::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn columns_of_any_type_are_read_and_counted_as_they_are((column, vids) in arb_column()) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.parquet");
+        write(&path, vec![("vid", column)]);
+        prop_assert_eq!(&read(&path).unwrap(), &vids);
+        let sketched = sketch::sketch_file(&path, params(), VidSamplingInterval::FULL, &mut Unobserved).unwrap();
+        prop_assert_eq!(sketched.impressions, vids.len() as u64);
+        // Counted by hand: registers of more than one person have no count of their own.
+        let mut people: BTreeMap<u64, BTreeMap<u64, u64>> = BTreeMap::new();
+        for vid in &vids {
+            *people.entry(params().index(*vid)).or_default().entry(params().key(*vid)).or_default() += 1;
+        }
+        prop_assert_eq!(sketched.sketch.active(), people.len());
+        for register in sketched.sketch.registers() {
+            let keys = &people[&register.index];
+            match register.key {
+                RegisterKey::Unique(key) => prop_assert_eq!((keys.len(), keys[&key]), (1, register.count)),
+                RegisterKey::Destroyed => prop_assert!(keys.len() > 1),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn bodies_open_to_what_was_sketched(
+        vids in prop::collection::vec(0_u64..40, 0..60),
+        maximum in 1_u32..6,
+        noisy in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let (secrets, key) = keys(&mut rng);
+        let sketched = sketch::sketch_vids(&vids, params(), VidSamplingInterval::FULL);
+        let noise = noise();
+        let maximum_frequency = MaximumFrequency::new(maximum).unwrap();
+        let encryption = Encryption { key: &key, maximum_frequency, noise: noisy.then_some(&noise) };
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(directory.path()).unwrap();
+        let spooled =
+            spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut Unobserved, &mut rng).unwrap();
+        let body = std::fs::read(&spooled.body).unwrap();
+        prop_assert_eq!(body.len() as u64, spooled.manifest.record_count * REGISTER_BYTES as u64);
+
+        let noise_index = hashed(Domain::NoiseId, "publisher_noise_register_id");
+        let destroyed = hash::constant("destroyed_register_key").encode();
+        let unit = hash::constant("unit");
+        let mut opened: Vec<_> =
+            open(&body, &secrets).into_iter().filter(|record| record[0] != noise_index).collect();
+        prop_assert!(noisy || opened.len() as u64 == spooled.manifest.record_count);
+        let mut expected: Vec<_> = sketched
+            .sketch
+            .registers()
+            .map(|register| {
+                let index = hashed(Domain::Index, &register.index.to_string());
+                match register.key {
+                    RegisterKey::Unique(key) => {
+                        let count = register.count.min(u64::from(maximum) + 1);
+                        let count = (unit * &Scalar::from(count)).encode();
+                        [index, hashed(Domain::Key, &(key + 1).to_string()), count]
+                    }
+                    RegisterKey::Destroyed => [index, destroyed, destroyed],
+                }
+            })
+            .collect();
+        let bytes = |record: &[EncodedPoint; 3]| record.map(|point| *point.as_bytes());
+        opened.sort_by_key(bytes);
+        expected.sort_by_key(bytes);
+        prop_assert_eq!(opened, expected);
+    }
 }

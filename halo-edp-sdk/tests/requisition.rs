@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use halo_core::{
     clock::{Clock, SystemClock},
     pb::api,
-    privacy::VidSamplingInterval,
+    privacy::{PrivacyParams, VidSamplingInterval},
     session,
     wire::{self, type_name},
 };
@@ -45,6 +45,7 @@ impl Known {
                 duchies: duchies.clone().map(|(id, party)| (id.parse().unwrap(), roots(&party.authority))).collect(),
                 minimum_duchies: 3,
                 allow_no_noise: false,
+                maximum_noise: Trust::default_maximum_noise(),
             },
             certificates: Certificates {
                 consumer: world.consumer.certificate.der().to_vec(),
@@ -67,8 +68,8 @@ impl Known {
 #[track_caller]
 fn refused(outcome: Result<OpenedRequisition, Refusal>, justification: Justification, words: &str) {
     let refusal = outcome.unwrap_err();
-    assert_eq!(refusal.justification, justification, "{refusal}");
-    assert!(refusal.message.contains(words), "{refusal}");
+    assert_eq!(refusal.justification(), justification, "{refusal}");
+    assert!(refusal.message().contains(words), "{refusal}");
 }
 
 /// What becomes of the requisition when the parties sign something else.
@@ -219,7 +220,7 @@ fn a_requisition_spec_must_decrypt_and_be_signed_by_the_consumer() {
     let mut rng = ChaCha20Rng::seed_from_u64(9);
     requisition.encrypted_requisition_spec.as_mut().unwrap().ciphertext =
         world.keyset.public().encrypt(&forged.encode_to_vec(), b"", &mut rng).unwrap();
-    refused(Known::of(&world).open(&world, &requisition), invalid, "signature does not verify");
+    refused(Known::of(&world).open(&world, &requisition), invalid, "that the consumer's signature verifies");
 }
 
 #[test]
@@ -243,16 +244,51 @@ fn both_specs_must_name_the_same_key_and_the_nonce() {
 
 #[test]
 fn events_that_cannot_be_selected_are_refused() {
+    let outcome = asked_for(vec![event_group(""), event_group("person.age > 17")]);
+    refused(outcome, Justification::Unfulfillable, "event_groups: entry 2 has a filter");
+    let mut entry = event_group("");
+    entry.key = "dataProviders/AAAAAAAAAAk/eventGroups/AAAAAAAAAAc".to_owned();
+    refused(asked_for(vec![entry]), Justification::SpecInvalid, "event_groups: entry 1 is not of this publisher");
+}
+
+/// What becomes of the requisition when the consumer asks for these events.
+fn asked_for(event_groups: Vec<api::requisition_spec::EventGroupEntry>) -> Result<OpenedRequisition, Refusal> {
     use api::requisition_spec::{Events, RequisitionType};
-    let events = |entry| Some(RequisitionType::Events(Events { event_groups: vec![entry] }));
-    let outcome = signed_otherwise(|world| world.own_spec.requisition_type = events(event_group("person.age > 17")));
-    refused(outcome, Justification::Unfulfillable, "person.age > 17");
-    let outcome = signed_otherwise(|world| {
-        let mut entry = event_group("");
-        entry.key = "dataProviders/AAAAAAAAAAk/eventGroups/AAAAAAAAAAc".to_owned();
-        world.own_spec.requisition_type = events(entry);
-    });
-    refused(outcome, Justification::SpecInvalid, "dataProviders/AAAAAAAAAAk");
+    signed_otherwise(|world| world.own_spec.requisition_type = Some(RequisitionType::Events(Events { event_groups })))
+}
+
+#[test]
+fn a_refusal_quotes_nothing_that_was_encrypted() {
+    let secret = "SECRET";
+    let mut entries = vec![event_group("")];
+    entries[0].key = format!("dataProviders/{secret}/eventGroups/{secret}");
+    let outcomes = [
+        asked_for(vec![event_group(secret)]),
+        asked_for(entries),
+        signed_otherwise(|world| world.own_spec.measurement_public_key.as_mut().unwrap().type_url = secret.to_owned()),
+        encrypted_otherwise(|signed| signed.signature_algorithm_oid = secret.to_owned()),
+        encrypted_otherwise(|signed| {
+            signed.message.as_mut().unwrap().type_url = format!("type.googleapis.com/{secret}")
+        }),
+    ];
+    for outcome in outcomes {
+        let refusal = outcome.unwrap_err();
+        assert!(refusal.message().contains("requisition_spec"), "{refusal}");
+        assert!(!format!("{refusal:?}").contains(secret), "{refusal:?}");
+    }
+}
+
+/// What becomes of the requisition when the publisher decrypts something else.
+fn encrypted_otherwise(alter: impl FnOnce(&mut api::SignedMessage)) -> Result<OpenedRequisition, Refusal> {
+    let world = World::new();
+    let mut requisition = world.requisition();
+    let ciphertext = &mut requisition.encrypted_requisition_spec.as_mut().unwrap().ciphertext;
+    let plaintext = world.keyset.decrypt(ciphertext, b"").unwrap();
+    let mut signed = api::SignedMessage::decode(plaintext.expose().as_slice()).unwrap();
+    alter(&mut signed);
+    let mut rng = ChaCha20Rng::seed_from_u64(9);
+    *ciphertext = world.keyset.public().encrypt(&signed.encode_to_vec(), b"", &mut rng).unwrap();
+    Known::of(&world).open(&world, &requisition)
 }
 
 #[test]
@@ -282,7 +318,7 @@ fn the_protocol_configuration_is_the_frozen_one() {
     let world = World::new();
     let mut requisition = world.requisition();
     let mut other = World::new();
-    other.llv2().data_provider_noise.as_mut().unwrap().epsilon = 5.0;
+    other.llv2().data_provider_noise.as_mut().unwrap().epsilon = 0.5;
     requisition.serialized_protocol_config = other.config.encode_to_vec();
     requisition.protocol_config = Some(other.config);
     refused(
@@ -304,6 +340,23 @@ fn noise_is_left_out_only_where_the_publisher_allows_it() {
 
     let world = World::new();
     assert!(Known::of(&world).open(&world, &world.requisition()).unwrap().noise.is_some());
+}
+
+#[test]
+fn too_little_noise_is_declined() {
+    let asked = |epsilon, delta| {
+        signed_otherwise(|world| {
+            let noise = api::DifferentialPrivacyParams { epsilon, delta };
+            *world.llv2().data_provider_noise.as_mut().unwrap() = noise;
+        })
+    };
+    assert!(asked(1.0, 1e-5).is_ok());
+    refused(asked(1.1, 1e-5), Justification::Declined, "epsilon 1.1; this publisher allows 1 (maximum_epsilon)");
+    refused(asked(1.0, 1.0), Justification::Declined, "delta 1; this publisher allows 0.00001 (maximum_delta)");
+    let world = World::new();
+    let mut known = Known::of(&world);
+    known.trust.maximum_noise = PrivacyParams::new(0.5, 1e-6).unwrap();
+    refused(known.open(&world, &world.requisition()), Justification::Declined, "maximum_epsilon");
 }
 
 #[test]

@@ -14,6 +14,10 @@
 //! any pending state ──consumer, deadline──► CANCELLED
 //! ```
 
+mod transition;
+
+use std::collections::BTreeMap;
+
 use halo_core::{
     clock::Timestamp,
     measurement::{
@@ -30,6 +34,8 @@ use crate::{
         ParticipantFailure, Refusal, Requisition,
     },
 };
+
+pub use transition::{Note, ParticipantChange, RequisitionChange, Transition, apply};
 
 /// Something that happens to a measurement.
 #[derive(Clone, Debug)]
@@ -80,7 +86,10 @@ pub enum Event {
     /// The consumer does not want it any more.
     Cancelled,
     /// The deadline has come.
-    DeadlinePassed,
+    DeadlinePassed {
+        /// How many different stages each Duchy has reported as finished; one that is missing has reported none.
+        finished: BTreeMap<DuchyId, usize>,
+    },
     /// A certificate was revoked or put on hold.
     CertificateRevoked {
         /// The certificate.
@@ -98,70 +107,9 @@ impl Event {
             Self::Confirmed { .. } => "confirming",
             Self::ParticipantFailed { .. } => "failing",
             Self::Completed { .. } => "setting the result",
-            Self::Cancelled | Self::DeadlinePassed => "cancelling",
+            Self::Cancelled | Self::DeadlinePassed { .. } => "cancelling",
             Self::CertificateRevoked { .. } => "failing for a revoked certificate",
         }
-    }
-}
-
-/// What is to be stored, all of it or nothing.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Transition {
-    /// New state of the measurement.
-    pub state: Option<MeasurementState>,
-    /// Changed requisitions.
-    pub requisitions: Vec<RequisitionChange>,
-    /// Changed participants.
-    pub participants: Vec<ParticipantChange>,
-    /// Why the measurement failed or was cancelled.
-    pub failure: Option<Failure>,
-    /// The result.
-    pub result: Option<ComputationResult>,
-    /// What to write to the timeline, oldest first.
-    pub timeline: Vec<Note>,
-    /// The Duchy that confirmed another list of keys: the measurement fails for it, and the caller is told so.
-    pub other_keys: Option<DuchyId>,
-}
-
-/// A requisition's change.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RequisitionChange {
-    /// Which one.
-    pub name: RequisitionName,
-    /// New state.
-    pub state: RequisitionState,
-    /// How it was fulfilled, when it was.
-    pub fulfilment: Option<Fulfilment>,
-    /// Why it was refused, when it was.
-    pub refusal: Option<Refusal>,
-}
-
-/// A participant's change.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ParticipantChange {
-    /// Which one.
-    pub duchy: DuchyId,
-    /// New state.
-    pub state: ParticipantState,
-    /// Its key share, when it was given.
-    pub parameters: Option<Parameters>,
-    /// Why it failed, when it did.
-    pub failure: Option<ParticipantFailure>,
-}
-
-/// A line of the timeline: who did what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// Resource name, or `kingdom`.
-    pub actor: String,
-    /// What happened, in words; never a secret.
-    pub message: String,
-}
-
-impl Note {
-    /// A line.
-    pub fn new(actor: impl ToString, message: impl Into<String>) -> Self {
-        Self { actor: actor.to_string(), message: message.into() }
     }
 }
 
@@ -179,42 +127,8 @@ pub fn decide(measurement: &Measurement, event: &Event, now: Timestamp) -> Resul
         Event::ParticipantFailed { duchy, failure } => step.participant_failed(duchy, failure),
         Event::Completed { duchy, result } => step.completed(duchy, result, now),
         Event::Cancelled => step.cancelled(),
-        Event::DeadlinePassed => step.deadline_passed(now),
+        Event::DeadlinePassed { finished } => step.deadline_passed(finished, now),
         Event::CertificateRevoked { certificate } => step.certificate_revoked(certificate),
-    }
-}
-
-/// Applies a transition to the measurement that it was decided for, as every store does.
-pub fn apply(measurement: &mut Measurement, transition: &Transition, now: Timestamp) {
-    let now = now.max(measurement.update_time);
-    measurement.update_time = now;
-    measurement.revision += 1;
-    if let Some(state) = transition.state {
-        measurement.state = state;
-    }
-    for change in &transition.requisitions {
-        if let Some(requisition) =
-            measurement.requisitions.iter_mut().find(|requisition| requisition.name == change.name)
-        {
-            requisition.state = change.state;
-            requisition.update_time = now;
-            requisition.fulfilment = change.fulfilment.clone().or(requisition.fulfilment.take());
-            requisition.refusal = change.refusal.clone().or(requisition.refusal.take());
-        }
-    }
-    for change in &transition.participants {
-        if let Some(participant) = measurement.participants.iter_mut().find(|part| part.duchy == change.duchy) {
-            participant.state = change.state;
-            participant.update_time = now;
-            participant.parameters = change.parameters.clone().or(participant.parameters.take());
-            participant.failure = change.failure.clone().or(participant.failure.take());
-        }
-    }
-    if let Some(failure) = &transition.failure {
-        measurement.failure = Some(failure.clone());
-    }
-    if let Some(result) = &transition.result {
-        measurement.result = Some(result.clone());
     }
 }
 
@@ -271,7 +185,7 @@ impl Step<'_> {
         now: Timestamp,
     ) -> Result<Option<Transition>, Error> {
         let duchy = &fulfilment.duchy;
-        self.participant(duchy)?;
+        let participant = self.participant(duchy)?;
         let requisition = self.requisition(name)?;
         let duchies = self.measurement.duchies();
         match session::fulfilling_duchy(name, &duchies) {
@@ -292,17 +206,23 @@ impl Step<'_> {
         self.expect(MeasurementState::PendingRequisitionFulfillment)?;
         self.in_time(now)?;
         if self.measurement.key_list_hash() != Some(fulfilment.key_list_hash) {
-            return Err(Error::KeyList { duchy: duchy.clone() });
+            // The publisher knew the nonce, so this is its word, unless the Duchy altered it.
+            let publisher = name.parent();
+            let message = format!(
+                "{publisher} encrypted, as Duchy {duchy} says, under another list of keys than the one that the Duchies \
+                 gave to the Kingdom"
+            );
+            let culprits = vec![publisher.to_string(), DuchyName::new(duchy.clone()).to_string()];
+            let mut transition = self.fail_participant(participant, &ParticipantFailure { message, culprits })?;
+            transition.other_keys = Some(duchy.clone());
+            return Ok(Some(transition));
         }
         let mut transition = Transition {
             requisitions: vec![RequisitionChange {
                 fulfilment: Some(fulfilment.clone()),
                 ..change(requisition, state)
             }],
-            timeline: vec![Note::new(
-                DuchyName::new(duchy.clone()),
-                format!("holds {} records for {name}", fulfilment.record_count),
-            )],
+            timeline: vec![Note::new(DuchyName::new(duchy.clone()), format!("holds the data of {name}"))],
             ..Transition::default()
         };
         let last = self.measurement.requisitions.iter().all(|other| other.name == *name || other.fulfilment.is_some());
@@ -421,6 +341,10 @@ impl Step<'_> {
         }
         self.expect(MeasurementState::PendingComputation)?;
         self.in_time(now)?;
+        if result.certificate.parent != DuchyName::new(duchy.clone()).into() {
+            let detail = format!("it is no certificate of Duchy {duchy}");
+            return Err(Error::Certificate { certificate: result.certificate.clone(), detail });
+        }
         Ok(Some(Transition {
             state: Some(self.on_measurement(MeasurementEvent::ResultSet)?),
             result: Some(result.clone()),
@@ -442,18 +366,26 @@ impl Step<'_> {
         self.end(MeasurementEvent::Cancel, failure, Note::new(consumer, "cancelled the measurement")).map(Some)
     }
 
-    fn deadline_passed(&self, now: Timestamp) -> Result<Option<Transition>, Error> {
+    fn deadline_passed(
+        &self,
+        finished: &BTreeMap<DuchyId, usize>,
+        now: Timestamp,
+    ) -> Result<Option<Transition>, Error> {
         if self.measurement.state.is_terminal() || now < self.measurement.deadline {
             return Ok(None);
         }
-        let (owed, owing) = self.debts();
+        let (owed, owing) = self.debts(finished);
         let message = format!("the deadline of {} has passed; {owed}", self.measurement.deadline);
         let failure = Failure { reason: FailureReason::Cancelled, message: message.clone(), culprits: owing };
         self.end(MeasurementEvent::DeadlineExpired, failure, Note::new("kingdom", message)).map(Some)
     }
 
     /// Who owes what in the present state, in words and as resource names.
-    fn debts(&self) -> (String, Vec<String>) {
+    ///
+    /// While they compute, all Duchies go through the same stages, and none can finish one before it has what the others
+    /// owe it for this stage. So whoever holds the computation up is among those who have finished the fewest; so may be
+    /// some that wait for it.
+    fn debts(&self, finished: &BTreeMap<DuchyId, usize>) -> (String, Vec<String>) {
         let duchies = |owes: &dyn Fn(&Participant) -> bool| -> Vec<String> {
             let owing = self.measurement.participants.iter().filter(|participant| owes(participant));
             owing.map(|participant| DuchyName::new(participant.duchy.clone()).to_string()).collect()
@@ -469,7 +401,14 @@ impl Step<'_> {
             MeasurementState::PendingParticipantConfirmation => {
                 ("confirmations are missing", duchies(&|participant| participant.state != ParticipantState::Ready))
             }
-            _ => ("the result is missing", duchies(&|participant| participant.duchy == self.measurement.aggregator)),
+            _ => {
+                let stages = |participant: &Participant| finished.get(&participant.duchy).copied().unwrap_or_default();
+                let fewest = self.measurement.participants.iter().map(stages).min().unwrap_or_default();
+                let owing = duchies(&|participant| stages(participant) == fewest);
+                let owed =
+                    format!("the computation did not end; the fewest stages were finished by {}", owing.join(", "));
+                return (owed, owing);
+            }
         };
         (format!("{what} from {}", owing.join(", ")), owing)
     }

@@ -1,7 +1,9 @@
 //! From what a consumer asks for to a protocol, its parameters and the Duchies that compute it.
 //!
 //! Every measurement is planned for Liquid Legions v2; other kinds than reach and reach-and-frequency are refused by
-//! name. What a Duchy or a publisher could only find out later is checked here, when the consumer can still correct it.
+//! name. What a Duchy or a publisher could only find out later is checked here, when the consumer can still correct it,
+//! each noise by itself. How much all noises together may need, and how little a Duchy's operator accepts, the Duchies
+//! say when they are asked for their keys: the measurement then fails at once, with their words.
 
 use std::collections::BTreeSet;
 
@@ -71,17 +73,28 @@ impl Planner {
         }
         Params::new(llv2.decay_rate, llv2.max_size, llv2.sampling_indicator_size)
             .map_err(|error| refuse("llv2", error.to_string()))?;
+        // Wider than this, the numbers would be negative in the messages.
+        for (field, size) in
+            [("llv2.max_size", llv2.max_size), ("llv2.sampling_indicator_size", llv2.sampling_indicator_size)]
+        {
+            i64::try_from(size).map_err(|_| refuse(field, format!("{size} is more than {}", i64::MAX)))?;
+        }
+        if let Some(noise) = &llv2.noise
+            && !(1..=duchies.len()).contains(&(noise.honest_contributors as usize))
+        {
+            let detail = format!("it is {}, with {} Duchies configured", noise.honest_contributors, duchies.len());
+            return Err(refuse("llv2.honest_contributors", detail));
+        }
         let planner = Self { llv2, duchies: duchies.into_iter().collect() };
         if let Some(noise) = planner.llv2.noise {
             let publisher = NoiseSpec::publisher(noise.mechanism, noise.calibration, noise.data_provider);
             publisher.calibrate().map_err(|error| refuse("llv2.data_provider_noise", error.to_string()))?;
-            // How many publishers share a register is a histogram; how much noise they added is one number.
-            for (field, params, sensitivity) in [
-                ("llv2.blinded_histogram_noise", noise.blinded_histogram, Sensitivity::histogram()),
-                ("llv2.noise_for_publisher_noise", noise.for_publisher_noise, Sensitivity::scalar(1)),
-            ] {
-                planner.calibrate(params, sensitivity).map_err(|detail| refuse(field, detail))?;
-            }
+            // How many publishers share a register is a histogram. How much noise they added depends on their number,
+            // and may be impossible for very many; for one publisher it must be possible.
+            planner
+                .calibrate(noise.blinded_histogram, Sensitivity::histogram())
+                .map_err(|detail| refuse("llv2.blinded_histogram_noise", detail))?;
+            planner.check_publisher_noise(1).map_err(|detail| refuse("llv2.noise_for_publisher_noise", detail))?;
         }
         Ok(planner)
     }
@@ -127,12 +140,25 @@ impl Planner {
             let detail = format!("there are {publishers}; a measurement has 1 to {MAX_PUBLISHERS} publishers");
             return Err(refuse("data_providers", detail));
         }
+        self.check_publisher_noise(publishers).map_err(|detail| {
+            let detail = format!("noise_for_publisher_noise is not possible for {publishers} publishers: {detail}");
+            refuse("data_providers", detail)
+        })?;
         let config = ProtocolConfig { counts_frequency, llv2: self.llv2.clone() };
         Ok(Plan { config, participants: self.duchies.clone() })
     }
 
     fn check_noise(&self, field: &'static str, params: PrivacyParams, sensitivity: Sensitivity) -> Result<(), Error> {
         self.calibrate(params, sensitivity).map_err(|detail| Error::Infeasible { field, detail })
+    }
+
+    /// Whether the Duchies can hide the noise of so many publishers: one person may be known to all of them.
+    fn check_publisher_noise(&self, publishers: usize) -> Result<(), String> {
+        let Some(noise) = self.llv2.noise else {
+            return Ok(());
+        };
+        let publishers = u32::try_from(publishers).map_err(|error| error.to_string())?;
+        self.calibrate(noise.for_publisher_noise, Sensitivity::scalar(publishers))
     }
 
     /// Whether the Duchies can add this noise.
@@ -194,6 +220,15 @@ mod tests {
         settings
     }
 
+    /// Settings of the reference's calibration, which itself has no use for honest contributors, with a change.
+    fn with_noise(change: impl FnOnce(&mut Llv2Noise)) -> Llv2Settings {
+        with(|settings| {
+            let noise = settings.protocol.noise.as_mut().unwrap();
+            noise.calibration = NoiseCalibration::Reference;
+            change(noise);
+        })
+    }
+
     fn three() -> [DuchyId; 3] {
         [id("worker2"), id("worker1"), id("aggregator")]
     }
@@ -253,6 +288,16 @@ mod tests {
     }
 
     #[test]
+    fn the_publishers_noise_is_hidden_for_as_many_as_there_are() {
+        let tight = with(|settings| settings.protocol.noise.as_mut().unwrap().for_publisher_noise = params(1e-4, 1e-9));
+        let planner = Planner::new(tight, three()).unwrap();
+        planner.plan(&reach(1.0, 1e-9), 1).unwrap();
+        assert_infeasible(&planner, &reach(1.0, 1e-9), MAX_PUBLISHERS, "data_providers");
+        let planner = Planner::new(settings(), three()).unwrap();
+        planner.plan(&reach(1.0, 1e-9), MAX_PUBLISHERS).unwrap();
+    }
+
+    #[test]
     fn without_noise_nothing_is_calibrated() {
         let planner = Planner::new(with(|settings| settings.protocol.noise = None), three()).unwrap();
         assert!(planner.plan(&reach(1e-12, 0.0), 2).is_ok());
@@ -266,6 +311,11 @@ mod tests {
             (with(|settings| settings.minimum_duchies = 4), three().to_vec()),
             (with(|settings| settings.protocol.decay_rate = 0.5), three().to_vec()),
             (with(|settings| settings.protocol.max_size = 0), three().to_vec()),
+            (with(|settings| settings.protocol.max_size = 1 << 63), three().to_vec()),
+            (with(|settings| settings.protocol.sampling_indicator_size = 1 << 63), three().to_vec()),
+            (with_noise(|noise| noise.honest_contributors = 0), three().to_vec()),
+            (with_noise(|noise| noise.honest_contributors = 4), three().to_vec()),
+            (with_noise(|noise| noise.honest_contributors = u32::MAX), three().to_vec()),
             (settings(), vec![id("aggregator")]),
         ] {
             assert!(matches!(Planner::new(settings, duchies), Err(Error::Settings { .. })));

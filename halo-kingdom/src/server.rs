@@ -15,7 +15,10 @@ pub mod config;
 mod consent;
 mod deadline;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod kingdom;
+mod limits;
 mod page;
 mod refusal;
 mod services;
@@ -23,7 +26,12 @@ pub mod store;
 mod stored;
 mod wire;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File, TryLockError},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use halo_core::{
     clock::{Clock, SystemClock},
@@ -44,6 +52,7 @@ use halo_core::{
     resource::CertificateParent,
     transport::{Identity, Roots, ServerTls, health_service},
 };
+use halo_crypto::batch::Backend;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -68,7 +77,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Serves until `shutdown` is cancelled.
 ///
 /// # Errors
-/// If the configuration cannot be used, the state directory cannot be opened, or the address is taken.
+/// If the configuration cannot be used, the state directory cannot be opened or is another process's, or the address is
+/// taken.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let listener = TcpListener::bind(&config.listen)
         .await
@@ -86,17 +96,18 @@ pub async fn serve_on(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    Backend::current()?;
     let planner = Planner::new(config.llv2.clone(), config.duchies())?;
     let directory = &config.state_dir;
-    fs::create_dir_all(directory).map_err(|source| Error::StateDirectory { directory: directory.clone(), source })?;
+    let _lock = lock(directory)?;
     let store = Arc::new(SqliteStore::open(&directory.join(DATABASE)).await?);
     let parties = bootstrap::bootstrap(store.as_ref(), &config, clock.now()).await?;
     let identity = Identity::from_pem_files(&config.tls_certificate, &config.tls_private_key)?;
     let roots = Roots::from_der(parties.iter().map(|party| party.root_der.clone()).collect());
     let tls = ServerTls::new(identity, &roots)?;
     let shared: Arc<dyn Store> = Arc::<SqliteStore>::clone(&store);
-    let kingdom =
-        Arc::new(Kingdom::new(shared, clock, planner, config.measurement_deadline, shutdown.clone(), &parties));
+    let deadlines = (config.measurement_deadline, config.maximum_deadline);
+    let kingdom = Arc::new(Kingdom::new(shared, clock, planner, deadlines, shutdown.clone(), &parties));
     settle(&kingdom, &parties).await?;
     if config.llv2.protocol.noise.is_none() {
         tracing::warn!(
@@ -146,6 +157,18 @@ pub async fn serve_on(
     store.close().await;
     tracing::info!("stopped");
     outcome
+}
+
+/// Makes the state directory this process's own, until the file is dropped.
+fn lock(directory: &Path) -> Result<File, Error> {
+    let refuse = |source| Error::StateDirectory { directory: directory.to_owned(), source };
+    fs::create_dir_all(directory).map_err(refuse)?;
+    let file = File::create(directory.join("lock")).map_err(refuse)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse(directory.to_owned())),
+        Err(TryLockError::Error(source)) => Err(refuse(source)),
+    }
 }
 
 /// Finishes what a stop interrupted: measurements that rely on a certificate that was revoked just before.

@@ -187,20 +187,20 @@ pub fn reach(params: &Params, active: f64, sampling_width: f64, noise: f64) -> R
 /// Shares by frequency from usable registers.
 ///
 /// `histogram` counts usable registers by frequency, the last entry those of F or more; it may be noised and below 0.
-/// `noise` is the standard deviation of the noise in each entry, `reach` the estimated people, `sampling_width` the
-/// share of people that the sketch sampled. The histogram is projected onto what can be (no entry below 0, the same
+/// `noise` is the standard deviation of the noise in each entry, `reach` the estimated people, sampled or not. The histogram is projected onto what can be (no entry below 0, the same
 /// total); that is unbiased where setting negative entries to 0 is not.
-/// Var\[r\] = r(1 − r)/U·(1 − U/(s·n)) + σ²/U²·(1 − 2r + F·r²), with U the total.
+/// Var\[r\] = r(1 − r)/U·(1 − U/n) + σ²/U²·(1 − 2r + F·r²), with U the total and n the reach: the U are a sample of all
+/// who were reached (protocols 5.5; science 1.6 has s·n, which holds for the frequencies among the sampled people only).
 ///
 /// `None` when the total is not above 0: there is no data.
 #[must_use]
-pub fn frequency(histogram: &[f64], noise: f64, reach: f64, sampling_width: f64) -> Option<FrequencyEstimate> {
+pub fn frequency(histogram: &[f64], noise: f64, reach: f64) -> Option<FrequencyEstimate> {
     let total: f64 = histogram.iter().sum();
     if !(total.is_finite() && total > 0.0) {
         return None;
     }
     let shares: Vec<f64> = project(histogram, total).into_iter().map(|count| count / total).collect();
-    let finite = (1.0 - total / (sampling_width * reach)).clamp(0.0, 1.0);
+    let finite = (1.0 - total / reach).clamp(0.0, 1.0);
     let bins = histogram.len() as f64;
     let standard_errors = shares
         .iter()

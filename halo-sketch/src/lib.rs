@@ -19,11 +19,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod accounting;
 pub mod error;
 pub mod estimate;
 pub mod fingerprint;
+pub mod frequency_vector;
 pub mod liquid_legions;
 pub mod noise;
 pub mod sampler;
+pub mod variance;
 
 pub use error::Error;

@@ -348,6 +348,56 @@ mod tests {
         assert_eq!(index(12.0, 100_000, u64::MAX), 99_999);
     }
 
+    /// x(u), read off a sketch of 2^32 registers.
+    #[test]
+    fn exponential_position() {
+        for (rate, u, x) in [
+            (12.0, 0.001, 8.337_451_526_840_3e-5),
+            (12.0, 0.25, 0.023_973_335_365_257_8),
+            (12.0, 0.5, 0.057_761_753_030_539),
+            (12.0, 0.75, 0.115_522_994_054_392),
+            (12.0, 0.9, 0.191_877_483_050_978),
+            (12.0, 0.99, 0.383_713_507_824_216),
+            (12.0, 0.999_999, 0.987_434_070_845_731),
+            (5.6, 0.5, 0.123_117_167_345_178),
+            (5.6, 0.99, 0.766_646_184_541_176),
+        ] {
+            let size = Params::MAX_SIZE;
+            let params = Params { decay_rate: rate, size, sampling_indicator_size: 1 };
+            let register = params.index_of_fingerprint((u * 2f64.powi(64)) as u64);
+            assert_eq!(register, (x * size as f64).floor() as u64, "u = {u}");
+        }
+    }
+
+    /// The share of all fingerprints that falls into a register.
+    #[test]
+    fn register_probabilities() {
+        // The first fingerprint at or behind a register, by bisection: the index grows with the fingerprint.
+        let begin = |params: &Params, register: u64| {
+            let (mut low, mut high) = (0, u64::MAX);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if params.index_of_fingerprint(middle) < register {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            low
+        };
+        for (rate, register, probability) in [
+            (12.0, 0, 1.199_935_375_537_67e-4),
+            (12.0, 50_000, 2.974_342_423_972_97e-7),
+            (12.0, 99_999, 7.373_542_529_590_25e-10),
+            (10.0, 0, 9.999_954_013_876_11e-5),
+        ] {
+            let params = Params::new(rate, 100_000, 1).unwrap();
+            let end = if register == 99_999 { u64::MAX } else { begin(&params, register + 1) };
+            let share = (end - begin(&params, register)) as f64 / 2f64.powi(64);
+            assert!((share / probability - 1.0).abs() < 1e-6, "register {register}: {share}");
+        }
+    }
+
     #[test]
     fn parameters_out_of_range_are_refused_by_name() {
         for (rate, size, indicator, name) in [

@@ -36,9 +36,9 @@ enum Command {
         /// Its configuration file.
         #[arg(long)]
         config: PathBuf,
-        /// End when the process that started this one ends.
+        /// Id of the process that started this one; end when it ends.
         #[arg(long, hide = true)]
-        die_with_parent: bool,
+        parent: Option<i32>,
     },
 }
 
@@ -89,9 +89,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli { command: Some(Command::Verify { state_dir }), .. } => quickstart::verify(&state_dir),
-        Cli { command: Some(Command::Party { role, config, die_with_parent }), .. } => {
-            quickstart::party(role, &config, die_with_parent)
-        }
+        Cli { command: Some(Command::Party { role, config, parent }), .. } => quickstart::party(role, &config, parent),
         Cli { command: None, options } => run(options),
     };
     match outcome {

@@ -2,6 +2,8 @@
 //!
 //! Each organisation's directory holds its own secrets; the others refer to its `root.pem` only.
 
+mod configuration;
+
 use std::{
     fs,
     net::TcpListener,
@@ -9,13 +11,23 @@ use std::{
 };
 
 use halo_core::resource::ExternalId;
+use halo_crypto::secret::Secret;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+use configuration::{
+    CertificateFile, Consent, DuchyConfiguration, Endpoint, KingdomConfiguration, KingdomEntity, Llv2, NoiseFloor,
+    Peer, Privacy, PublisherConfiguration, Tls,
+};
 
 use crate::{
     error::{Context, Error, Result},
     pki::Organisation,
 };
+
+/// Size of the space of register keys: two people in one register have equal keys once in so many.
+pub const SAMPLING_INDICATOR_SIZE: u64 = 10_000_000;
 
 /// Noise of the measurement and inside the protocol.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -94,7 +106,7 @@ impl Layout {
         let mut ports = free_ports(1 + plan.duchies)?.into_iter().map(|port| format!("127.0.0.1:{port}"));
         let mut next_address = || ports.next().unwrap_or_default();
 
-        let mut layout = Self {
+        let layout = Self {
             kingdom: Party {
                 directory: "kingdom".into(),
                 id: String::new(),
@@ -132,11 +144,28 @@ impl Layout {
             root,
         };
         layout.make_organisations(rng)?;
-        layout.write_configurations(rng)?;
-        let text = serde_json::to_string_pretty(&layout).context(|| "cannot describe the layout".into())?;
-        write(&layout.root.join(FILE), &text)?;
-        layout.root = fs::canonicalize(&layout.root).context(|| "cannot find the state directory".into())?;
+        layout.make_storage_keys(rng)?;
+        layout.write()?;
         Ok(layout)
+    }
+
+    /// Gives every server another free port and writes all files that name it. Nothing may run meanwhile.
+    ///
+    /// # Errors
+    /// When there are no free ports, or a file cannot be written.
+    pub fn move_ports(&mut self) -> Result<()> {
+        let ports = free_ports(1 + self.duchies.len())?;
+        for (party, port) in std::iter::once(&mut self.kingdom).chain(&mut self.duchies).zip(ports) {
+            party.address = format!("127.0.0.1:{port}");
+        }
+        self.write()
+    }
+
+    /// Writes every configuration file, and the description of the state directory.
+    fn write(&self) -> Result<()> {
+        self.write_configurations()?;
+        let text = serde_json::to_string_pretty(self).context(|| "cannot describe the layout".into())?;
+        write(&self.root.join(FILE), &text)
     }
 
     /// Reads the description of a state directory that [`Layout::create`] made.
@@ -175,12 +204,21 @@ impl Layout {
         Ok(())
     }
 
-    fn write_configurations(&self, rng: &mut impl CryptoRng) -> Result<()> {
-        self.write_configuration(&self.kingdom, &self.kingdom_configuration())?;
+    /// The keys under which Duchies seal what they store.
+    fn make_storage_keys(&self, rng: &mut impl CryptoRng) -> Result<()> {
         for duchy in &self.duchies {
             let mut key = [0; 32];
             rng.fill_bytes(&mut key);
-            write_secret(&self.file(duchy, "kek.hex"), &hex::encode(key))?;
+            let text = Secret::new(hex::encode(key));
+            key.zeroize();
+            write_secret(&self.file(duchy, "kek.hex"), text.expose())?;
+        }
+        Ok(())
+    }
+
+    fn write_configurations(&self) -> Result<()> {
+        self.write_configuration(&self.kingdom, &self.kingdom_configuration())?;
+        for duchy in &self.duchies {
             self.write_configuration(duchy, &self.duchy_configuration(duchy))?;
         }
         for (publisher, (_, events)) in self.publishers.iter().zip(&self.plan.publishers) {
@@ -224,7 +262,7 @@ impl Layout {
                 minimum_duchies: plan.duchies,
                 decay_rate: plan.decay_rate,
                 max_size: plan.registers,
-                sampling_indicator_size: 10_000_000,
+                sampling_indicator_size: SAMPLING_INDICATOR_SIZE,
                 noise_mechanism: if plan.noise.off { "none" } else { "discrete_gaussian" },
                 noise_calibration: "exact",
                 honest_contributors: 1,
@@ -275,8 +313,7 @@ impl Layout {
             consent: Consent {
                 certificate: "consent.pem",
                 private_key: "consent.key",
-                name: Some(format!("duchies/{}/certificates/{}", duchy.id, duchy.certificate)),
-                encryption_private_keyset: None,
+                name: format!("duchies/{}/certificates/{}", duchy.id, duchy.certificate),
             },
             kingdom: self.endpoint(&self.kingdom),
             peers: self.duchies.iter().filter(|peer| peer.id != duchy.id).map(|peer| self.peer(peer)).collect(),
@@ -292,13 +329,10 @@ impl Layout {
             spool_dir: "spool".into(),
             minimum_duchies: self.plan.duchies,
             allow_no_noise: self.plan.noise.off,
+            maximum_epsilon: self.plan.noise.epsilon,
+            maximum_delta: self.plan.noise.delta,
             tls: Tls::default(),
-            consent: Consent {
-                certificate: "consent.pem",
-                private_key: "consent.key",
-                name: None,
-                encryption_private_keyset: Some("encryption.keyset"),
-            },
+            encryption_private_keyset: "encryption.keyset",
             kingdom: self.endpoint(&self.kingdom),
             duchies: self.duchies.iter().map(|duchy| self.peer(duchy)).collect(),
             measurement_consumers: vec![self.peer(&self.consumer)],
@@ -306,7 +340,13 @@ impl Layout {
     }
 }
 
-/// What a party is called in messages: the last part of its directory.
+/// A name that no other party has: its directory below the state directory.
+#[must_use]
+pub fn party_name(party: &Party) -> String {
+    party.directory.to_string_lossy().into_owned()
+}
+
+/// What a party is called in figures: the last part of its directory. A publisher may be called like a server.
 #[must_use]
 pub fn display_name(party: &Party) -> String {
     party.directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -341,125 +381,39 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
         .context(|| format!("cannot write {}", path.display()))
 }
 
-// The configuration files, as the servers document them.
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
 
-#[derive(Serialize)]
-struct KingdomConfiguration {
-    listen: String,
-    state_dir: PathBuf,
-    tls: Tls,
-    llv2: Llv2,
-    duchies: Vec<KingdomEntity>,
-    data_providers: Vec<KingdomEntity>,
-    measurement_consumers: Vec<KingdomEntity>,
-}
+    use super::*;
 
-#[derive(Serialize)]
-struct Llv2 {
-    aggregator: String,
-    minimum_duchies: usize,
-    decay_rate: f64,
-    max_size: u64,
-    sampling_indicator_size: u64,
-    noise_mechanism: &'static str,
-    noise_calibration: &'static str,
-    honest_contributors: u32,
-    data_provider_noise: Privacy,
-    blinded_histogram_noise: Privacy,
-    noise_for_publisher_noise: Privacy,
-}
-
-#[derive(Clone, Copy, Serialize)]
-struct Privacy {
-    epsilon: f64,
-    delta: f64,
-}
-
-#[derive(Serialize)]
-struct KingdomEntity {
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    display_name: Option<String>,
-    root_certificate: PathBuf,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encryption_public_key: Option<PathBuf>,
-    consent_certificate: CertificateFile,
-}
-
-#[derive(Serialize)]
-struct CertificateFile {
-    id: String,
-    file: PathBuf,
-}
-
-#[derive(Serialize)]
-struct Tls {
-    certificate: &'static str,
-    private_key: &'static str,
-}
-
-impl Default for Tls {
-    fn default() -> Self {
-        Self { certificate: "tls.pem", private_key: "tls.key" }
+    #[test]
+    fn ports_move_in_every_file_and_keys_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let events = directory.path().join("kingdom.parquet");
+        fs::write(&events, "").unwrap();
+        let noise = NoiseSettings { epsilon: 1.0, delta: 1e-9, off: false };
+        let publishers = vec![("kingdom".to_owned(), events)];
+        let plan = Plan { duchies: 2, publishers, decay_rate: 12.0, registers: 1_000, noise };
+        let root = directory.path().join("state");
+        let mut layout = Layout::create(&root, plan.clone(), &mut ChaCha20Rng::from_seed([1; 32])).unwrap();
+        assert_ne!(party_name(&layout.publishers[0]), party_name(&layout.kingdom));
+        let key = fs::read(layout.file(&layout.duchies[0], "kek.hex")).unwrap();
+        let before: Vec<String> =
+            std::iter::once(&layout.kingdom).chain(&layout.duchies).map(|party| party.address.clone()).collect();
+        // Held, so that they are not chosen again.
+        let held: Vec<_> = before.iter().map(|address| TcpListener::bind(address).unwrap()).collect();
+        layout.move_ports().unwrap();
+        drop(held);
+        assert_eq!(fs::read(layout.file(&layout.duchies[0], "kek.hex")).unwrap(), key);
+        let parties = std::iter::once(&layout.kingdom).chain(&layout.duchies).chain(&layout.publishers);
+        for file in parties.map(|party| layout.configuration(party)).chain([root.join(FILE)]) {
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(before.iter().all(|address| !text.contains(address)), "{}", file.display());
+        }
+        assert_eq!(Layout::open(&root).unwrap().kingdom.address, layout.kingdom.address);
+        let again = Layout::create(&root, plan, &mut ChaCha20Rng::from_seed([1; 32])).unwrap_err().to_string();
+        assert!(again.contains("already holds"), "{again}");
     }
-}
-
-#[derive(Serialize)]
-struct Consent {
-    certificate: &'static str,
-    private_key: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encryption_private_keyset: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Endpoint {
-    endpoint: String,
-    root_certificate: PathBuf,
-}
-
-#[derive(Serialize)]
-struct Peer {
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<String>,
-    root_certificate: PathBuf,
-}
-
-#[derive(Serialize)]
-struct NoiseFloor {
-    allow_no_noise: bool,
-    maximum_internal_epsilon: f64,
-    maximum_internal_delta: f64,
-}
-
-#[derive(Serialize)]
-struct DuchyConfiguration {
-    id: String,
-    listen: String,
-    state_dir: PathBuf,
-    key_encryption_key_file: PathBuf,
-    noise_floor: NoiseFloor,
-    tls: Tls,
-    consent: Consent,
-    kingdom: Endpoint,
-    peers: Vec<Peer>,
-    data_providers: Vec<Peer>,
-    measurement_consumers: Vec<Peer>,
-}
-
-#[derive(Serialize)]
-struct PublisherConfiguration {
-    data_provider: String,
-    events: PathBuf,
-    spool_dir: PathBuf,
-    minimum_duchies: usize,
-    allow_no_noise: bool,
-    tls: Tls,
-    consent: Consent,
-    kingdom: Endpoint,
-    duchies: Vec<Peer>,
-    measurement_consumers: Vec<Peer>,
 }

@@ -9,12 +9,10 @@ use halo_core::privacy::{MaximumFrequency, PrivacyParams};
 use halo_sketch::liquid_legions::Params;
 
 use crate::{
+    cluster::layout::SAMPLING_INDICATOR_SIZE,
     error::{Context, Error, Result},
     population,
 };
-
-/// Size of the space of register keys: two people in one register have equal keys once in so many.
-const SAMPLING_INDICATOR_SIZE: u64 = 10_000_000;
 
 /// The command line of quickstart.
 #[derive(Clone, Debug)]

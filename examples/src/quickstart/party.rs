@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::process::record_pid,
-    error::{Context, Result},
+    error::{Context, Error, Result},
 };
 
 /// The role of a party's process: the word after `party` on its command line.
@@ -35,14 +35,18 @@ impl Role {
     }
 }
 
-/// Runs a party until SIGTERM or SIGINT, or until the process that started it ends if `die_with_parent`.
+/// Runs a party until SIGTERM or SIGINT, or until the process with the id `parent`, which started it, ends.
 ///
 /// # Errors
-/// What the party's server or client says.
-pub fn party(role: Role, config: &Path, die_with_parent: bool) -> Result<()> {
-    if die_with_parent {
+/// When `parent` has ended already; what the party's server or client says.
+pub fn party(role: Role, config: &Path, parent: Option<i32>) -> Result<()> {
+    if let Some(parent) = parent {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
             .context(|| "cannot tie the process to its parent".into())?;
+        // The signal is not sent for a parent that ended before it was asked for.
+        if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
+            return Err(Error::new("the process that started this one has ended"));
+        }
     }
     record_pid(config)?;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();

@@ -2,33 +2,46 @@
 
 use std::{
     fs,
+    net::TcpStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use chacha20::ChaCha20Rng;
 use halo_core::{
-    clock::Stopwatch,
-    pb::{api, halo::TimelineEntry},
-    wire,
+    clock::{Clock, Stopwatch, SystemClock},
+    pb::{
+        api,
+        halo::{TimelineEntry, WatchMeasurementResponse},
+    },
 };
-use rand_chacha::ChaCha20Rng;
+use halo_duchy::server::stage::Stage as DuchyStage;
+use prost::Message;
 use rand_core::SeedableRng;
 use serde_json::Value;
 use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
-use tonic::transport::Channel;
+use tonic::{Streaming, transport::Channel};
+use zeroize::Zeroize;
 
-use super::input::{Options, Plan};
+use super::{
+    figures::{figures, print_summary, spent, stages},
+    input::{Options, Plan},
+};
 use crate::{
     cluster::{self, Cluster, Layout, NoiseSettings, PartyEvent},
-    consumer::{Ask, Consumer},
-    error::{Context, Error, Result},
-    outcome::{Outcome, PrivacySpent, ResultFigures, Stage, Timings, TruthShares, interval},
-    report,
+    consumer::{Ask, Consumer, Delivered},
+    error::{Context, Error, Result, is_permanent, printable},
+    outcome::{Outcome, Timings, TruthShares},
+    report, shell,
     truth::Truth,
 };
 
 /// How long the Kingdom may take to answer its first call.
 const START_TIME: Duration = Duration::from_secs(30);
+/// So often the parties are started on other ports.
+const START_ATTEMPTS: u32 = 3;
+/// How long the Duchies' last lines are waited for.
+const REST_TIME: Duration = Duration::from_millis(2_500);
 /// How often the parties' processes are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -65,43 +78,11 @@ pub fn run(program: &Path, options: &Options) -> Result<()> {
     fs::write(&options.report, report::html(&outcome))
         .context(|| format!("cannot write {}", options.report.display()))?;
     println!("report: {}", options.report.display());
-    println!("to verify: {} verify --state-dir {}", program.display(), directory.display());
+    println!("to verify: {} verify --state-dir {}", shell::quoted(program), shell::quoted(&directory));
     Ok(())
 }
 
-/// Reproduces the result of an earlier run from the Kingdom's stored ciphertext, the consumer's key and the parties'
-/// certificates alone.
-///
-/// # Errors
-/// When there is no result, or a signature or the decryption fails.
-pub fn verify(directory: &Path) -> Result<()> {
-    let layout = Layout::open(directory)?;
-    let consumer = Consumer::open(&layout)?;
-    let kingdom = layout.file(&layout.kingdom, "state");
-    let stored = block_on(async {
-        let measurements = halo_kingdom::server::stored_measurements(&kingdom).await;
-        let measurements = measurements.context(|| "the Kingdom's state cannot be read".into())?;
-        let newest = measurements.first().ok_or_else(|| Error::new("the Kingdom has no measurement"))?;
-        let stored = halo_kingdom::server::stored_result(&kingdom, &newest.name).await;
-        stored.context(|| format!("{}, which is {}, has no result that can be read", newest.name, newest.state))
-    })?;
-    consumer.check_spec(
-        &stored.measurement_spec,
-        &stored.measurement_spec_signature_algorithm_oid,
-        &stored.measurement_spec_signature,
-    )?;
-    let certificate = stored.certificate.to_string();
-    let result = consumer.open_result(&stored.encrypted_result, &certificate, &stored.certificate_der)?;
-    let figures = figures(&result)?;
-    println!("{}: the aggregator's signature holds, and the consumer's key opens the result", stored.measurement);
-    println!("{}", reach_line(&figures));
-    for (bin, share) in figures.frequency.iter().flatten() {
-        println!("{bin:>9}  {:>9.2} %", share * 100.0);
-    }
-    Ok(())
-}
-
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context(|| "cannot run".into())?.block_on(work)
 }
@@ -143,11 +124,9 @@ async fn measure(
         },
         &mut rng,
     )?;
-    let consumer = Consumer::open(&layout)?;
     let (cluster, events) = Cluster::new(program.to_owned(), layout);
     let mut run = Run { cluster, events, whole, timings: Timings::default(), encrypted_at: 0.0, shown: 0 };
-    run.cluster.start_all()?;
-    let channel = run.kingdom(&consumer).await?;
+    let (consumer, channel) = run.start().await?;
     let ask = Ask { maximum_frequency: plan.maximum_frequency, privacy: plan.ask };
     let created = consumer.create(channel.clone(), &ask, &mut rng).await?;
     println!("[{:6.1} s] consumer: created {}", run.whole.seconds(), created.name);
@@ -156,11 +135,17 @@ async fn measure(
     run.timings.computation_s = run.timings.total_s - run.encrypted_at;
     let output = measurement.results.first().ok_or_else(|| Error::new("the measurement has no result"))?;
     let encrypted = output.encrypted_result.as_ref().ok_or_else(|| Error::new("the measurement has no result"))?;
-    let der = consumer.certificate(channel.clone(), &output.certificate).await?;
-    let result = consumer.open_result(&encrypted.ciphertext, &output.certificate, &der)?;
-    run.rest(&consumer, &channel, &created.name).await?;
-    let timeline = consumer.timeline(channel, &created.name).await?;
-    let parties = run.cluster.usage()?;
+    let config = measurement.protocol_config.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+    let der = patiently(|| consumer.certificate(channel.clone(), &output.certificate)).await?;
+    let result = consumer.open_delivered(&Delivered {
+        ciphertext: &encrypted.ciphertext,
+        certificate: &output.certificate,
+        certificate_der: &der,
+        protocol_config: &config,
+        time_unix_s: SystemClock.now().unix_seconds(),
+    })?;
+    let timeline = run.rest(&consumer, &channel, &created.name, last_stage(plan)).await;
+    let parties = run.cluster.usage();
     run.cluster.stop_all().await?;
     Ok(Outcome {
         protocol: "llv2",
@@ -177,6 +162,14 @@ async fn measure(
     })
 }
 
+/// The stage in which a Duchy computes for the last time.
+fn last_stage(plan: &Plan) -> DuchyStage {
+    match plan.maximum_frequency.counts_frequency() {
+        true => DuchyStage::ExecutionPhaseThree,
+        false => DuchyStage::ExecutionPhaseTwo,
+    }
+}
+
 /// A run under way.
 struct Run {
     cluster: Cluster,
@@ -190,78 +183,131 @@ struct Run {
 }
 
 impl Run {
-    /// Waits until the Kingdom answers.
-    async fn kingdom(&mut self, consumer: &Consumer) -> Result<Channel> {
+    /// Starts every party and waits until the servers answer. Ports that somebody else took in the meantime are given up
+    /// for others.
+    async fn start(&mut self) -> Result<(Consumer, Channel)> {
+        for _ in 0..START_ATTEMPTS {
+            self.cluster.start_all()?;
+            let consumer = Consumer::open(self.cluster.layout())?;
+            match self.servers(&consumer).await? {
+                Some(channel) => return Ok((consumer, channel)),
+                None => {
+                    println!("[{:6.1} s] another program took a port; trying others", self.whole.seconds());
+                    self.cluster.stop_all().await?;
+                    self.cluster.move_ports()?;
+                    while self.events.try_recv().is_ok() {}
+                }
+            }
+        }
+        Err(Error::new("the ports of 127.0.0.1 that were free are taken by other programs again and again"))
+    }
+
+    /// Waits until the Kingdom answers and the Duchies listen; `None` when somebody else has the port of one of them.
+    async fn servers(&mut self, consumer: &Consumer) -> Result<Option<Channel>> {
         let started = Stopwatch::start();
         loop {
-            match consumer.connect().await {
-                Ok(channel) => return Ok(channel),
-                Err(error) if started.elapsed() > START_TIME => return Err(error),
-                Err(_) => {}
-            }
+            let connected = consumer.connect().await;
+            let listening =
+                self.cluster.layout().duchies.iter().all(|duchy| TcpStream::connect(&duchy.address).is_ok());
             if let Some(name) = self.cluster.reap().first() {
+                if self.cluster.port_taken(name) {
+                    return Ok(None);
+                }
                 return Err(Error::new(format!("{name} ended before it served\n{}", self.cluster.log_tail(name))));
             }
-            sleep(LOOK).await;
+            match connected {
+                Ok(channel) if listening => return Ok(Some(channel)),
+                Err(error) if started.elapsed() > START_TIME => return Err(error),
+                Ok(_) if started.elapsed() > START_TIME => return Err(Error::new("not every Duchy serves")),
+                _ => sleep(LOOK).await,
+            }
         }
     }
 
-    /// Shows what happens until the measurement has a result. A party that goes is named, and waited for.
+    /// Shows what happens until the measurement has a result. A party that goes is named, and waited for; what the
+    /// Kingdom refuses for good ends the run.
     async fn follow(&mut self, consumer: &Consumer, channel: &Channel, name: &str) -> Result<api::Measurement> {
+        loop {
+            match consumer.watch(channel.clone(), name).await {
+                Ok(changes) => {
+                    if let Some(measurement) = self.changes(changes, consumer, channel, name).await? {
+                        return Ok(measurement);
+                    }
+                }
+                Err(error) if error.is_permanent() => return Err(error),
+                // The Kingdom may be the party that has to be started again.
+                Err(error) => println!("[{:6.1} s] waiting for the Kingdom: {error}", self.whole.seconds()),
+            }
+            self.look()?;
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Shows what happens over one connection; `None` when it broke.
+    async fn changes(
+        &mut self,
+        mut changes: Streaming<WatchMeasurementResponse>,
+        consumer: &Consumer,
+        channel: &Channel,
+        name: &str,
+    ) -> Result<Option<api::Measurement>> {
         use api::measurement::State;
         loop {
-            let mut changes = match consumer.watch(channel.clone(), name).await {
-                Ok(changes) => changes,
-                // The Kingdom may be the party that has to be started again.
-                Err(error) => {
-                    println!("waiting for the Kingdom: {error}");
+            let change = tokio::select! {
+                change = changes.message() => change,
+                () = sleep(LOOK) => {
                     self.look()?;
-                    sleep(Duration::from_secs(1)).await;
+                    self.show(consumer, channel, name).await;
                     continue;
                 }
             };
-            loop {
-                let change = tokio::select! {
-                    change = changes.message() => change,
-                    () = sleep(LOOK) => {
-                        self.look()?;
-                        self.show(consumer, channel, name).await;
-                        continue;
-                    }
-                };
-                let Ok(Some(change)) = change else { break };
-                let Some(measurement) = change.measurement else { continue };
-                match measurement.state() {
-                    State::Succeeded => {
-                        self.show(consumer, channel, name).await;
-                        return Ok(measurement);
-                    }
-                    State::Failed | State::Cancelled => {
-                        self.show(consumer, channel, name).await;
-                        let reason = measurement.failure.as_ref().map_or("", |failure| failure.message.as_str());
-                        return Err(Error::new(format!(
-                            "the measurement {}: {reason}",
-                            measurement.state().as_str_name()
-                        )));
-                    }
-                    _ => {}
+            let measurement = match change {
+                Ok(Some(change)) => change.measurement.unwrap_or_default(),
+                Err(status) if is_permanent(&status) => {
+                    return Err(status).context(|| "the measurement cannot be followed".into());
                 }
+                Ok(None) | Err(_) => return Ok(None),
+            };
+            match measurement.state() {
+                State::Succeeded => {
+                    self.show(consumer, channel, name).await;
+                    return Ok(Some(measurement));
+                }
+                state @ (State::Failed | State::Cancelled) => {
+                    self.show(consumer, channel, name).await;
+                    let reason = measurement.failure.as_ref().map_or("", |failure| failure.message.as_str());
+                    return Err(Error::new(format!("the measurement {}: {}", state.as_str_name(), printable(reason))));
+                }
+                _ => {}
             }
         }
     }
 
-    /// Waits a moment for the Duchies' last lines on the timeline.
-    async fn rest(&mut self, consumer: &Consumer, channel: &Channel, name: &str) -> Result<()> {
-        for _ in 0..20 {
-            let timeline = consumer.timeline(channel.clone(), name).await?;
-            let last =
-                timeline.iter().filter_map(|entry| entry.stage_attempt.as_ref()).filter(|stage| stage.stage == 12);
-            if last.count() >= self.cluster.layout().duchies.len() {
+    /// The timeline, once the Duchies' last lines are on it or a moment has passed. The result is there already: nothing
+    /// that happens now spoils it.
+    async fn rest(
+        &mut self,
+        consumer: &Consumer,
+        channel: &Channel,
+        name: &str,
+        last: DuchyStage,
+    ) -> Vec<TimelineEntry> {
+        let mut timeline = Vec::new();
+        let started = Stopwatch::start();
+        while started.elapsed() < REST_TIME {
+            if let Ok(entries) = consumer.timeline(channel.clone(), name).await {
+                timeline = entries;
+            }
+            let stages = timeline.iter().filter_map(|entry| entry.stage_attempt.as_ref());
+            if stages.filter(|stage| stage.stage == last.number()).count() >= self.cluster.layout().duchies.len() {
                 break;
             }
             sleep(LOOK / 2).await;
         }
-        self.look()
+        if let Err(error) = self.look() {
+            println!("[{:6.1} s] after the result: {error}", self.whole.seconds());
+        }
+        timeline
     }
 
     /// Takes note of what the parties' processes print, and of those that ended. A party that was killed or stopped is
@@ -274,15 +320,16 @@ impl Run {
                     return Err(Error::new(format!("{message}\n{}", self.cluster.log_tail(&name))));
                 }
                 PartyEvent::Ended { message, .. } => println!("[{:6.1} s] {message}", self.whole.seconds()),
-                PartyEvent::Line { name, line } => self.publisher_line(&name, &line),
+                PartyEvent::Line { name, line } => self.publisher_line(&name, &line)?,
             }
         }
         Ok(())
     }
 
-    fn publisher_line(&mut self, name: &str, line: &str) {
-        let Ok(event) = serde_json::from_str::<Value>(line) else { return };
+    fn publisher_line(&mut self, name: &str, line: &str) -> Result<()> {
+        let Ok(event) = serde_json::from_str::<Value>(line) else { return Ok(()) };
         let seconds = event["seconds"].as_f64().unwrap_or(0.0);
+        let message = || printable(event["message"].as_str().unwrap_or_default());
         let said = match event["event"].as_str().unwrap_or_default() {
             "sketched" => {
                 self.timings.sketch_s = self.timings.sketch_s.max(seconds);
@@ -293,10 +340,15 @@ impl Run {
                 self.encrypted_at = self.whole.seconds();
                 format!("encrypted {} registers in {seconds:.2} s", event["records"])
             }
-            "refused" | "failed" => event["message"].as_str().unwrap_or_default().to_owned(),
-            _ => return,
+            // Nobody is here to repair it while the run goes on.
+            "failed" if event["retried"] == false => {
+                return Err(Error::new(format!("{name} cannot answer: {}", message())));
+            }
+            "refused" | "failed" => message(),
+            _ => return Ok(()),
         };
         println!("[{:6.1} s] {name}: {said}", self.whole.seconds());
+        Ok(())
     }
 
     /// Prints what is new on the timeline.
@@ -305,120 +357,53 @@ impl Run {
         let Ok(timeline) = consumer.timeline(channel.clone(), name).await else { return };
         for entry in timeline.iter().skip(self.shown) {
             let actor = entry.actor.rsplit('/').next().unwrap_or_default();
-            println!("[{:6.1} s] {actor}: {}", self.whole.seconds(), entry.message);
+            println!("[{:6.1} s] {}: {}", self.whole.seconds(), printable(actor), printable(&entry.message));
         }
         self.shown = self.shown.max(timeline.len());
     }
 }
 
-/// The stages that the Duchies reported, with what each cost.
-fn stages(measurement: &api::Measurement, timeline: &[TimelineEntry]) -> Result<Vec<Stage>> {
-    let time = |time: Option<&prost_types::Timestamp>| {
-        let time = time.ok_or_else(|| Error::new("a time is missing"))?;
-        wire::timestamp("time", time).context(|| "the timeline".into())
-    };
-    let begin = time(measurement.create_time.as_ref())?;
-    let reported = timeline.iter().filter_map(|entry| Some((entry, entry.stage_attempt.as_ref()?)));
-    reported
-        .map(|(entry, attempt)| {
-            let start_s = time(attempt.stage_start_time.as_ref())?.since(begin).as_secs_f64();
-            Ok(Stage {
-                party: entry.actor.rsplit('/').next().unwrap_or_default().to_owned(),
-                name: attempt.stage_name.clone(),
-                start_s,
-                end_s: start_s + attempt.wall_seconds,
-                cpu_s: attempt.cpu_seconds,
-                records_out: attempt.records_out.unsigned_abs(),
-                bytes_out: attempt.bytes_out.unsigned_abs(),
-                peak_rss_bytes: attempt.peak_resident_bytes.unsigned_abs(),
-            })
-        })
-        .collect()
-}
-
-/// Reach and frequency each cost ε and δ.
-fn spent(plan: &Plan) -> Option<PrivacySpent> {
-    let privacy = plan.privacy?;
-    let releases = if plan.maximum_frequency.counts_frequency() { 2.0 } else { 1.0 };
-    Some(PrivacySpent { epsilon: releases * privacy.epsilon.get(), delta: releases * privacy.delta.get() })
-}
-
-/// The figures of a decrypted result.
-fn figures(result: &api::measurement::Result) -> Result<ResultFigures> {
-    let reach = result.reach.as_ref().ok_or_else(|| Error::new("the result has no reach"))?;
-    let bins = |map: &std::collections::BTreeMap<i64, f64>| {
-        map.iter().map(|(bin, share)| (bin.unsigned_abs(), *share)).collect()
-    };
-    let frequency = result.frequency.as_ref();
-    let known = frequency.filter(|frequency| !frequency.relative_frequency_distribution.is_empty());
-    let usable = frequency.filter(|frequency| !frequency.usable_histogram.is_empty());
-    Ok(ResultFigures {
-        reach: reach.value.unsigned_abs(),
-        reach_std_error: reach.standard_error,
-        frequency: known.map(|frequency| bins(&frequency.relative_frequency_distribution)),
-        frequency_std_error: known.map(|frequency| bins(&frequency.standard_errors)),
-        registers_in: reach.registers_in.unsigned_abs(),
-        active_registers: reach.active_registers,
-        usable_registers: usable.map(|frequency| frequency.usable_registers.unsigned_abs()),
-        usable_histogram: usable
-            .map(|frequency| frequency.usable_histogram.iter().map(|count| count.unsigned_abs()).collect()),
-    })
-}
-
-fn reach_line(result: &ResultFigures) -> String {
-    let (low, high) = interval(result);
-    format!("reach      {:>12}   95 % confidence interval {low} to {high}", result.reach)
-}
-
-fn print_summary(outcome: &Outcome) {
-    let result = &outcome.result;
-    println!();
-    println!("{}", reach_line(result));
-    println!(
-        "in the clear {:>10}   (exact, for comparison only; error {:+.2} %)",
-        outcome.truth.reach,
-        outcome.reach_error_percent()
-    );
-    match &result.frequency {
-        None if outcome.maximum_frequency == 1 => {}
-        None => println!("frequency: no data"),
-        Some(shares) => {
-            println!("frequency    measured    ± 95 %   in the clear");
-            for bin in 1..=u64::from(outcome.maximum_frequency) {
-                let of = |map: Option<&std::collections::BTreeMap<u64, f64>>| {
-                    map.and_then(|map| map.get(&bin)).copied().unwrap_or(0.0) * 100.0
-                };
-                let plus = if bin == u64::from(outcome.maximum_frequency) { "+" } else { " " };
-                println!(
-                    "{bin:>9}{plus} {:>9.2} % {:>7.2} % {:>12.2} %",
-                    of(Some(shares)),
-                    1.96 * of(result.frequency_std_error.as_ref()),
-                    of(Some(&outcome.truth.frequency))
-                );
-            }
-            if let Some(distance) = outcome.shuffle_distance() {
-                println!("shuffle distance to the exact frequencies: {distance:.4}");
-            }
+/// Makes a call again until it succeeds, is refused for good, or takes too long.
+async fn patiently<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) -> Result<T> {
+    let started = Stopwatch::start();
+    loop {
+        match call().await {
+            Err(error) if !error.is_permanent() && started.elapsed() < START_TIME => sleep(LOOK).await,
+            outcome => return outcome,
         }
     }
-    println!(
-        "registers: {} in, {} active{}",
-        result.registers_in,
-        result.active_registers,
-        result.usable_registers.map(|usable| format!(", {usable} usable")).unwrap_or_default()
-    );
-    println!("{}", outcome.privacy_statement());
-    let timings = &outcome.timings;
-    println!(
-        "sketch {:.2} s, encrypt {:.2} s (slowest publisher), computation {:.2} s, total {:.2} s",
-        timings.sketch_s, timings.encrypt_s, timings.computation_s, timings.total_s
-    );
 }
 
-/// A generator seeded by the operating system.
+/// A generator seeded by the operating system: every key of the run comes from it, so its state is wiped.
 fn system_rng() -> Result<ChaCha20Rng> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| Error::new(format!("the operating system gives no randomness: {error}")))?;
-    Ok(ChaCha20Rng::from_seed(seed))
+    let generator = ChaCha20Rng::from_seed(seed);
+    seed.zeroize();
+    Ok(generator)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn an_outage_passes_and_a_refusal_stays() {
+        let calls = Cell::new(0);
+        let call = |status: Option<Status>| {
+            calls.set(calls.get() + 1);
+            async move { status.map_or(Ok(7), |status| Err(status).context(|| "a call".into())) }
+        };
+        let outage = || call((calls.get() < 2).then(|| Status::unavailable("the Kingdom starts")));
+        assert_eq!(block_on(patiently(outage)).unwrap(), 7);
+        assert_eq!(calls.replace(0), 3);
+        let refused = block_on(patiently(|| call(Some(Status::permission_denied("no"))))).unwrap_err().to_string();
+        assert!(refused.starts_with("a call"), "{refused}");
+        assert_eq!(calls.get(), 1);
+    }
 }

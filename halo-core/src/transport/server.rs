@@ -1,6 +1,6 @@
 //! The server's end: accepts connections and tells who called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -30,7 +30,7 @@ use super::{ALPN_HTTP2, Identity, Roots, TransportError, provider};
 
 /// How long a client may take for its part of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many handshakes may be under way; connections beyond them wait in the queue of the operating system.
+/// How many handshakes may be under way; a connection beyond them takes the place of the one that waits the longest.
 const MAX_HANDSHAKES: usize = 1024;
 /// How long a refused client may take to read why.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,11 +74,17 @@ impl ServerTls {
 
     /// The connections whose handshake succeeded, for tonic's `serve_with_incoming_shutdown`.
     ///
-    /// Each handshake is a task of its own and has ten seconds, so that a slow or hostile client keeps nobody waiting.
-    /// Refused clients are told why and logged. The stream never ends and yields no errors; dropping it closes the
-    /// listener and aborts the handshakes that are under way.
+    /// Each handshake is a task of its own and has ten seconds; when 1024 are under way, the oldest one gives way to a
+    /// new connection. So clients that connect and say nothing keep nobody waiting, unless they bring more than 1024
+    /// connections in the time that an honest handshake takes. Refused clients are told why and logged. The stream never
+    /// ends and yields no errors; dropping it closes the listener and aborts the handshakes that are under way.
     pub fn incoming(self, listener: TcpListener) -> impl Stream<Item = io::Result<TlsConnection>> {
-        let door = Door { acceptor: self.acceptor, listener, handshakes: JoinSet::new() };
+        self.incoming_with(listener, MAX_HANDSHAKES)
+    }
+
+    fn incoming_with(self, listener: TcpListener, most: usize) -> impl Stream<Item = io::Result<TlsConnection>> {
+        let door =
+            Door { acceptor: self.acceptor, listener, most, handshakes: JoinSet::new(), waiting: VecDeque::new() };
         unfold(door, |mut door| async move {
             let connection = door.next().await;
             Some((Ok(connection), door))
@@ -89,17 +95,19 @@ impl ServerTls {
 struct Door {
     acceptor: TlsAcceptor,
     listener: TcpListener,
+    /// So many handshakes may be under way.
+    most: usize,
     handshakes: JoinSet<Option<TlsConnection>>,
+    /// The handshakes that are under way, the oldest first, perhaps with some that have just ended.
+    waiting: VecDeque<AbortHandle>,
 }
 
 impl Door {
     async fn next(&mut self) -> TlsConnection {
         loop {
             tokio::select! {
-                accepted = self.listener.accept(), if self.handshakes.len() < MAX_HANDSHAKES => match accepted {
-                    Ok((stream, remote)) => {
-                        self.handshakes.spawn(handshake(self.acceptor.clone(), stream, remote));
-                    }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, remote)) => self.greet(stream, remote),
                     Err(error) => {
                         // Either this one connection is gone already, or file descriptors are short for a while.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -113,6 +121,20 @@ impl Door {
                 }
             }
         }
+    }
+
+    /// Begins a handshake, in the place of the oldest one if there are too many.
+    fn greet(&mut self, stream: TcpStream, remote: SocketAddr) {
+        if self.waiting.len() >= self.most {
+            self.waiting.retain(|handshake| !handshake.is_finished());
+        }
+        if self.waiting.len() >= self.most
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            tracing::warn!(%remote, most = self.most, "too many handshakes are under way; the oldest gave way to this one");
+            oldest.abort();
+        }
+        self.waiting.push_back(self.handshakes.spawn(handshake(self.acceptor.clone(), stream, remote)));
     }
 }
 
@@ -322,4 +344,42 @@ impl Caller {
 #[must_use]
 pub fn caller_key_id<T>(request: &tonic::Request<T>) -> Option<Vec<u8>> {
     request.extensions().get::<Caller>()?.key_id().map(<[u8]>::to_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    use super::super::{Client, health_service};
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_clients_give_way_to_those_who_speak() {
+        const MOST: usize = 4;
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap().pem();
+        let identity = || Identity::from_pem(certificate.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let roots = Roots::from_pem(authority.pem().as_bytes()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = ServerTls::new(identity(), &roots).unwrap().incoming_with(listener, MOST);
+        tokio::spawn(tonic::transport::Server::builder().add_service(health_service()).serve_with_incoming(incoming));
+
+        let mut silent = Vec::new();
+        for _ in 0..3 * MOST {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let client = Client::new(&format!("https://localhost:{}", address.port()), &roots, &identity()).unwrap();
+        for _ in 0..2 * MOST {
+            // Half of the time after which a silent handshake is given up.
+            timeout(HANDSHAKE_TIMEOUT / 2, client.connect()).await.unwrap().unwrap();
+        }
+        let oldest = timeout(HANDSHAKE_TIMEOUT / 2, silent[0].read(&mut [0; 1])).await.unwrap();
+        assert!(!matches!(oldest, Ok(1..)), "the oldest was closed: {oldest:?}");
+    }
 }

@@ -91,6 +91,26 @@ pub enum ProtocolError {
         /// Everybody whose deviation could explain it.
         suspects: Vec<DuchyId>,
     },
+    /// The share of a publisher, or the seed of one, is not acceptable.
+    #[error("the share of {requisition} is not acceptable: {reason}")]
+    BadShare {
+        /// The requisition.
+        requisition: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Shares add up to a number that no frequency has.
+    #[error("shares add up to {value}, which is neither at most {most} nor the {sentinel} of unused noise")]
+    BadSum {
+        /// The sum.
+        value: u8,
+        /// The largest frequency.
+        most: u8,
+        /// What unused noise cells hold.
+        sentinel: u8,
+        /// Everybody whose deviation could explain it.
+        suspects: Vec<DuchyId>,
+    },
     /// The counts contradict each other: more noise than tuples beyond what an `i64` holds.
     #[error("the counts of the computation do not fit together: {0}")]
     Inconsistent(String),
@@ -127,9 +147,10 @@ impl ProtocolError {
             | Self::BadRecord { origin: Origin::Duchy(duchy), .. } => {
                 vec![duchy.clone()]
             }
-            Self::WrongCount { suspects, .. } => suspects.clone(),
+            Self::WrongCount { suspects, .. } | Self::BadSum { suspects, .. } => suspects.clone(),
             Self::BadBody { .. }
             | Self::BadRecord { .. }
+            | Self::BadShare { .. }
             | Self::Parameters(_)
             | Self::Ring(_)
             | Self::ForeignState(_)

@@ -4,7 +4,7 @@
 //! below 128), spilled, and grouped one partition at a time. Of a group only the first `limit` members are kept; the
 //! others are handed out at once as surplus, so that a group of any size, such as all padding, needs no memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::for_each_chunk;
 use super::shuffle::bucket_count;
@@ -74,6 +74,21 @@ impl Join {
 }
 
 impl ClosedJoin {
+    /// How many different keys there are.
+    pub(crate) fn distinct(self) -> Result<u64, ProtocolError> {
+        let record_bytes = KEY_BYTES + POSITION_BYTES + self.payload_bytes;
+        let mut distinct = 0;
+        for body in self.partitions {
+            let mut keys: BTreeSet<[u8; KEY_BYTES]> = BTreeSet::new();
+            for_each_chunk(&body, record_bytes, &Origin::Own, super::CHUNK_RECORDS, |chunk| {
+                keys.extend(chunk.bytes.chunks_exact(record_bytes).filter_map(|record| record.first_chunk()));
+                Ok(())
+            })?;
+            distinct += keys.len() as u64;
+        }
+        Ok(distinct)
+    }
+
     /// Gives out all groups, partition by partition, and inside a partition in the order of their first members.
     pub(crate) fn finish(self, limit: usize, output: &mut impl JoinOutput) -> Result<(), ProtocolError> {
         for body in self.partitions {
@@ -188,6 +203,11 @@ mod tests {
             for (position, id) in ids.enumerate() {
                 join.push(&key(id), position as u64, &[id]).unwrap();
             }
+            let mut again = Join::with_partitions(&MemoryWorkspace, 0, partitions).unwrap();
+            for position in 0..100 {
+                again.push(&key(position as u8 % 7), position, &[]).unwrap();
+            }
+            assert_eq!(again.close().unwrap().distinct().unwrap(), 7);
             let mut seen = Seen::default();
             join.close().unwrap().finish(2, &mut seen).unwrap();
             seen.groups.sort();

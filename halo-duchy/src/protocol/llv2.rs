@@ -55,13 +55,13 @@
 //!
 //! # Memory
 //!
-//! Bodies are mapped over in chunks of [`CHUNK_RECORDS`] records (about 50 MiB of decoded
+//! Bodies are mapped over in chunks of [`CHUNK_RECORDS`](super::CHUNK_RECORDS) records (about 50 MiB of decoded
 //! points and scalars), shuffled and joined in buckets of 16 MiB (about three times that with index structures; above
 //! 512 buckets, 8 GiB a body, buckets grow in proportion). The number of registers and of publishers does not enter.
 
-mod columns;
-mod noise;
-mod outcome;
+pub(super) mod columns;
+pub(super) mod noise;
+pub(super) mod outcome;
 mod parameters;
 mod phase_one;
 mod phase_three;
@@ -71,19 +71,19 @@ mod setup;
 use std::fmt;
 
 use halo_core::privacy::MaximumFrequency;
-use halo_crypto::elgamal::{CIPHERTEXT_BYTES, CompositeKey, KeyShareSecret};
+use halo_crypto::elgamal::{CIPHERTEXT_BYTES, KeyShareSecret};
 use halo_crypto::group::Point;
-use halo_crypto::proof::VerifiedShare;
 use halo_crypto::secret::Secret;
 
 use self::noise::Noise;
 use self::outcome::Counts;
 use super::record::for_each_chunk;
-use super::stream::{Consumed, StepName, StepRandomness};
-use super::{
-    Body, CHUNK_RECORDS, Description, DuchyId, Message, Origin, ProtocolError, Received, Slot, State, Step, Workspace,
-};
+use super::ring::{Place, requisitions_digest};
+use super::seat::{Engine, consumed};
+use super::stream::Consumed;
+use super::{Body, Description, DuchyId, Origin, ProtocolError, Received, Slot, State, Step, Workspace};
 
+pub use super::ring::Participant;
 pub use outcome::{Frequency, Outcome, ReachAndFrequency};
 pub use parameters::{NoiseParameters, Parameters};
 
@@ -98,18 +98,9 @@ const CHECK_RECORDS: usize = 4 * 1024;
 /// This protocol in stored states.
 const PROTOCOL: u8 = 1;
 
-/// A Duchy as its peers know it.
-#[derive(Clone, Debug)]
-pub struct Participant {
-    /// Its id.
-    pub id: DuchyId,
-    /// Its key share, whose possession it has proven.
-    pub key: VerifiedShare,
-}
-
 /// Points and ids that the protocol fixes.
-struct Constants {
-    unit: Point,
+pub(super) struct Constants {
+    pub(super) unit: Point,
     destroyed_key: Point,
     noise_key: Point,
     publisher_noise_id: Vec<u8>,
@@ -119,26 +110,15 @@ struct Constants {
 /// One Duchy's side of one computation.
 pub struct Duchy {
     parameters: Parameters,
-    computation: String,
-    ring: Vec<Participant>,
-    position: usize,
-    secret: KeyShareSecret,
-    seed: Secret<[u8; 32]>,
-    /// Digest of parameters and participants.
-    context: [u8; 32],
-    full_key: CompositeKey,
-    /// Keys of those who have yet to peel after this Duchy; at the aggregator the full key.
-    remaining_key: CompositeKey,
+    place: Place,
     constants: Constants,
     noise: Option<Noise>,
-    chunk_records: usize,
 }
 
 impl fmt::Debug for Duchy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Duchy")
-            .field("computation", &self.computation)
-            .field("id", self.id())
+            .field("place", &self.place)
             .field("parameters", &self.parameters)
             .finish_non_exhaustive()
     }
@@ -161,71 +141,33 @@ impl Duchy {
         secret: KeyShareSecret,
         seed: Secret<[u8; 32]>,
     ) -> Result<Self, ProtocolError> {
-        let refuse = |reason: String| Err(ProtocolError::Ring(reason));
-        if ring.len() < 2 {
-            return refuse(format!("{} Duchies; at least 2 are needed", ring.len()));
-        }
-        if let Some((at, twice)) = ring.iter().enumerate().find(|(at, one)| ring[..*at].iter().any(|o| o.id == one.id))
-        {
-            return refuse(format!("{} is named twice, the second time at position {at}", twice.id));
-        }
-        let Some(position) = ring.iter().position(|participant| participant.id == me) else {
-            return refuse(format!("{me} is not in it"));
-        };
-        if ring[position].key.share() != secret.public() {
-            return refuse(format!("the key share of {me} is not the one of its secret key"));
-        }
         let noise = parameters.calibrate(ring.len())?;
-        let combine = |participants: &[Participant]| {
-            let shares: Vec<VerifiedShare> = participants.iter().map(|participant| participant.key).collect();
-            CompositeKey::combine(&shares).map_err(|error| ProtocolError::Ring(error.to_string()))
-        };
-        let full_key = combine(&ring)?;
-        let is_aggregator = position + 1 == ring.len();
-        let remaining_key = combine(if is_aggregator { &ring } else { &ring[position + 1..] })?;
-        let context = ring
-            .iter()
-            .fold(parameters.digest(Consumed::new("context")), |consumed, participant| {
-                consumed.bytes(participant.id.as_str().as_bytes()).bytes(participant.key.share().as_bytes())
-            })
-            .finish();
-        let constants = Constants::new();
-        Ok(Self {
-            parameters,
-            computation,
-            ring,
-            position,
-            secret,
-            seed,
-            context,
-            full_key,
-            remaining_key,
-            constants,
-            noise,
-            chunk_records: CHUNK_RECORDS,
-        })
+        let context = parameters.digest(Consumed::new("context"));
+        let engine = Engine { protocol: PROTOCOL, name: "Liquid Legions v2", version: ENGINE_VERSION };
+        let place = Place::new(engine, context, computation, ring, me, secret, seed)?;
+        Ok(Self { parameters, place, constants: Constants::new(), noise })
     }
 
     /// The same, holding at most `records` records in memory at once (at least 1). The result does not depend on it.
     #[must_use]
     pub fn with_chunk_records(mut self, records: usize) -> Self {
-        self.chunk_records = records.max(1);
+        self.place.chunk_records = records.max(1);
         self
     }
 
     /// This Duchy.
     pub fn id(&self) -> &DuchyId {
-        &self.ring[self.position].id
+        self.place.id()
     }
 
     /// All Duchies in ring order, the aggregator last.
     pub fn ring(&self) -> impl Iterator<Item = &DuchyId> {
-        self.ring.iter().map(|participant| &participant.id)
+        self.place.ring.iter().map(|participant| &participant.id)
     }
 
     /// Whether this Duchy is the aggregator.
     pub fn is_aggregator(&self) -> bool {
-        self.position + 1 == self.ring.len()
+        self.place.is_aggregator()
     }
 
     /// Begins. A worker does its setup; the aggregator notes what its requisitions are and waits for the workers.
@@ -239,10 +181,10 @@ impl Duchy {
     pub fn start(&self, requisitions: &[Body], workspace: &dyn Workspace) -> Result<Step, ProtocolError> {
         let history = requisitions_digest(requisitions);
         if self.is_aggregator() {
-            return Ok(self.wait(Description::SetupPhaseInput, history, Vec::new(), Vec::new()));
+            return Ok(self.place.wait(Description::SetupPhaseInput, history, Vec::new(), Vec::new()));
         }
-        let consumed = Consumed::new("start").bytes(&self.context).bytes(&history).finish();
-        let randomness = self.randomness(Description::SetupPhaseInput, consumed);
+        let consumed = self.place.seat.consumed_at_start(&history);
+        let randomness = self.place.seat.randomness(Description::SetupPhaseInput, consumed);
         self.worker_setup(requisitions, &randomness, consumed, workspace)
     }
 
@@ -261,19 +203,10 @@ impl Duchy {
         inbox: &[Received],
         workspace: &dyn Workspace,
     ) -> Result<Step, ProtocolError> {
-        self.check_state(state)?;
-        let inbox = self.check_inbox(state, inbox)?;
-        let consumed = inbox
-            .iter()
-            .fold(Consumed::new("advance").bytes(&state.to_bytes()), |consumed, received| {
-                consumed
-                    .bytes(received.slot.from.as_str().as_bytes())
-                    .number(u64::from(received.slot.description.number()))
-                    .number(received.body.records())
-                    .bytes(&received.body.sha256())
-            })
-            .finish();
-        let randomness = self.randomness(state.awaits, consumed);
+        self.place.seat.check_state(state)?;
+        let inbox = self.place.check_inbox(state, inbox)?;
+        let consumed = consumed(state, &inbox);
+        let randomness = self.place.seat.randomness(state.awaits, consumed);
         let mismatch = || ProtocolError::MalformedState("it carries other numbers than its step needs".to_owned());
         let carried = state.carried.as_slice();
         let first = &inbox[0];
@@ -301,7 +234,7 @@ impl Duchy {
             }
             (Description::ExecutionPhaseThreeInput, true, [registers, tuples, noise_tuples, rows]) => {
                 let counts = Counts { registers: *registers, tuples: *tuples, noise_tuples: *noise_tuples };
-                self.aggregator_phase_three(&counts, *rows, first)
+                self.aggregator_phase_three(&counts, *rows, first, workspace)
             }
             _ => Err(mismatch()),
         }
@@ -312,107 +245,9 @@ impl Duchy {
     /// # Errors
     /// When the state is not of this computation, Duchy, parameters and engine version.
     pub fn awaiting(&self, state: &State) -> Result<Vec<Slot>, ProtocolError> {
-        self.check_state(state)?;
-        Ok(self.slots(state.awaits))
+        self.place.seat.check_state(state)?;
+        Ok(self.place.slots(state.awaits))
     }
-
-    fn slots(&self, description: Description) -> Vec<Slot> {
-        let workers = &self.ring[..self.ring.len() - 1];
-        let slot = |participant: &Participant| Slot { from: participant.id.clone(), description };
-        if description == Description::SetupPhaseInput {
-            workers.iter().map(slot).collect()
-        } else {
-            // Around the ring: from the one before, and the aggregator is before the first worker.
-            vec![slot(&self.ring[(self.position + self.ring.len() - 1) % self.ring.len()])]
-        }
-    }
-
-    fn wait(&self, awaits: Description, history: [u8; 32], carried: Vec<u64>, outbox: Vec<Message>) -> Step {
-        let state = State {
-            protocol: PROTOCOL,
-            engine_version: ENGINE_VERSION,
-            computation: self.computation.clone(),
-            duchy: self.id().clone(),
-            context: self.context,
-            history,
-            awaits,
-            carried,
-        };
-        Step::Wait { state, outbox, awaiting: self.slots(awaits) }
-    }
-
-    fn check_state(&self, state: &State) -> Result<(), ProtocolError> {
-        let refuse = |reason: String| Err(ProtocolError::ForeignState(reason));
-        if state.protocol != PROTOCOL {
-            return refuse(format!("it is of protocol {}, not of Liquid Legions v2", state.protocol));
-        }
-        if state.engine_version != ENGINE_VERSION {
-            let version = state.engine_version;
-            return refuse(format!(
-                "engine version {version} wrote it and this is version {ENGINE_VERSION}, which would draw other numbers"
-            ));
-        }
-        if state.computation != self.computation {
-            return refuse(format!("it is of computation {}, not of {}", state.computation, self.computation));
-        }
-        if &state.duchy != self.id() {
-            return refuse(format!("it is of {}, not of {}", state.duchy, self.id()));
-        }
-        if state.context != self.context {
-            return refuse("parameters or participants have changed since".to_owned());
-        }
-        Ok(())
-    }
-
-    /// The inbox, sorted by sender, when it fills exactly the awaited slots.
-    fn check_inbox(&self, state: &State, inbox: &[Received]) -> Result<Vec<Received>, ProtocolError> {
-        let slots = self.slots(state.awaits);
-        let mut sorted = inbox.to_vec();
-        sorted.sort_by(|a, b| a.slot.cmp(&b.slot));
-        if let Some(received) = sorted.iter().find(|received| !slots.contains(&received.slot)) {
-            let awaited = slots.iter().map(Slot::to_string).collect::<Vec<_>>().join(", ");
-            return Err(ProtocolError::UnexpectedMessage { received: received.slot.clone(), awaited });
-        }
-        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].slot == pair[1].slot) {
-            return Err(ProtocolError::DuplicateMessage(pair[0].slot.clone()));
-        }
-        match slots.into_iter().find(|slot| sorted.iter().all(|received| &received.slot != slot)) {
-            Some(missing) => Err(ProtocolError::MissingMessage(missing)),
-            None => Ok(sorted),
-        }
-    }
-
-    fn randomness(&self, step: Description, consumed: [u8; 32]) -> StepRandomness {
-        let name = StepName {
-            engine_version: ENGINE_VERSION,
-            computation: &self.computation,
-            duchy: self.id().as_str(),
-            step: step.number(),
-            consumed,
-        };
-        StepRandomness::derive(&self.seed, &name)
-    }
-
-    fn aggregator(&self) -> &DuchyId {
-        &self.ring[self.ring.len() - 1].id
-    }
-
-    fn next(&self) -> &DuchyId {
-        &self.ring[(self.position + 1) % self.ring.len()].id
-    }
-
-    /// Everybody who has handled what comes around the ring before it reaches this Duchy.
-    fn upstream(&self) -> Vec<DuchyId> {
-        let before = self.ring[..self.position].iter().map(|participant| participant.id.clone());
-        if self.is_aggregator() { before.collect() } else { before.chain([self.aggregator().clone()]).collect() }
-    }
-}
-
-fn requisitions_digest(requisitions: &[Body]) -> [u8; 32] {
-    requisitions
-        .iter()
-        .fold(Consumed::new("requisitions"), |consumed, body| consumed.number(body.records()).bytes(&body.sha256()))
-        .finish()
 }
 
 /// Checks an upload of a publisher to the last record: record size, count and digest, canonical encodings of group
@@ -434,25 +269,26 @@ pub fn check_message(body: &Body, record_bytes: usize, from: &DuchyId) -> Result
     check_records(body, record_bytes, &Origin::Duchy(from.clone()))
 }
 
-/// Bytes of a record of a message, above 0. In phase three the aggregator sends the counts of the usable tuples, and
-/// everybody else rows of F − 1 zero tests (with F = 1 there is no phase three).
+/// Bytes of a record of a message, above 0; `None` for a description of another protocol. In phase three the aggregator
+/// sends the counts of the usable tuples, and everybody else rows of F − 1 zero tests (with F = 1 there is no phase three).
 pub fn message_record_bytes(
     description: Description,
     from_aggregator: bool,
     maximum_frequency: MaximumFrequency,
-) -> usize {
+) -> Option<usize> {
     match description {
-        Description::SetupPhaseInput | Description::ExecutionPhaseOneInput => REGISTER_BYTES,
-        Description::ExecutionPhaseTwoInput => TUPLE_BYTES,
-        Description::ExecutionPhaseThreeInput if from_aggregator => CIPHERTEXT_BYTES,
+        Description::SetupPhaseInput | Description::ExecutionPhaseOneInput => Some(REGISTER_BYTES),
+        Description::ExecutionPhaseTwoInput => Some(TUPLE_BYTES),
+        Description::ExecutionPhaseThreeInput if from_aggregator => Some(CIPHERTEXT_BYTES),
         Description::ExecutionPhaseThreeInput => {
-            CIPHERTEXT_BYTES * (maximum_frequency.get() as usize).saturating_sub(1).max(1)
+            Some(CIPHERTEXT_BYTES * (maximum_frequency.get() as usize).saturating_sub(1).max(1))
         }
+        Description::ReachOnlyExecutionInput | Description::ShuffleInput | Description::AggregationInput => None,
     }
 }
 
 /// Holds as many ciphertexts at once as [`CHECK_RECORDS`] registers have, whatever a record's size.
-fn check_records(body: &Body, record_bytes: usize, origin: &Origin) -> Result<(), ProtocolError> {
+pub(crate) fn check_records(body: &Body, record_bytes: usize, origin: &Origin) -> Result<(), ProtocolError> {
     let records = (CHECK_RECORDS * REGISTER_BYTES / record_bytes.max(1)).max(1);
     for_each_chunk(body, record_bytes, origin, records, |chunk| {
         columns::decode_rows(chunk, record_bytes / CIPHERTEXT_BYTES, origin).map(drop)

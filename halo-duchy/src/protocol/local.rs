@@ -5,16 +5,90 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::llv2::{Duchy, Outcome, check_requisition};
 use super::{Body, Description, DuchyId, MemoryBody, ProtocolError, Received, Slot, State, Step, Workspace};
+
+/// One Duchy's side of a protocol, as [`run`] drives it.
+pub trait Engine {
+    /// What a publisher has sent to one Duchy.
+    type Requisition;
+    /// What one of the Duchies learns.
+    type Outcome;
+    /// This Duchy.
+    fn id(&self) -> &DuchyId;
+    /// Checks an upload of a publisher.
+    ///
+    /// # Errors
+    /// When it is not acceptable.
+    fn check_requisition(&self, requisition: &Self::Requisition) -> Result<(), ProtocolError>;
+    /// Begins with the own requisitions.
+    ///
+    /// # Errors
+    /// As the engine's own method.
+    fn start(
+        &self,
+        requisitions: &[Self::Requisition],
+        workspace: &dyn Workspace,
+    ) -> Result<Step<Self::Outcome>, ProtocolError>;
+    /// Goes on with the messages that `state` awaits.
+    ///
+    /// # Errors
+    /// As the engine's own method.
+    fn advance(
+        &self,
+        state: &State,
+        requisitions: &[Self::Requisition],
+        inbox: &[Received],
+        workspace: &dyn Workspace,
+    ) -> Result<Step<Self::Outcome>, ProtocolError>;
+}
+
+macro_rules! engine {
+    ($protocol:ident, $requisition:ty, $outcome:ty, |$duchy:ident, $given:ident| $check:expr) => {
+        impl Engine for super::$protocol::Duchy {
+            type Requisition = $requisition;
+            type Outcome = $outcome;
+
+            fn id(&self) -> &DuchyId {
+                self.id()
+            }
+
+            fn check_requisition(&self, $given: &$requisition) -> Result<(), ProtocolError> {
+                let $duchy = self;
+                $check
+            }
+
+            fn start(
+                &self,
+                requisitions: &[$requisition],
+                workspace: &dyn Workspace,
+            ) -> Result<Step<$outcome>, ProtocolError> {
+                self.start(requisitions, workspace)
+            }
+
+            fn advance(
+                &self,
+                state: &State,
+                requisitions: &[$requisition],
+                inbox: &[Received],
+                workspace: &dyn Workspace,
+            ) -> Result<Step<$outcome>, ProtocolError> {
+                self.advance(state, requisitions, inbox, workspace)
+            }
+        }
+    };
+}
+
+engine!(llv2, Body, super::llv2::Outcome, |_duchy, body| super::llv2::check_requisition(body));
+engine!(rollv2, Body, super::llv2::Outcome, |_duchy, body| super::rollv2::check_requisition(body));
+engine!(hmss, super::hmss::Requisition, super::hmss::Outcome, |duchy, share| duchy.check_requisition(share));
 
 /// One Duchy and the requisitions that were fulfilled at it.
 #[derive(Debug)]
-pub struct Party {
+pub struct Party<E: Engine> {
     /// Its side of the protocol.
-    pub duchy: Duchy,
-    /// Registers of its publishers.
-    pub requisitions: Vec<Body>,
+    pub duchy: E,
+    /// What its publishers have sent.
+    pub requisitions: Vec<E::Requisition>,
 }
 
 /// A message under way: everything that a network could change.
@@ -85,14 +159,14 @@ impl Interceptor for Faithful {}
 ///
 /// # Errors
 /// The first error of any party; [`ProtocolError::Stalled`] when messages went astray.
-pub fn run(
-    parties: &[Party],
+pub fn run<E: Engine>(
+    parties: &[Party<E>],
     workspace: &dyn Workspace,
     interceptor: &mut dyn Interceptor,
-) -> Result<Outcome, ProtocolError> {
+) -> Result<E::Outcome, ProtocolError> {
     let mut run = Run { seats: parties.iter().map(Seat::new).collect(), outcome: None, interceptor };
     for (position, party) in parties.iter().enumerate() {
-        party.requisitions.iter().try_for_each(check_requisition)?;
+        party.requisitions.iter().try_for_each(|requisition| party.duchy.check_requisition(requisition))?;
         let step = party.duchy.start(&party.requisitions, workspace)?;
         run.take(position, step)?;
     }
@@ -119,15 +193,15 @@ pub fn run(
     }
 }
 
-struct Seat<'a> {
-    party: &'a Party,
+struct Seat<'a, E: Engine> {
+    party: &'a Party<E>,
     state: Option<State>,
     awaiting: Vec<Slot>,
     inbox: Vec<Received>,
 }
 
-impl<'a> Seat<'a> {
-    fn new(party: &'a Party) -> Self {
+impl<'a, E: Engine> Seat<'a, E> {
+    fn new(party: &'a Party<E>) -> Self {
         Self { party, state: None, awaiting: Vec::new(), inbox: Vec::new() }
     }
 
@@ -136,15 +210,15 @@ impl<'a> Seat<'a> {
     }
 }
 
-struct Run<'a, 'i> {
-    seats: Vec<Seat<'a>>,
-    outcome: Option<Outcome>,
+struct Run<'a, 'i, E: Engine> {
+    seats: Vec<Seat<'a, E>>,
+    outcome: Option<E::Outcome>,
     interceptor: &'i mut dyn Interceptor,
 }
 
-impl Run<'_, '_> {
+impl<E: Engine> Run<'_, '_, E> {
     /// Files what a step gave: the state at its Duchy, the messages in the inboxes.
-    fn take(&mut self, position: usize, step: Step) -> Result<(), ProtocolError> {
+    fn take(&mut self, position: usize, step: Step<E::Outcome>) -> Result<(), ProtocolError> {
         let outbox = match step {
             Step::Wait { state, outbox, awaiting } => {
                 self.seats[position].state = Some(self.interceptor.state(state)?);

@@ -82,6 +82,11 @@ impl<'a> Shuffle<'a> {
 
     /// All records in their new order.
     pub(crate) fn finish(self) -> Result<Body, ProtocolError> {
+        self.finish_before(&[])
+    }
+
+    /// All records in their new order, and then `last`, which is whole records.
+    pub(crate) fn finish_before(self, last: &[u8]) -> Result<Body, ProtocolError> {
         let mut output = self.workspace.create(self.record_bytes)?;
         match self.buckets {
             Buckets::Memory(bytes) => write_shuffled(&bytes, self.record_bytes, &mut self.order.rng(0), &mut *output)?,
@@ -90,12 +95,16 @@ impl<'a> Shuffle<'a> {
                 let bodies = sinks.into_iter().map(RecordSink::finish).collect::<Result<Vec<_>, _>>()?;
                 let mut bytes = Vec::new();
                 for (index, body) in bodies.into_iter().enumerate() {
+                    if self.workspace.is_cancelled() {
+                        return Err(ProtocolError::Cancelled);
+                    }
                     bytes.clear();
                     read_own(&body, self.record_bytes, &mut bytes)?;
                     write_shuffled(&bytes, self.record_bytes, &mut self.order.rng(index as u64), &mut *output)?;
                 }
             }
         }
+        output.write(last)?;
         Ok(output.finish()?)
     }
 }

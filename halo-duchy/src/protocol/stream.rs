@@ -69,6 +69,10 @@ pub(crate) enum Purpose {
     FrequencyMessage = 23,
     /// Re-randomisation of the index column.
     RerandomizeIndex = 24,
+    /// Encryption and re-randomisation of the excess noise.
+    Excess = 25,
+    /// A worker's part of the common seed of a share shuffle.
+    CommonSeed = 26,
 }
 
 /// Hashes what a step consumes, every field with its length in front.

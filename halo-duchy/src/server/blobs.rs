@@ -52,6 +52,8 @@ pub enum BlobError {
 pub struct Blobs {
     objects: Arc<dyn ObjectStore>,
     duchy: DuchyId,
+    /// Directory of this Duchy's blobs. A process that is killed leaves files there that are no objects yet.
+    directory: PathBuf,
     spool: PathBuf,
 }
 
@@ -77,7 +79,8 @@ impl Blobs {
             fs::create_dir_all(path).map_err(file_error(path))?;
         }
         let objects = LocalFileSystem::new_with_prefix(&blobs)?.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Self { objects: Arc::new(objects), duchy, spool })
+        let directory = blobs.join(duchy.as_str());
+        Ok(Self { objects: Arc::new(objects), duchy, directory, spool })
     }
 
     fn key(&self, computation: &str, sha256: &[u8; 32]) -> Key {
@@ -133,20 +136,7 @@ impl Blobs {
     /// If a file is there and cannot be removed.
     pub async fn supersede(&self, transfer: &TransferKey) -> Result<(), BlobError> {
         let (directory, keep) = (self.spool_directory(transfer), self.spool_file(transfer));
-        blocking(move || {
-            let entries = match fs::read_dir(&directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                other => other.map_err(file_error(&directory))?,
-            };
-            for entry in entries {
-                let path = entry.map_err(file_error(&directory))?.path();
-                if path != keep {
-                    fs::remove_file(&path).map_err(file_error(&path))?;
-                }
-            }
-            Ok(())
-        })
-        .await
+        blocking(move || remove_entries(&directory, |name| keep.file_name().is_none_or(|keep| keep != name))).await
     }
 
     /// Computations of which there is a blob or a spool file.
@@ -276,9 +266,39 @@ impl Blobs {
         for key in keys {
             self.objects.delete(&key).await?;
         }
-        let directory = self.spool.join(computation);
-        blocking(move || remove_directory(&directory)).await
+        let (unfinished, spooled) = (self.directory.join(computation), self.spool.join(computation));
+        blocking(move || {
+            remove_directory(&unfinished)?;
+            remove_directory(&spooled)
+        })
+        .await
     }
+
+    /// Removes every blob of a computation but those with these digests, and every file that is no blob yet: for a
+    /// process that has just begun, and knows that nobody writes.
+    ///
+    /// # Errors
+    /// If something is there and cannot be removed.
+    pub async fn retain(&self, computation: &str, digests: &BTreeSet<[u8; 32]>) -> Result<(), BlobError> {
+        let directory = self.directory.join(computation);
+        let names: BTreeSet<String> = digests.iter().map(hex::encode).collect();
+        blocking(move || remove_entries(&directory, |name| !names.contains(name))).await
+    }
+}
+
+/// Removes the files of a directory that `goes` names, if the directory is there.
+fn remove_entries(directory: &Path, goes: impl Fn(&str) -> bool) -> Result<(), BlobError> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(file_error(directory))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(file_error(directory))?;
+        if goes(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path()).map_err(file_error(&entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a directory with everything in it, if it is there.

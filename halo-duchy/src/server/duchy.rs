@@ -61,8 +61,10 @@ pub(crate) struct Duchy {
     pub(crate) work: Notify,
     /// One engine computes at a time: it uses all cores, and the memory budget is for one.
     pub(crate) compute: Arc<Semaphore>,
-    /// So many received bodies are checked at once.
-    pub(crate) checks: Arc<Semaphore>,
+    /// So many uploads are checked at once.
+    pub(crate) upload_checks: Arc<Semaphore>,
+    /// So many deliveries of other Duchies are checked at once; apart, so that uploads do not hold computations up.
+    pub(crate) delivery_checks: Arc<Semaphore>,
     /// Cancelled when the server is to stop.
     pub(crate) shutdown: CancellationToken,
 }

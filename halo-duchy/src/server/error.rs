@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use halo_core::transport::TransportError;
+use halo_crypto::batch::BackendError;
 use thiserror::Error;
 
 use super::blobs::BlobError;
@@ -46,6 +47,9 @@ pub enum Error {
     /// Another process works in the state directory.
     #[error("state_dir {0} is in use by another process; a Duchy runs once")]
     InUse(PathBuf),
+    /// The curve's backend that the environment asks for cannot be had.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -1,15 +1,21 @@
-//! Removes what is left of computations that are over.
+//! Removes what is left of computations that are over, and ends those that nobody ends.
 //!
 //! Bodies are removed when a computation ends. What a stream or an attempt leaves behind that was under way just then, or
-//! that a killed process left, is found here; and rows are forgotten when their retention has passed.
+//! that a killed process left, is found here; rows are forgotten when their retention has passed. A computation whose
+//! deadline is long past has been cancelled by the Kingdom; if that has not become known here, its keys are destroyed all
+//! the same.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::blobs::BlobError;
 use super::duchy::Duchy;
+use super::error::Error;
 use super::store::StoreError;
+use super::terms::Terms;
 
+/// How long after its deadline a computation is given up without the Kingdom's word.
+const GRACE: Duration = Duration::from_secs(60 * 60);
 /// How often.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -20,6 +26,28 @@ enum Trouble {
     Store(#[from] StoreError),
     #[error(transparent)]
     Blobs(#[from] BlobError),
+}
+
+/// Removes bodies of computations that nothing refers to: before anybody writes.
+pub(crate) async fn sweep_at_start(duchy: &Duchy) -> Result<(), Error> {
+    for computation in duchy.store.unfinished().await? {
+        let referred = duchy.store.bodies(&computation).await?;
+        duchy.blobs.retain(&computation, &referred).await?;
+    }
+    Ok(())
+}
+
+async fn abandon_overdue(duchy: &Duchy) -> Result<(), Trouble> {
+    for computation in duchy.store.unfinished().await? {
+        let Some(record) = duchy.store.load(&computation).await? else { continue };
+        let Some(deadline) = Terms::read(&record.received).ok().and_then(|terms| terms.deadline()) else { continue };
+        if duchy.now() > deadline + GRACE {
+            tracing::error!(computation, %deadline, "its deadline is long past; keys destroyed, bodies removed");
+            duchy.store.abandon(&computation, "its deadline has passed", duchy.now()).await?;
+            duchy.blobs.remove_all(&computation).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Sweeps at once and then every hour, until the server stops.
@@ -36,6 +64,7 @@ pub(crate) async fn sweep(duchy: Arc<Duchy>) {
 }
 
 async fn sweep_once(duchy: &Duchy) -> Result<(), Trouble> {
+    abandon_overdue(duchy).await?;
     // Listed first: a computation that begins meanwhile is not among them.
     let found = duchy.blobs.computations().await?;
     let unfinished = duchy.store.unfinished().await?;

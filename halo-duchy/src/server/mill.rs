@@ -20,7 +20,7 @@ use halo_core::resource::ComputationName;
 use prost::Message;
 
 use super::blobs::BlobError;
-use super::duchy::{Duchy, client, shortened, unary};
+use super::duchy::{Duchy, client, unary};
 use super::failpoint::{self, Moment};
 use super::secrets::SecretError;
 use super::stage::Stage;
@@ -32,6 +32,8 @@ use crate::protocol::ProtocolError;
 pub(crate) const MILLS: usize = 4;
 /// How long the mill sleeps at most while it knows of nothing to do.
 const NAP: Duration = Duration::from_secs(30);
+/// After how many attempts in a row the last lines of a computation that is over are not delivered any more.
+const LAST_LINES: u32 = 8;
 /// The longest delay between two attempts.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
@@ -89,7 +91,16 @@ impl From<ProtocolError> for Trouble {
             other => {
                 let culprits = other.culprits();
                 let culprits = culprits.into_iter().map(|duchy| format!("duchies/{duchy}")).collect();
-                Self::Permanent(Refusal { message: other.to_string(), culprits })
+                tracing::error!(error = %other, "the engine refuses");
+                // The consumer reads it too, and numbers of records are not for the consumer.
+                let message = match &other {
+                    ProtocolError::WrongCount { description, from, .. } => {
+                        format!("the {description} from {from} has another number of records than is due")
+                    }
+                    ProtocolError::Inconsistent(_) => "the counts of the computation do not fit together".to_owned(),
+                    _ => other.to_string(),
+                };
+                Self::Permanent(Refusal { message, culprits })
             }
         }
     }
@@ -161,10 +172,10 @@ async fn retry(duchy: &Arc<Duchy>, computation: &str, reason: &str) -> Release {
     let delay = Duration::from_millis(200).saturating_mul(1 << attempts.min(16)).min(LONGEST_DELAY);
     tracing::warn!(computation, attempts, ?delay, reason, "will try again");
     // The first failure in a row, and then ever more rarely.
-    if let Some(record) = record.filter(|record| record.attempts.is_power_of_two()) {
-        let (duchy, reason) = (Arc::clone(duchy), reason.to_owned());
+    if let Some(record) = record.filter(|record| (record.attempts + 1).is_power_of_two()) {
+        let duchy = Arc::clone(duchy);
         tokio::spawn(async move {
-            if let Err(error) = tell_of_retry(&duchy, &record, &reason).await {
+            if let Err(error) = tell_of_retry(&duchy, &record).await {
                 tracing::debug!(reason = error.message(), "the timeline does not say that an attempt failed");
             }
         });
@@ -172,12 +183,17 @@ async fn retry(duchy: &Arc<Duchy>, computation: &str, reason: &str) -> Release {
     Release::RetryAt(duchy.now() + delay)
 }
 
-async fn tell_of_retry(duchy: &Duchy, record: &Record, reason: &str) -> Result<(), tonic::Status> {
+/// The consumer reads the timeline, and a reason may say how large a body is: only this Duchy's log has it.
+async fn tell_of_retry(duchy: &Duchy, record: &Record) -> Result<(), tonic::Status> {
     let id = record.id.parse().map_err(|error: halo_core::Error| tonic::Status::internal(error.to_string()))?;
     let request = system::CreateComputationLogEntryRequest {
         parent: duchy.part(&ComputationName::new(id)),
         computation_log_entry: Some(system::ComputationLogEntry {
-            log_message: shortened(&format!("attempt {} at {}: {reason}", record.attempts + 1, record.stage)),
+            log_message: format!(
+                "attempt {} at {} failed, as this Duchy's log explains; it is repeated",
+                record.attempts + 1,
+                record.stage
+            ),
             error_details: Some(ErrorDetails {
                 r#type: error_details::Type::Transient.into(),
                 error_time: Some(duchy.now().into()),
@@ -202,6 +218,12 @@ async fn progress(duchy: &Arc<Duchy>, lease: &Lease) -> Result<(), Trouble> {
         let due = record.outbox.iter().find(|row| unlogged.is_none() || !is_line(row));
         match due {
             Some(row) => match deliver(duchy, lease, &record, row).await {
+                // Not even a log entry keeps the keys of a computation that is over.
+                Err(Trouble::Transient(_))
+                    if is_line(&row) && record.stage == Stage::Complete && record.attempts >= LAST_LINES =>
+                {
+                    duchy.store.acknowledge(lease, row.seq, duchy.now()).await?;
+                }
                 Err(Trouble::Transient(reason)) if is_line(&row) => unlogged = Some(reason),
                 outcome => outcome?,
             },
@@ -269,6 +291,7 @@ async fn give_up(duchy: &Duchy, lease: &Lease, record: &Record, refusal: &Refusa
 async fn complete(duchy: &Duchy, lease: &Lease, record: &Record) -> Result<(), Trouble> {
     failpoint::pass(Moment::MidDelivery, Stage::Complete, String::new);
     duchy.blobs.remove_all(&record.id).await?;
+    work::remove_workspace(duchy, &record.id)?;
     failpoint::pass(Moment::BeforeCommit, Stage::Complete, String::new);
     duchy.store.finish(lease, duchy.now()).await?;
     failpoint::pass(Moment::AfterCommit, Stage::Complete, String::new);

@@ -56,8 +56,12 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Ends the stream that brings a body for this target, if there is one, and waits for its end.
-    pub async fn take(&self, target: &str) -> Turn {
+    /// Ends the stream that brings a body for this target, if there is one, and waits for its end; a body that is complete
+    /// is first checked and bound.
+    ///
+    /// # Errors
+    /// `ABORTED` when a later stream has come meanwhile.
+    pub async fn take(&self, target: &str) -> Result<Turn, Status> {
         let (superseded, writing) = {
             let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let stream = streams.entry(target.to_owned()).or_insert_with(|| Writer {
@@ -72,8 +76,12 @@ impl Turns {
         // Made first, so that its drop counts the holder off also when the wait is given up.
         let mut turn = Turn { turns: self.clone(), target: target.to_owned(), superseded, _writing: None };
         turn._writing = Some(writing.lock_owned().await);
-        turn
+        if turn.superseded.is_cancelled() { Err(superseded_status()) } else { Ok(turn) }
     }
+}
+
+fn superseded_status() -> Status {
+    Status::aborted("the sender has begun another stream")
 }
 
 impl Drop for Turn {
@@ -105,11 +113,10 @@ pub fn store_status(error: &StoreError) -> Status {
     }
 }
 
-/// Appends the chunks of one stream to what is stored of the body, and keeps the body as a blob when it is complete and
-/// is the one announced. Its records are checked by the caller, who binds it.
+/// Appends the chunks of one stream to what is stored of the body. It is complete when this succeeds; see [`keep`].
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a header that contradicts itself or a body that is oversized or altered: nothing of it is kept.
+/// `INVALID_ARGUMENT` for a header that contradicts itself or a body that is oversized: nothing of it is kept.
 /// `OUT_OF_RANGE` for an offset that is not the stored length, and `ABORTED` for a stream that ends early: what arrived
 /// is kept, and the message says how many bytes are stored and how to go on. `UNAVAILABLE` if the disk fails.
 pub async fn receive(
@@ -146,7 +153,7 @@ pub async fn receive(
     loop {
         let chunk = tokio::select! {
             biased;
-            () = turn.superseded.cancelled() => Some(Err(Status::aborted("the sender has begun another stream"))),
+            () = turn.superseded.cancelled() => Some(Err(superseded_status())),
             chunk = chunks.next() => chunk,
         };
         let Some(chunk) = chunk else { break };
@@ -181,6 +188,15 @@ pub async fn receive(
             body.length
         )));
     }
+    Ok(())
+}
+
+/// Keeps a complete body as a blob, if it is the one announced.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` if it is another one: nothing of it is kept. `UNAVAILABLE` if the disk fails.
+pub async fn keep(store: &dyn Store, blobs: &Blobs, announced: &Announcement) -> Result<(), Status> {
+    let Announcement { transfer, body, .. } = announced;
     match blobs.keep(transfer, body).await {
         Ok(()) => Ok(()),
         Err(error @ BlobError::Altered(_)) => {
@@ -239,9 +255,14 @@ mod tests {
         let turns = Turns::default();
         let send = async |announced: &Announcement, bytes: &[u8]| {
             let chunks: Vec<_> = bytes.chunks(500).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-            let turn = turns.take(&announced.transfer.target).await;
+            let turn = turns.take(&announced.transfer.target).await.unwrap();
             let chunks = futures::stream::iter(chunks);
-            receive(&store, &blobs, announced, &turn, chunks).await.map_err(|status| status.code())
+            let received = receive(&store, &blobs, announced, &turn, chunks).await;
+            let kept = match received {
+                Ok(()) => keep(&store, &blobs, announced).await,
+                Err(status) => Err(status),
+            };
+            kept.map_err(|status| status.code())
         };
         let small = Announcement { limit: 100, ..first.clone() };
         assert_eq!(send(&small, &content).await, Err(Code::InvalidArgument));
@@ -278,15 +299,24 @@ mod tests {
     #[tokio::test]
     async fn a_later_stream_takes_the_turn_of_an_earlier_one() {
         let turns = Turns::default();
-        let first = turns.take("r").await;
+        let first = turns.take("r").await.unwrap();
         let later = tokio::spawn({
             let turns = turns.clone();
             async move { turns.take("r").await }
         });
         first.superseded.cancelled().await;
         assert!(!later.is_finished());
+        // One more: the second has nothing to do any more when its turn comes.
+        let last = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.take("r").await }
+        });
+        while turns.0.lock().unwrap()["r"].holders < 3 {
+            tokio::task::yield_now().await;
+        }
         drop(first);
-        let later = later.await.unwrap();
+        assert_eq!(later.await.unwrap().unwrap_err().code(), Code::Aborted);
+        let later = last.await.unwrap().unwrap();
         assert!(!later.superseded.is_cancelled());
         drop(later);
         assert!(turns.0.lock().unwrap().is_empty());

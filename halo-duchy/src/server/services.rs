@@ -8,16 +8,18 @@ pub(crate) use control::Control;
 pub(crate) use fulfillment::Fulfillment;
 pub(crate) use transfers::Transfers;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use halo_core::resource::ComputationName;
 use prost::Message;
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::duchy::Duchy;
-use super::receive::store_status;
+use super::receive::{self, Announcement, Turn, blob_status, store_status};
 use super::stage::Stage;
-use super::store::BodyId;
+use super::store::{Binding, BodyId, StoreError};
 use super::terms::Refusal;
 use crate::protocol::{Body, ProtocolError};
 
@@ -40,32 +42,74 @@ fn digest(field: &str, bytes: &[u8]) -> Result<[u8; 32], Status> {
     })
 }
 
-/// What came out of a check of records.
-enum Checked {
-    /// All are what they ought to be.
-    Good,
-    /// One is not; in words.
+/// What became of a complete body.
+enum Settled {
+    /// It is what it ought to be, and bound to its target.
+    Bound,
+    /// A record is not what it ought to be, in words; nothing of the body is kept.
     Bad(String),
 }
 
-/// Checks every record of a body that has just been stored, before it is bound. The check computes on points, so it
-/// runs off the runtime's threads, and only so many bodies are checked at once.
-async fn check_records(
-    duchy: &Duchy,
-    body: Body,
+/// Takes a complete body over: keeps it, checks every record, and binds it. This goes on to its end when the sender hangs
+/// up meanwhile: what the sender did not wait for is there when it comes again, and nothing is left lying about.
+///
+/// The check computes on points, so it runs off the runtime's threads, and only as many bodies are checked at once as
+/// there are `permits`.
+async fn settle<B>(
+    duchy: &Arc<Duchy>,
+    announced: Announcement,
+    turn: Turn,
+    permits: &Arc<Semaphore>,
     check: impl FnOnce(&Body) -> Result<(), ProtocolError> + Send + 'static,
-) -> Result<Checked, Status> {
+    bind: impl FnOnce(Arc<Duchy>) -> B + Send + 'static,
+) -> Result<Settled, Status>
+where
+    B: Future<Output = Result<Binding, StoreError>> + Send,
+{
     let stopping = || Status::unavailable("the server is shutting down");
-    let turn = Arc::clone(&duchy.checks).acquire_owned().await.map_err(|_| stopping())?;
-    let work = move || {
+    let (duchy, permits) = (Arc::clone(duchy), Arc::clone(permits));
+    let work = async move {
         let _turn = turn;
-        check(&body)
+        receive::keep(duchy.store.as_ref(), &duchy.blobs, &announced).await?;
+        let body = duchy.blobs.body(&announced.transfer.computation, &announced.body, announced.record_bytes as usize);
+        let permit = permits.acquire_owned().await.map_err(|_| stopping())?;
+        let checking = move || {
+            let _permit = permit;
+            check(&body)
+        };
+        match tokio::task::spawn_blocking(checking).await.map_err(|_| stopping())? {
+            Ok(()) => {}
+            Err(ProtocolError::BadRecord { record, reason, .. }) => {
+                forget(&duchy, &announced).await?;
+                return Ok(Settled::Bad(format!("record {record} of the body is not acceptable: {reason}")));
+            }
+            // It was the announced body when it was kept: this disk has spoiled it since, or cannot be read.
+            Err(error) => return Err(Status::unavailable(error.to_string())),
+        }
+        match bind(Arc::clone(&duchy)).await {
+            Ok(_) => {}
+            Err(error @ (StoreError::OtherBody { .. } | StoreError::NotAwaited { .. })) => {
+                forget(&duchy, &announced).await?;
+                return Err(store_status(&error));
+            }
+            // Whether it is bound is not known; the sender finds out when it comes again.
+            Err(error) => return Err(store_status(&error)),
+        }
+        duchy.blobs.discard(&announced.transfer).await.map_err(|error| blob_status(&error))?;
+        Ok(Settled::Bound)
     };
-    match tokio::task::spawn_blocking(work).await.map_err(|_| stopping())? {
-        Ok(()) => Ok(Checked::Good),
-        Err(ProtocolError::Io(error)) => Err(Status::unavailable(error.to_string())),
-        Err(error) => Ok(Checked::Bad(error.to_string())),
+    tokio::spawn(work).await.map_err(|_| stopping())?
+}
+
+/// Removes a body that is not bound, unless something else of the computation is the same.
+async fn forget(duchy: &Duchy, announced: &Announcement) -> Result<(), Status> {
+    let Announcement { transfer, body, .. } = announced;
+    receive::discard(duchy.store.as_ref(), &duchy.blobs, transfer).await?;
+    let referred = duchy.store.bodies(&transfer.computation).await.map_err(|error| store_status(&error))?;
+    if referred.contains(&body.sha256) {
+        return Ok(());
     }
+    duchy.blobs.remove(&transfer.computation, body).await.map_err(|error| blob_status(&error))
 }
 
 /// Ends a computation here because of what somebody sent, and tells the Kingdom who.

@@ -411,6 +411,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`StoreError::OtherBody`], [`StoreError::NotAwaited`].
     async fn bind_input(&self, slot: &SlotKey, body: &BodyId, now: Timestamp) -> Result<Binding, StoreError>;
 
+    /// SHA-256 of every body that something of the computation refers to.
+    async fn bodies(&self, computation: &str) -> Result<BTreeSet<[u8; 32]>, StoreError>;
+
+    /// Ends a computation that nobody ends: keys, seed and state are destroyed, and nothing is delivered any more. One
+    /// that is unknown or finished is left as it is.
+    async fn abandon(&self, computation: &str, reason: &str, now: Timestamp) -> Result<(), StoreError>;
+
     /// Computations that are not finished.
     async fn unfinished(&self) -> Result<BTreeSet<String>, StoreError>;
 

@@ -213,6 +213,11 @@ impl Terms {
             .map_err(|error| refuse(format!("measurement_spec: {error}")))
     }
 
+    /// When the Kingdom cancels it.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.computation.deadline.as_ref().and_then(|deadline| wire::timestamp("deadline", deadline).ok())
+    }
+
     /// The Duchy that joins and reports.
     pub(crate) fn aggregator(&self) -> &DuchyId {
         &self.config.llv2.aggregator

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod blinding;
+mod hmss;
 mod llv2;
 mod noise;
+mod rollv2;
 mod setup;
 mod slots;
 mod statistics;

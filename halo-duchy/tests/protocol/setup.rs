@@ -118,7 +118,7 @@ pub(crate) fn duchy(keys: &Keys, parameters: &Parameters, position: usize, seed:
 }
 
 /// All parties; the sketches are spread over the Duchies in turn.
-pub(crate) fn parties(keys: &Keys, parameters: &Parameters, sketches: &[Vec<Register>], seed: u8) -> Vec<Party> {
+pub(crate) fn parties(keys: &Keys, parameters: &Parameters, sketches: &[Vec<Register>], seed: u8) -> Vec<Party<Duchy>> {
     let duchies = keys.ring.len();
     (0..duchies)
         .map(|position| Party {

@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use chacha20::ChaCha20Rng;
 use getrandom::SysRng;
 use halo_core::{
     clock::Stopwatch,
@@ -11,11 +12,13 @@ use halo_core::{
         requisitions_client::RequisitionsClient,
     },
     resource::{CertificateName, RequisitionName},
+    transport::TransportError,
 };
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_core::{SeedableRng, TryRng};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Response, Status, transport::Channel};
+use zeroize::Zeroize;
 
 use super::{
     Event, Shared,
@@ -33,6 +36,16 @@ use crate::{
 /// How long a call with one answer may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a Duchy may take to answer an upload that the Kingdom counts as fulfilled.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// So many refused connections in a row are reported as final. A server that goes down in the middle of a handshake
+/// looks like one that refuses the certificate, so the first ones may pass by themselves.
+const REFUSED_CONNECTIONS: u32 = 4;
+
+/// How long to wait for somebody to exchange a certificate.
+const CREDENTIALS_DELAY: Duration = Duration::from_secs(15 * 60);
+
 /// Why an attempt did not fulfil the requisition.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -42,11 +55,19 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// Another attempt may succeed.
     Later(String),
+    /// Another attempt may succeed, but where it fails alike somebody has to exchange a certificate first.
+    Credentials(String),
     /// Another attempt would fail alike.
     Stays(String),
 }
 
 impl Failure {
+    /// Sorts why there is no connection.
+    pub(super) fn connection(error: &TransportError) -> Self {
+        let message = error.to_string();
+        if error.is_transient() { Self::Later(message) } else { Self::Credentials(message) }
+    }
+
     /// Sorts the outcome of a call to `whom`.
     pub(super) fn call(whom: &str, status: &Status) -> Self {
         let message = format!("{whom}: {}", describe(status));
@@ -96,23 +117,38 @@ impl Answer {
     /// Attempts until the requisition is fulfilled, refused, closed, or cannot be answered.
     pub(super) async fn run(self) {
         let mut delays = backoff();
+        let mut refused_connections = 0;
         loop {
             let outcome = match self.attempt().await {
                 Err(Failure::Refused(refusal)) => self.refuse(refusal).await,
                 other => other,
             };
+            let mut delay = delays.next().unwrap_or_default();
             match outcome {
                 Ok(()) | Err(Failure::Stopped) => return,
                 // What the Kingdom counts as fulfilled needs no other attempt, whatever became of this one.
                 Err(_) if self.fulfilled.is_cancelled() => return self.finish(),
                 Err(Failure::Stays(message)) => return self.failed(message, false),
-                Err(Failure::Refused(refusal)) => return self.failed(refusal.message, false),
-                Err(Failure::Later(message)) => self.failed(message, true),
+                Err(Failure::Refused(refusal)) => return self.failed(refusal.to_string(), false),
+                Err(Failure::Later(message)) => {
+                    refused_connections = 0;
+                    self.failed(message, true);
+                }
+                Err(Failure::Credentials(message)) => {
+                    refused_connections += 1;
+                    if refused_connections < REFUSED_CONNECTIONS {
+                        self.failed(message, true);
+                    } else {
+                        let minutes = CREDENTIALS_DELAY.as_secs() / 60;
+                        self.failed(format!("{message}; the next attempt is in {minutes} minutes"), false);
+                        delay = CREDENTIALS_DELAY;
+                    }
+                }
             }
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = self.fulfilled.cancelled() => return self.finish(),
-                () = tokio::time::sleep(delays.next().unwrap_or_default()) => {}
+                () = tokio::time::sleep(delay) => {}
             }
         }
     }
@@ -124,6 +160,12 @@ impl Answer {
 
     async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         self.stop.run_until_cancelled(work).await.ok_or(Failure::Stopped)
+    }
+
+    /// Returns so long after the Kingdom said that the requisition is fulfilled.
+    async fn fulfilled_for(&self, time: Duration) {
+        self.fulfilled.cancelled().await;
+        tokio::time::sleep(time).await;
     }
 
     async fn attempt(&self) -> Result<(), Failure> {
@@ -145,9 +187,15 @@ impl Answer {
             .duchies
             .get(&opened.duchy)
             .ok_or_else(|| Failure::Stays(format!("duchy {} has no endpoint in the configuration", opened.duchy)))?;
-        let upload = submit(duchy, &opened, self.requisition.protocol_config.as_ref(), &spooled);
-        let Upload { bytes, seconds } = self.or_stop(upload).await??;
-        self.report(Event::Uploaded { requisition: self.name.to_string(), bytes, seconds });
+        let patience = Duration::from_secs(shared.config.upload_patience_seconds);
+        let upload = submit(duchy, &opened, self.requisition.protocol_config.as_ref(), &spooled, patience);
+        tokio::select! {
+            upload = self.or_stop(upload) => {
+                let Upload { bytes, seconds } = upload??;
+                self.report(Event::Uploaded { requisition: self.name.to_string(), bytes, seconds });
+            }
+            () = self.fulfilled_for(GRACE) => tracing::info!(requisition = %self.name, "fulfilled; not waiting for the Duchy"),
+        }
         self.finish();
         Ok(())
     }
@@ -155,7 +203,7 @@ impl Answer {
     /// The certificates that the requisition names.
     async fn certificates(&self) -> Result<Certificates, Failure> {
         let shared = &self.shared;
-        let channel = shared.kingdom.connect().await.map_err(|error| Failure::Later(error.to_string()))?;
+        let channel = shared.kingdom.connect().await.map_err(|error| Failure::connection(&error))?;
         let mut certificates = Certificates {
             consumer: self.certificate(&channel, &self.requisition.measurement_consumer_certificate).await?,
             ..Certificates::default()
@@ -178,10 +226,10 @@ impl Answer {
             .map_err(|status| Failure::call(&format!("certificate {name:?} at the Kingdom"), &status))?;
         match certificate.revocation_state() {
             RevocationState::Unspecified => Ok(certificate.x509_der),
-            state => Err(Failure::Refused(Refusal {
-                justification: Justification::ConsentSignalInvalid,
-                message: format!("certificate {name} is not in force: {}", state.as_str_name()),
-            })),
+            state => Err(Failure::Refused(Refusal::new(
+                Justification::ConsentSignalInvalid,
+                format!("certificate {name} is not in force: {}", state.as_str_name()),
+            ))),
         }
     }
 
@@ -198,13 +246,13 @@ impl Answer {
     /// Tells the Kingdom that the publisher does not agree.
     async fn refuse(&self, refusal: Refusal) -> Result<(), Failure> {
         let refusing = async {
-            let channel = self.shared.kingdom.connect().await.map_err(|error| Failure::Later(error.to_string()))?;
-            let mut wire = WireRefusal { message: refusal.message.clone(), ..WireRefusal::default() };
-            wire.set_justification(refusal.justification.into());
+            let channel = self.shared.kingdom.connect().await.map_err(|error| Failure::connection(&error))?;
+            let mut wire = WireRefusal { message: refusal.message().to_owned(), ..WireRefusal::default() };
+            wire.set_justification(refusal.justification().into());
             let request =
                 RefuseRequisitionRequest { name: self.name.to_string(), refusal: Some(wire), etag: String::new() };
             unary(RequisitionsClient::new(channel).refuse_requisition(request)).await.map_err(|status| {
-                let message = format!("{}; the Kingdom did not take the refusal", refusal.message);
+                let message = format!("{refusal}; the Kingdom did not take the refusal");
                 match status.code() {
                     // Closed in the meantime: there is nothing left to refuse.
                     Code::FailedPrecondition | Code::NotFound => Failure::Stays(format!("{message}: {status}")),
@@ -213,7 +261,7 @@ impl Answer {
             })
         };
         self.or_stop(refusing).await??;
-        self.report(Event::Refused { requisition: self.name.to_string(), message: refusal.message });
+        self.report(Event::Refused { requisition: self.name.to_string(), message: refusal.to_string() });
         Ok(())
     }
 }
@@ -245,7 +293,7 @@ fn prepare(
         seconds: watch.seconds(),
     });
     let watch = Stopwatch::start();
-    let mut rng = ChaCha20Rng::try_from_rng(&mut SysRng).expect("the operating system has random numbers");
+    let mut rng = generator();
     let encryption = opened.encryption();
     let spooled =
         shared.spool.create(&name, &opened.binding, &sketched.sketch, &encryption, &mut observer, &mut rng)?;
@@ -255,4 +303,29 @@ fn prepare(
         seconds: watch.seconds(),
     });
     Ok(spooled)
+}
+
+/// A generator that the operating system seeded. Whoever knew the seed could decrypt: seed and state are wiped.
+fn generator() -> ChaCha20Rng {
+    let mut seed = [0; 32];
+    SysRng.try_fill_bytes(&mut seed).expect("the operating system has random numbers");
+    let generator = ChaCha20Rng::from_seed(seed);
+    seed.zeroize();
+    generator
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::Rng;
+
+    use super::*;
+
+    #[test]
+    fn generators_are_wiped_and_differ() {
+        fn wiped<T: zeroize::ZeroizeOnDrop>(generator: T) -> T {
+            generator
+        }
+        let (mut one, mut two) = (wiped(generator()), wiped(generator()));
+        assert_ne!(one.next_u64(), two.next_u64());
+    }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use halo_core::{
+    privacy::PrivacyParams,
     resource::{DataProviderName, DuchyId, ExternalId, MeasurementConsumerName},
     transport::Roots,
 };
@@ -32,10 +33,22 @@ pub struct Config {
     /// Whether to answer measurements without any noise. Default: false, they are declined.
     #[serde(default)]
     pub allow_no_noise: bool,
+    /// The largest ε that the noise which hides the size of this publisher's sketch may cost, greater than 0: a
+    /// measurement that asks for less noise is declined. Default: 1.
+    #[serde(default = "default_maximum_epsilon")]
+    pub maximum_epsilon: f64,
+    /// The largest δ of the same noise, from 0 to 1. Default: 0.00001.
+    #[serde(default = "default_maximum_delta")]
+    pub maximum_delta: f64,
+    /// An upload on which nothing moves for so many seconds, or up to twice as long, is broken off and goes on with
+    /// another attempt; from 1. Default: 60.
+    #[serde(default = "default_upload_patience_seconds")]
+    pub upload_patience_seconds: u64,
     /// The certificate with which this publisher connects.
     pub tls: TlsConfig,
-    /// The certificate and the keys of consent signaling.
-    pub consent: ConsentConfig,
+    /// Cleartext serialized `tink.Keyset` that requisition specs are encrypted to. Its public half, signed with this
+    /// publisher's consent key, is what the Kingdom hands out; the consent key itself is not needed to answer.
+    pub encryption_private_keyset: PathBuf,
     /// Where the Kingdom is.
     pub kingdom: EndpointConfig,
     /// The Duchies that this publisher trusts. A requisition with any other Duchy is refused.
@@ -44,7 +57,7 @@ pub struct Config {
     pub measurement_consumers: Vec<ConsumerConfig>,
 }
 
-/// A certificate chain and its key.
+/// The certificate with which a publisher connects, and its key.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
@@ -52,18 +65,6 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// PKCS#8 key of the first certificate.
     pub private_key: PathBuf,
-}
-
-/// What this publisher agrees and reads with.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConsentConfig {
-    /// X.509 certificate that signs for this publisher, also its encryption key at the Kingdom.
-    pub certificate: PathBuf,
-    /// PKCS#8 key of that certificate, P-256.
-    pub private_key: PathBuf,
-    /// Cleartext serialized `tink.Keyset` that requisition specs are encrypted to.
-    pub encryption_private_keyset: PathBuf,
 }
 
 /// A server and the root that its certificate comes from.
@@ -102,6 +103,18 @@ const fn default_minimum_duchies() -> usize {
     3
 }
 
+const fn default_upload_patience_seconds() -> u64 {
+    60
+}
+
+fn default_maximum_epsilon() -> f64 {
+    Trust::default_maximum_noise().epsilon.get()
+}
+
+fn default_maximum_delta() -> f64 {
+    Trust::default_maximum_noise().delta.get()
+}
+
 impl Config {
     /// Reads a file and makes its paths absolute or relative to the working directory.
     ///
@@ -122,9 +135,7 @@ impl Config {
             &mut self.spool_dir,
             &mut self.tls.certificate,
             &mut self.tls.private_key,
-            &mut self.consent.certificate,
-            &mut self.consent.private_key,
-            &mut self.consent.encryption_private_keyset,
+            &mut self.encryption_private_keyset,
             &mut self.kingdom.root_certificate,
         ];
         let duchies = self.duchies.iter_mut().map(|duchy| &mut duchy.root_certificate);
@@ -138,6 +149,10 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), String> {
         if self.minimum_duchies < 2 {
             return Err(format!("minimum_duchies must be at least 2, but is {}", self.minimum_duchies));
+        }
+        self.maximum_noise()?;
+        if self.upload_patience_seconds == 0 {
+            return Err("upload_patience_seconds must be at least 1, but is 0".to_owned());
         }
         let mut seen = BTreeSet::new();
         if let Some(twice) = self.duchies.iter().find(|duchy| !seen.insert(&duchy.id)) {
@@ -154,6 +169,11 @@ impl Config {
         Ok(())
     }
 
+    fn maximum_noise(&self) -> Result<PrivacyParams, String> {
+        PrivacyParams::new(self.maximum_epsilon, self.maximum_delta)
+            .map_err(|error| format!("maximum_epsilon or maximum_delta: {error}"))
+    }
+
     /// Reads the roots of everybody who is trusted.
     pub(super) fn trust(&self) -> Result<Trust, ClientError> {
         let mut consumers = BTreeMap::new();
@@ -164,7 +184,13 @@ impl Config {
         for duchy in &self.duchies {
             duchies.insert(duchy.id.clone(), trust_roots(&duchy.root_certificate)?);
         }
-        Ok(Trust { consumers, duchies, minimum_duchies: self.minimum_duchies, allow_no_noise: self.allow_no_noise })
+        Ok(Trust {
+            consumers,
+            duchies,
+            minimum_duchies: self.minimum_duchies,
+            allow_no_noise: self.allow_no_noise,
+            maximum_noise: self.maximum_noise().map_err(|problem| ClientError::Config { problem })?,
+        })
     }
 }
 
@@ -186,9 +212,6 @@ mod tests {
         minimum_duchies = 2
         tls = { certificate = "tls.pem", private_key = "tls.key" }
         kingdom = { endpoint = "https://localhost:1", root_certificate = "kingdom.pem" }
-        [consent]
-        certificate = "consent.pem"
-        private_key = "consent.key"
         encryption_private_keyset = "encryption.keyset"
         [[duchies]]
         id = "worker1"
@@ -214,6 +237,7 @@ mod tests {
     fn defaults_and_relative_paths() {
         let config = read(TEXT).unwrap();
         assert!(!config.allow_no_noise);
+        assert_eq!((config.maximum_epsilon, config.maximum_delta), (1.0, 1e-5));
         assert_eq!(config.duchies[0].root_certificate, Path::new("/elsewhere/w.pem"));
         assert!(config.duchies[1].root_certificate.ends_with("a.pem"));
     }
@@ -224,6 +248,14 @@ mod tests {
             (TEXT.replace("events", "event"), "event"),
             (TEXT.replace("minimum_duchies = 2", "minimum_duchies = 1"), "at least 2"),
             (TEXT.replace("minimum_duchies = 2", ""), "fewer than minimum_duchies = 3"),
+            (
+                TEXT.replace("minimum_duchies = 2", "minimum_duchies = 2\nmaximum_epsilon = 0.0"),
+                "epsilon must be a finite",
+            ),
+            (
+                TEXT.replace("minimum_duchies = 2", "minimum_duchies = 2\nmaximum_delta = 1.5"),
+                "delta must be at least 0",
+            ),
             (TEXT.replace("\"aggregator\"", "\"worker1\""), "worker1 twice"),
             (TEXT.replace("\"worker1\"", "\"Worker\""), "Duchy id"),
             (TEXT.replace("dataProviders/", "publishers/"), "dataProviders"),

@@ -2,7 +2,11 @@
 
 use std::{
     io::{self, SeekFrom},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream};
@@ -38,15 +42,17 @@ pub(super) struct Upload {
     pub(super) seconds: f64,
 }
 
-/// Sends what the Duchy does not have yet.
+/// Sends what the Duchy does not have yet. A stream on which nothing moves for `patience`, or up to twice as long, is
+/// broken off.
 pub(super) async fn submit(
     duchy: &Client,
     opened: &OpenedRequisition,
     protocol_config: Option<&api::ProtocolConfig>,
     spooled: &Spooled,
+    patience: Duration,
 ) -> Result<Upload, Failure> {
     let failed = |status: &Status| Failure::call(&format!("duchy {} at {}", opened.duchy, duchy.endpoint()), status);
-    let channel = duchy.connect().await.map_err(|error| Failure::Later(error.to_string()))?;
+    let channel = duchy.connect().await.map_err(|error| Failure::connection(&error))?;
     let manifest = &spooled.manifest;
     let query = GetTransferRequest {
         name: opened.name.to_string(),
@@ -85,10 +91,27 @@ pub(super) async fn submit(
     file.seek(SeekFrom::Start(offset)).await.map_err(unreadable)?;
     let broken = Broken::default();
     let header = FulfillRequisitionRequest { payload: Some(Payload::Header(header)) };
-    let messages = stream::iter([header]).chain(chunks(file, manifest.body_length - offset, broken.clone()));
+    let sent = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&sent);
+    let due = manifest.body_length - offset;
+    let messages = stream::iter([header]).chain(chunks(file, due, broken.clone()));
+    let messages = messages.inspect(move |message| {
+        if let Some(Payload::BodyChunk(chunk)) = &message.payload {
+            counted.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
+        }
+    });
+    // When the Duchy has everything it checks every record, at least a MiB a second.
+    let checking = Duration::from_secs(manifest.body_length >> 20);
 
     let watch = Stopwatch::start();
-    let response = RequisitionFulfillmentClient::new(channel).fulfill_requisition(messages).await;
+    let mut client = RequisitionFulfillmentClient::new(channel);
+    let response = tokio::select! {
+        response = client.fulfill_requisition(messages) => response,
+        seconds = stall(&sent, due, patience, checking) => {
+            let message = format!("duchy {} takes nothing more and says nothing for {seconds} s", opened.duchy);
+            return Err(Failure::Later(message));
+        }
+    };
     if let Some(error) = broken.take() {
         return Err(unreadable(error));
     }
@@ -98,6 +121,18 @@ pub(super) async fn submit(
         return Err(Failure::Later(format!("duchy {} has the body, but leaves the requisition {state}", opened.duchy)));
     }
     Ok(Upload { bytes: manifest.body_length - offset, seconds: watch.seconds() })
+}
+
+/// Returns, with the seconds, when the count has stood still for `patience`, or for `checking` more once it is `due`.
+async fn stall(count: &AtomicU64, due: u64, patience: Duration, checking: Duration) -> u64 {
+    loop {
+        let before = count.load(Ordering::Relaxed);
+        let patience = if before == due { patience + checking } else { patience };
+        tokio::time::sleep(patience).await;
+        if count.load(Ordering::Relaxed) == before {
+            return patience.as_secs();
+        }
+    }
 }
 
 /// Why the body could not be read to its end, where it could not.

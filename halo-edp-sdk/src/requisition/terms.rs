@@ -5,24 +5,13 @@ use halo_core::{
     privacy::{MaximumFrequency, VidSamplingInterval},
     resource::{DataProviderName, DuchyId},
     session,
-    wire::{WireError, WireErrorKind},
 };
 use halo_sketch::{
     liquid_legions::Params,
     noise::{NoiseSpec, ShiftedNoise},
 };
 
-use super::{Justification, Refusal};
-
-impl From<WireError> for Refusal {
-    fn from(error: WireError) -> Self {
-        let justification = match error.kind {
-            WireErrorKind::Malformed => Justification::SpecInvalid,
-            WireErrorKind::Unsupported => Justification::Unfulfillable,
-        };
-        Self::new(justification, error.to_string())
-    }
-}
+use super::{Justification, Refusal, Trust};
 
 /// What both sides agree on.
 pub(super) struct Terms {
@@ -51,16 +40,19 @@ pub(super) fn check_agreement(
             "the nonce of the requisition spec is none of those that the measurement spec lists".to_owned(),
         ));
     }
-    for entry in &own.event_groups {
-        let path = "requisition_spec.event_groups";
-        let group = &entry.event_group;
-        if group.data_provider != publisher.data_provider {
-            return Err(Refusal::spec(path)(format!("{group} is none of {publisher}")));
+    // The Kingdom and everybody who reads its timeline see a refusal: it tells which entry, and never what stands in it.
+    for (entry, number) in own.event_groups.iter().zip(1..) {
+        let path = format!("requisition_spec.event_groups: entry {number}");
+        if entry.event_group.data_provider != publisher.data_provider {
+            return Err(Refusal::new(
+                Justification::SpecInvalid,
+                format!("{path} is not of this publisher (the first is entry 1)"),
+            ));
         }
         if !entry.filter.is_empty() {
             return Err(Refusal::new(
                 Justification::Unfulfillable,
-                format!("{path}: filters are not evaluated by this publisher: {:?}", entry.filter),
+                format!("{path} has a filter, which this publisher does not evaluate (the first is entry 1)"),
             ));
         }
     }
@@ -68,7 +60,7 @@ pub(super) fn check_agreement(
 }
 
 /// Sketch, sampling and noise.
-pub(super) fn agree(spec: &MeasurementSpec, config: &ProtocolConfig, allow_no_noise: bool) -> Result<Terms, Refusal> {
+pub(super) fn agree(spec: &MeasurementSpec, config: &ProtocolConfig, trust: &Trust) -> Result<Terms, Refusal> {
     config.check_fits(spec).map_err(Refusal::spec("protocol_config"))?;
     let llv2 = &config.llv2;
     let params = Params::new(llv2.decay_rate, llv2.max_size, llv2.sampling_indicator_size);
@@ -76,15 +68,15 @@ pub(super) fn agree(spec: &MeasurementSpec, config: &ProtocolConfig, allow_no_no
         params: params.map_err(Refusal::spec("protocol_config: sketch_params"))?,
         interval: spec.vid_sampling_interval.without_wrapping().map_err(Refusal::spec("measurement_spec"))?,
         maximum_frequency: spec.kind.maximum_frequency(),
-        noise: noise(llv2, allow_no_noise)?,
+        noise: noise(llv2, trust)?,
         aggregator: llv2.aggregator.clone(),
     })
 }
 
 /// The noise that hides the sketch's size; `None` where there is none at all, if that is allowed.
-fn noise(llv2: &Llv2Config, allow_no_noise: bool) -> Result<Option<ShiftedNoise>, Refusal> {
+fn noise(llv2: &Llv2Config, trust: &Trust) -> Result<Option<ShiftedNoise>, Refusal> {
     let Some(noise) = &llv2.noise else {
-        if allow_no_noise {
+        if trust.allow_no_noise {
             return Ok(None);
         }
         return Err(Refusal::new(
@@ -92,6 +84,17 @@ fn noise(llv2: &Llv2Config, allow_no_noise: bool) -> Result<Option<ShiftedNoise>
             "the measurement goes without noise, which this publisher does not allow (allow_no_noise)".to_owned(),
         ));
     };
+    let (asked, most) = (noise.data_provider, trust.maximum_noise);
+    for (name, asked, most) in
+        [("epsilon", asked.epsilon.get(), most.epsilon.get()), ("delta", asked.delta.get(), most.delta.get())]
+    {
+        if asked > most {
+            return Err(Refusal::new(
+                Justification::Declined,
+                format!("data_provider_noise has {name} {asked}; this publisher allows {most} (maximum_{name})"),
+            ));
+        }
+    }
     let calibrated = NoiseSpec::publisher(noise.mechanism, noise.calibration, noise.data_provider).calibrate();
     let refuse = |error| format!("protocol_config: data_provider_noise: {error}");
     calibrated.map(Some).map_err(|error| Refusal::new(Justification::Unfulfillable, refuse(error)))

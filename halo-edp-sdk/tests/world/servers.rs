@@ -75,6 +75,7 @@ pub(crate) struct SimulatedKingdom {
 struct KingdomLog {
     revoked: Option<String>,
     end_first_watch: bool,
+    silent: bool,
     tokens: Vec<String>,
     refusals: Vec<RefuseRequisitionRequest>,
 }
@@ -95,9 +96,23 @@ impl SimulatedKingdom {
         self.log.lock().unwrap().revoked = Some(certificate);
     }
 
-    /// Closes the requisition, for all who watch it.
+    /// Calls the requisition closed, or open, for all who watch it.
     pub(crate) fn close(&self, state: State) {
         self.requisition.send_modify(|requisition| requisition.set_state(state));
+    }
+
+    /// Withdraws the requisition, so that a publisher learns of it only when it asks for it by name.
+    pub(crate) fn withdraw_unheard(&self) {
+        self.close(State::Withdrawn);
+        self.log.lock().unwrap().silent = true;
+    }
+
+    /// Hands out the same requisition under another id.
+    pub(crate) fn ask_again(&self, id: &str) {
+        self.requisition.send_modify(|requisition| {
+            let publisher = requisition.name.rsplit_once('/').unwrap().0.to_owned();
+            requisition.name = format!("{publisher}/{id}");
+        });
     }
 
     /// The continuation tokens of all watches so far.
@@ -124,7 +139,7 @@ impl Watch for SimulatedKingdom {
         log.tokens.push(token.clone());
         let end = log.end_first_watch && log.tokens.len() == 1;
         let mut receiver = self.requisition.subscribe();
-        if token.is_empty() {
+        if token.is_empty() && !log.silent {
             receiver.mark_changed();
         }
         let responses = futures::stream::unfold(receiver, |mut receiver| async move {
@@ -223,9 +238,11 @@ impl Requisitions for SimulatedKingdom {
 
     async fn get_requisition(
         &self,
-        _: Request<api::GetRequisitionRequest>,
+        request: Request<api::GetRequisitionRequest>,
     ) -> Result<Response<api::Requisition>, Status> {
-        unused()
+        let name = request.into_inner().name;
+        let requisition = self.requisition.borrow().clone();
+        if requisition.name == name { Ok(Response::new(requisition)) } else { Err(Status::not_found(name)) }
     }
 }
 
@@ -245,6 +262,7 @@ pub(crate) struct SimulatedDuchy(Arc<Mutex<DuchyLog>>);
 struct DuchyLog {
     break_after: Option<usize>,
     refuse: Option<Code>,
+    stall: bool,
     kingdom: Option<SimulatedKingdom>,
     body: Vec<u8>,
     uploads: Vec<Upload>,
@@ -260,6 +278,11 @@ impl SimulatedDuchy {
     /// Refuses every upload.
     pub(crate) fn refuse_uploads(&self, code: Code) {
         self.0.lock().unwrap().refuse = Some(code);
+    }
+
+    /// Leaves one upload without an answer.
+    pub(crate) fn stall_once(&self) {
+        self.0.lock().unwrap().stall = true;
     }
 
     /// Tells the Kingdom about a body well before it answers the publisher.
@@ -324,6 +347,10 @@ impl RequisitionFulfillment for SimulatedDuchy {
             if self.take(message)? {
                 return Err(Status::unavailable("the upload broke"));
             }
+        }
+        let stall = std::mem::take(&mut self.0.lock().unwrap().stall);
+        if stall {
+            futures::future::pending::<()>().await;
         }
         let kingdom = self.0.lock().unwrap().kingdom.clone();
         if let Some(kingdom) = kingdom {

@@ -192,6 +192,10 @@ fn repetitions_change_nothing_and_other_contents_are_refused() {
 fn a_result_is_taken_from_the_aggregator_and_while_computing_only() {
     let mut measurement = computing();
     assert!(matches!(decide(&measurement, &completed("worker1"), START), Err(Error::NotAggregator { .. })));
+    let Event::Completed { duchy, mut result } = completed("aggregator") else { unreachable!() };
+    result.certificate = certificate("worker1");
+    let borrowed = decide(&measurement, &Event::Completed { duchy, result }, START);
+    assert!(matches!(borrowed, Err(Error::Certificate { .. })), "{borrowed:?}");
     take(&mut measurement, &Event::Cancelled);
     let late = decide(&measurement, &completed("aggregator"), START);
     assert!(matches!(late, Err(Error::MeasurementState { state: MeasurementState::Cancelled, .. })), "{late:?}");
@@ -200,15 +204,13 @@ fn a_result_is_taken_from_the_aggregator_and_while_computing_only() {
 }
 
 #[test]
-fn a_fulfilment_needs_the_nonce_the_duchy_and_the_keys() {
+fn a_fulfilment_needs_the_nonce_and_the_duchy() {
     let measurement = with_keys();
     let Event::Fulfilled { requisition, fulfilment } = fulfilled(&measurement, 0) else { unreachable!() };
     let attempt = |fulfilment: Fulfilment| {
         decide(&measurement, &Event::Fulfilled { requisition: requisition.clone(), fulfilment }, START).unwrap_err()
     };
     assert!(matches!(attempt(Fulfilment { nonce: 9, ..fulfilment.clone() }), Error::Nonce { .. }));
-    let error = attempt(Fulfilment { key_list_hash: [0; 32], ..fulfilment.clone() });
-    assert_eq!(error.culprits(), std::slice::from_ref(&fulfilment.duchy));
     let other = duchies().into_iter().find(|duchy| *duchy != fulfilment.duchy).unwrap();
     assert!(matches!(attempt(Fulfilment { duchy: other, ..fulfilment.clone() }), Error::WrongDuchy { .. }));
     let stranger = Fulfilment { duchy: duchy("stranger"), ..fulfilment };
@@ -226,6 +228,22 @@ fn another_list_of_keys_ends_the_measurement_and_names_the_duchy() {
 }
 
 #[test]
+fn data_under_another_list_of_keys_ends_the_measurement_and_names_publisher_and_duchy() {
+    let mut measurement = with_keys();
+    let Event::Fulfilled { requisition: name, mut fulfilment } = fulfilled(&measurement, 0) else { unreachable!() };
+    fulfilment.key_list_hash = [0; 32];
+    let by = fulfilment.duchy.clone();
+    let guessed =
+        Event::Fulfilled { requisition: name.clone(), fulfilment: Fulfilment { nonce: 9, ..fulfilment.clone() } };
+    assert!(matches!(decide(&measurement, &guessed, START), Err(Error::Nonce { .. })), "the nonce comes first");
+    let transition = take(&mut measurement, &Event::Fulfilled { requisition: name.clone(), fulfilment });
+    assert_eq!(transition.other_keys, Some(by.clone()));
+    assert_eq!(measurement.state, MeasurementState::Failed);
+    assert_eq!(measurement.failure.unwrap().culprits, [name.parent().to_string(), format!("duchies/{by}")]);
+    assert!(measurement.requisitions.iter().all(|part| part.state == RequisitionState::Withdrawn));
+}
+
+#[test]
 fn a_refusal_ends_the_measurement_and_withdraws_the_others() {
     let mut measurement = with_keys();
     let refusal = Refusal { justification: 5, message: "no".into() };
@@ -237,16 +255,34 @@ fn a_refusal_ends_the_measurement_and_withdraws_the_others() {
     assert!(decide(&measurement, &event, START).unwrap().is_none());
 }
 
+/// The deadline, when the aggregator has finished one stage more than the others.
+fn deadline_passed() -> Event {
+    Event::DeadlinePassed {
+        finished: BTreeMap::from([(duchy("aggregator"), 3), (duchy("worker1"), 2), (duchy("worker2"), 2)]),
+    }
+}
+
+#[test]
+fn without_any_report_every_duchy_may_have_held_the_computation_up() {
+    let late = START + Duration::from_secs(100);
+    let event = Event::DeadlinePassed { finished: BTreeMap::from([(duchy("worker1"), 1)]) };
+    let failure = decide(&computing(), &event, late).unwrap().unwrap().failure.unwrap();
+    assert_eq!(failure.culprits, ["duchies/aggregator", "duchies/worker2"]);
+    assert!(failure.message.contains("the computation did not end"), "{}", failure.message);
+    let event = Event::DeadlinePassed { finished: BTreeMap::new() };
+    assert_eq!(decide(&computing(), &event, late).unwrap().unwrap().failure.unwrap().culprits.len(), 3);
+}
+
 #[test]
 fn the_deadline_names_who_owes_what() {
     let late = START + Duration::from_secs(100);
     for (mut measurement, owing) in [
         (measurement(), vec!["duchies/aggregator", "duchies/worker1", "duchies/worker2"]),
         (fulfilled_measurement(), vec!["duchies/aggregator", "duchies/worker1", "duchies/worker2"]),
-        (computing(), vec!["duchies/aggregator"]),
+        (computing(), vec!["duchies/worker1", "duchies/worker2"]),
     ] {
-        assert!(decide(&measurement, &Event::DeadlinePassed, START).unwrap().is_none());
-        let transition = decide(&measurement, &Event::DeadlinePassed, late).unwrap().unwrap();
+        assert!(decide(&measurement, &deadline_passed(), START).unwrap().is_none());
+        let transition = decide(&measurement, &deadline_passed(), late).unwrap().unwrap();
         apply(&mut measurement, &transition, late);
         assert_eq!(measurement.state, MeasurementState::Cancelled);
         assert_eq!(measurement.failure.unwrap().culprits, owing);
@@ -256,7 +292,7 @@ fn the_deadline_names_who_owes_what() {
     take(&mut waiting, &event);
     let event = fulfilled(&waiting, 0);
     assert!(matches!(decide(&waiting, &event, late), Err(Error::DeadlinePassed { .. })));
-    let transition = decide(&waiting, &Event::DeadlinePassed, late).unwrap().unwrap();
+    let transition = decide(&waiting, &deadline_passed(), late).unwrap().unwrap();
     assert_eq!(transition.failure.unwrap().culprits, [requisition(0).parent().to_string()]);
     assert_eq!(transition.requisitions.len(), 1, "what is fulfilled is not withdrawn");
 }
@@ -290,7 +326,7 @@ proptest! {
                     duchy: duchy("worker1"),
                     failure: ParticipantFailure { message: "disk".into(), culprits: Vec::new() },
                 },
-                12 => Event::DeadlinePassed,
+                12 => deadline_passed(),
                 _ => parameters_set(names[choice % 3]),
             };
             let before = measurement.clone();

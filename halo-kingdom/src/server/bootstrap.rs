@@ -17,10 +17,14 @@ use super::{
     Error,
     config::{Config, PartyConfig},
     consent::{issued_by, verified_public_key},
+    limits::{MAX_CERTIFICATE, MAX_PUBLIC_KEY, bounded},
     store::{CertificateRecord, Party, Revocation, Store},
 };
 
 /// Stores every party that is new or whose entry in the configuration has changed, and gives them all back.
+///
+/// Where the configuration says the same of root, certificate and key as before, those that the party has chosen
+/// through the API since are kept.
 pub(crate) async fn bootstrap(store: &dyn Store, config: &Config, now: Timestamp) -> Result<Vec<Party>, Error> {
     let mut parties = Vec::with_capacity(config.parties.len());
     for entry in &config.parties {
@@ -43,10 +47,17 @@ async fn one(store: &dyn Store, entry: &PartyConfig, now: Timestamp) -> Result<P
     let certificate = Certificate::from_pem(&read(file)?).map_err(|error| refuse(file, error.to_string()))?;
     let public_key = entry.encryption_public_key.as_ref().map(read).transpose()?;
 
+    bounded("consent_certificate", certificate.der().len(), MAX_CERTIFICATE)
+        .map_err(|error| refuse(file, error.to_string()))?;
+    if let (Some(bytes), Some(file)) = (&public_key, &entry.encryption_public_key) {
+        bounded("encryption_public_key", bytes.len(), MAX_PUBLIC_KEY)
+            .map_err(|error| refuse(file, error.to_string()))?;
+    }
+
     let mut configured = Sha256::new();
     let name = entry.consent_certificate.to_string();
     let parts = [root.der(), certificate.der(), name.as_bytes(), public_key.as_deref().unwrap_or_default()];
-    for part in parts.into_iter().chain([entry.display_name.as_bytes()]) {
+    for part in parts {
         configured.update((part.len() as u64).to_be_bytes());
         configured.update(part);
     }
@@ -74,7 +85,14 @@ async fn one(store: &dyn Store, entry: &PartyConfig, now: Timestamp) -> Result<P
     }
     let stored = store.party(&party.name).await?;
     if let Some(stored) = stored.filter(|stored| stored.configured == party.configured) {
-        return Ok(stored);
+        if stored.display_name == party.display_name {
+            return Ok(stored);
+        }
+        // Certificate and key stay what the party may have made of them since.
+        let renamed = Party { display_name: party.display_name, ..stored };
+        store.put_party(&renamed).await?;
+        tracing::info!(party = %renamed.name, name = renamed.display_name, "a party was renamed by the configuration");
+        return Ok(renamed);
     }
     let record = CertificateRecord {
         name: party.certificate.clone(),

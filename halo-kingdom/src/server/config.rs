@@ -22,9 +22,11 @@ use crate::planner::Llv2Settings;
 pub const KEYS: &str = r#"The configuration is a TOML file. Relative paths start at its directory; certificates and keys are PEM files.
 
 listen = "127.0.0.1:8443"               address and port to serve on
-state_dir = "state"                     directory of the database kingdom.sqlite; one process at a time
+state_dir = "state"                     directory of the database kingdom.sqlite; a file lock keeps it to one process
 measurement_deadline_seconds = 604800   a measurement that has not ended by then is cancelled, unless it brings its own
                                         deadline; default 604800, seven days
+maximum_deadline_seconds = 2592000      the longest time that a measurement may take, whatever deadline it brings;
+                                        default 2592000, thirty days
 
 [tls]                                   with what the Kingdom shows itself
 certificate = "tls.pem"                 certificate chain, its own certificate first
@@ -62,7 +64,9 @@ encryption_public_key = "news/key.bin"  serialized SignedMessage of its Encrypti
 
 [[measurement_consumers]]               one table for each consumer, with the same keys as a publisher's
 
-At each start, parties that are new or whose entry has changed are stored; removed ones cannot connect any more.
+At each start, parties that are new or whose entry has changed are stored; removed ones cannot connect any more, and
+no new measurement can name them. Certificates and keys that a party has changed through the API are kept until its
+entry names another root, certificate or key.
 The log goes to the standard error stream; RUST_LOG sets what is logged (default: info)."#;
 
 /// A Kingdom's configuration. Paths are absolute or relative to the working directory.
@@ -74,6 +78,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long a measurement may take that brings no deadline.
     pub measurement_deadline: Duration,
+    /// The longest time that a measurement may take, whatever deadline it brings.
+    pub maximum_deadline: Duration,
     /// PEM file of the Kingdom's certificate chain.
     pub tls_certificate: PathBuf,
     /// PEM file of its private key.
@@ -142,10 +148,17 @@ impl Config {
         if raw.measurement_deadline_seconds == 0 {
             return Err("measurement_deadline_seconds: it is 0; no measurement could ever end".into());
         }
+        if raw.maximum_deadline_seconds < raw.measurement_deadline_seconds {
+            return Err(format!(
+                "maximum_deadline_seconds: it is {}, less than measurement_deadline_seconds, which is {}",
+                raw.maximum_deadline_seconds, raw.measurement_deadline_seconds
+            ));
+        }
         Ok(Self {
             listen: raw.listen,
             state_dir: directory.join(raw.state_dir),
             measurement_deadline: Duration::from_secs(raw.measurement_deadline_seconds),
+            maximum_deadline: Duration::from_secs(raw.maximum_deadline_seconds),
             tls_certificate: directory.join(raw.tls.certificate),
             tls_private_key: directory.join(raw.tls.private_key),
             llv2,
@@ -169,6 +182,8 @@ struct File {
     state_dir: PathBuf,
     #[serde(default = "seven_days")]
     measurement_deadline_seconds: u64,
+    #[serde(default = "thirty_days")]
+    maximum_deadline_seconds: u64,
     tls: Tls,
     llv2: Llv2,
     #[serde(default)]
@@ -252,6 +267,10 @@ struct ConsentCertificate {
 
 const fn seven_days() -> u64 {
     7 * 24 * 60 * 60
+}
+
+const fn thirty_days() -> u64 {
+    30 * 24 * 60 * 60
 }
 
 const fn two() -> usize {
@@ -365,6 +384,7 @@ mod tests {
         assert_eq!(config.parties[0].consent_certificate_file, Path::new("/a/consent.pem"));
         assert_eq!(config.parties[1].display_name, "AAAAAAAAAAI");
         assert_eq!(config.measurement_deadline.as_secs(), 604_800);
+        assert_eq!(config.maximum_deadline.as_secs(), 2_592_000);
         assert_eq!((config.llv2.minimum_duchies, config.llv2.protocol.max_size), (2, 100_000));
         assert_eq!(config.duchies().count(), 1);
     }
@@ -383,6 +403,11 @@ mod tests {
                 r#"state_dir = "state""#,
                 "state_dir = \"s\"\nmeasurement_deadline_seconds = 0",
                 "measurement_deadline_seconds",
+            ),
+            (
+                r#"state_dir = "state""#,
+                "state_dir = \"s\"\nmaximum_deadline_seconds = 604799",
+                "maximum_deadline_seconds",
             ),
         ] {
             let text = EXAMPLE.replacen(from, to, 1);

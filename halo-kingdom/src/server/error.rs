@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use halo_core::transport::TransportError;
+use halo_crypto::batch::BackendError;
 
 use super::store::StoreError;
 
@@ -10,6 +11,9 @@ use super::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The curve's backend that the environment asks for cannot be had.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// A file of the configuration cannot be read.
     #[error("{file} cannot be read: {source}")]
     Read {
@@ -45,6 +49,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Another process uses the state directory.
+    #[error("the state directory {0} is in use by another process")]
+    InUse(PathBuf),
     /// The storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -9,6 +9,7 @@ use halo_core::{
     transport::caller_key_id,
 };
 use rand_core::UnwrapErr;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,6 +23,9 @@ use crate::{
     record::Measurement,
 };
 
+/// How many streams one party may have open.
+const MAX_STREAMS: usize = 256;
+
 /// The Kingdom behind its services.
 pub(crate) struct Kingdom {
     pub(crate) store: Arc<dyn Store>,
@@ -29,11 +33,18 @@ pub(crate) struct Kingdom {
     pub(crate) planner: Planner,
     /// How long a measurement may take that brings no deadline.
     pub(crate) default_deadline: Duration,
+    /// The longest time that any measurement may take.
+    pub(crate) maximum_deadline: Duration,
     /// Cancelled when the server is to stop.
     pub(crate) shutdown: CancellationToken,
     /// Authority key identifier of the client certificates, to the party.
     principals: BTreeMap<Vec<u8>, CertificateParent>,
+    /// Everybody in the configuration, with room for streams. The store also knows parties that were removed from it.
+    configured: BTreeMap<CertificateParent, Arc<Semaphore>>,
 }
+
+/// Room for one stream of a party, until it is dropped.
+pub(crate) type StreamPermit = OwnedSemaphorePermit;
 
 impl fmt::Debug for Kingdom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,12 +57,14 @@ impl Kingdom {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         planner: Planner,
-        default_deadline: Duration,
+        (default_deadline, maximum_deadline): (Duration, Duration),
         shutdown: CancellationToken,
         parties: &[Party],
     ) -> Self {
         let principals = parties.iter().map(|party| (party.root_key_id.clone(), party.name.clone())).collect();
-        Self { store, clock, planner, default_deadline, shutdown, principals }
+        let room = || Arc::new(Semaphore::new(MAX_STREAMS));
+        let configured = parties.iter().map(|party| (party.name.clone(), room())).collect();
+        Self { store, clock, planner, default_deadline, maximum_deadline, shutdown, principals, configured }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -61,6 +74,18 @@ impl Kingdom {
     /// A new id.
     pub(crate) fn new_id(&self) -> ExternalId {
         ExternalId::random(&mut UnwrapErr(SysRng))
+    }
+
+    /// A party, if it is in the configuration now.
+    pub(crate) async fn party(&self, name: &CertificateParent) -> Result<Option<Party>, StoreError> {
+        if self.configured.contains_key(name) { self.store.party(name).await } else { Ok(None) }
+    }
+
+    /// Room for one more stream of the caller.
+    pub(crate) fn stream_permit(&self, caller: &CertificateParent) -> Result<StreamPermit, Refusal> {
+        let room = self.configured.get(caller).ok_or(Refusal::UnknownCaller)?;
+        let permit = Arc::clone(room).try_acquire_owned();
+        permit.map_err(|_| Refusal::TooManyStreams { caller: caller.clone(), most: MAX_STREAMS })
     }
 
     /// The party that calls.
@@ -131,13 +156,18 @@ impl Kingdom {
         created.await.unwrap_or_else(|_| Err(interrupted()))
     }
 
-    /// Fails every pending measurement that relies on a certificate which was revoked or put on hold.
+    /// Fails every pending measurement that relies on a certificate which was revoked or put on hold. One that cannot be
+    /// ended does not keep the others from it; the last error is given back when all have been tried.
     pub(crate) async fn fail_for(&self, certificate: &CertificateName) -> Result<(), Refusal> {
         let event = Event::CertificateRevoked { certificate: certificate.clone() };
+        let mut outcome = Ok(());
         for computation in self.store.pending_with(certificate).await? {
-            self.act(&computation, &event, &[], |_| Ok(())).await?;
+            if let Err(error) = self.act(&computation, &event, &[], |_| Ok(())).await {
+                tracing::error!(%computation, %certificate, %error, "a measurement could not be ended");
+                outcome = Err(error);
+            }
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -7,6 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::{refusal::Refusal, store::Cursor};
 
+/// A page ends before the element that would bring its messages above this many bytes; it has one element at least.
+const MAX_PAGE_BYTES: usize = 2 << 20;
+/// How many elements are read from the store at a time, so that only a few records are in memory at once.
+pub(crate) const CHUNK: u32 = 16;
 /// Bytes of a token: hash of the arguments, time, id.
 const TOKEN_BYTES: usize = 24;
 
@@ -67,19 +71,41 @@ impl Page {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// How many elements to read: one more than are shown tells whether there is another page.
-    pub(crate) const fn limit(&self) -> u32 {
-        self.size + 1
+    /// The page, with nothing on it yet.
+    pub(crate) const fn empty<T: Message>(&self) -> Filling<'_, T> {
+        Filling { page: self, elements: Vec::new(), bytes: 0, last: None, more: false }
+    }
+}
+
+/// A page that is being filled, in the order of the list.
+#[derive(Debug)]
+pub(crate) struct Filling<'a, T> {
+    page: &'a Page,
+    elements: Vec<T>,
+    bytes: usize,
+    last: Option<Cursor>,
+    more: bool,
+}
+
+impl<T: Message> Filling<'_, T> {
+    /// Adds the element at `cursor` if there is room; whether there was. One that finds no room says that there is
+    /// another page.
+    pub(crate) fn add(&mut self, element: T, cursor: Cursor) -> bool {
+        let bytes = self.bytes + element.encoded_len();
+        self.more =
+            self.elements.len() >= self.page.size as usize || (bytes > MAX_PAGE_BYTES && !self.elements.is_empty());
+        if !self.more {
+            self.elements.push(element);
+            self.bytes = bytes;
+            self.last = Some(cursor);
+        }
+        !self.more
     }
 
-    /// Cuts what was read to the page, and gives the token of the next one, empty if there is none.
-    pub(crate) fn cut<T>(&self, elements: &mut Vec<T>, cursor: impl Fn(&T) -> Cursor) -> String {
-        let size = self.size as usize;
-        if elements.len() <= size {
-            return String::new();
-        }
-        elements.truncate(size);
-        elements.last().map_or_else(String::new, |last| self.token(cursor(last)))
+    /// The elements, and the token of the next page, empty if there is none.
+    pub(crate) fn finish(self) -> (Vec<T>, String) {
+        let last = self.last.filter(|_| self.more);
+        (self.elements, last.map_or_else(String::new, |last| self.page.token(last)))
     }
 }
 
@@ -103,13 +129,34 @@ mod tests {
     #[test]
     fn a_token_belongs_to_its_arguments() {
         let cursor = Cursor { time: Timestamp::from_unix_nanos(-5), id: ExternalId::new(9).unwrap() };
-        let mut elements = vec![1, 2];
-        let token = page("p", None, 1, "").unwrap().cut(&mut elements, |_| cursor);
+        let one = page("p", None, 1, "").unwrap();
+        let mut filling = one.empty();
+        assert!(filling.add(1_u32, cursor));
+        assert!(!filling.add(2_u32, Cursor { id: ExternalId::new(10).unwrap(), ..cursor }));
+        let (elements, token) = filling.finish();
         assert_eq!(elements, [1]);
         assert_eq!(page("p", None, 2, &token).unwrap().after, Some(cursor));
         assert!(page("q", None, 1, &token).is_err());
         assert!(page("p", Some(&Filter { states: vec![1], ..Filter::default() }), 1, &token).is_err());
         assert!(page("p", None, 1, "nonsense").is_err());
-        assert!(page("p", None, 2, "").unwrap().cut(&mut vec![1, 2], |_| cursor).is_empty());
+        let two = page("p", None, 2, "").unwrap();
+        let mut filling = two.empty();
+        assert!(filling.add(1_u32, cursor) && filling.add(2_u32, cursor));
+        assert!(filling.finish().1.is_empty());
+    }
+
+    #[test]
+    fn a_page_ends_by_bytes_and_has_one_element_at_least() {
+        let cursor = |id: u64| Cursor { time: Timestamp::from_unix_nanos(0), id: ExternalId::new(id).unwrap() };
+        let all = page("p", None, 100, "").unwrap();
+        let mut filling = all.empty();
+        let element = vec![0_u8; MAX_PAGE_BYTES / 3];
+        let added = (1..10).take_while(|&id| filling.add(element.clone(), cursor(id))).count();
+        assert_eq!(added, 2, "three and their frames are too much");
+        let (elements, token) = filling.finish();
+        assert_eq!((elements.len(), page("p", None, 100, &token).unwrap().after), (2, Some(cursor(2))));
+        let mut filling = all.empty();
+        assert!(filling.add(vec![0_u8; 2 * MAX_PAGE_BYTES], cursor(1)));
+        assert!(!filling.add(vec![0_u8; 1], cursor(2)));
     }
 }

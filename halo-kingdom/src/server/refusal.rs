@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use halo_core::{resource::CertificateName, wire::WireError};
+use halo_core::{
+    resource::{CertificateName, CertificateParent},
+    wire::WireError,
+};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -39,6 +42,9 @@ pub(crate) enum Refusal {
     /// There is such a resource already.
     #[error("{detail}")]
     Exists { reason: &'static str, detail: String },
+    /// The caller holds too much open.
+    #[error("{caller} has {most} streams open, and more are not served; end some, or wait")]
+    TooManyStreams { caller: CertificateParent, most: usize },
     /// This Kingdom does not do this yet.
     #[error("{0} is not served by this Kingdom")]
     Unimplemented(&'static str),
@@ -79,6 +85,7 @@ impl Refusal {
             }
             Self::Etag { reason, resource: name } => (Code::Aborted, reason, resource(name)),
             Self::Exists { reason, .. } => (Code::AlreadyExists, reason, None),
+            Self::TooManyStreams { caller, .. } => (Code::ResourceExhausted, "UNKNOWN_ERROR", resource(caller)),
             Self::Unimplemented(_) => (Code::Unimplemented, "UNKNOWN_ERROR", None),
             Self::Rule(error) => classify_rule(error),
             Self::Store(error) => classify_store(error),
@@ -125,6 +132,9 @@ fn classify_store(error: &StoreError) -> (Code, &'static str, Option<(&'static s
     match error {
         StoreError::CertificateUnusable(name) => {
             (Code::FailedPrecondition, "CERTIFICATE_IS_INVALID", Some(("resource", name.to_string())))
+        }
+        StoreError::Full { computation, .. } => {
+            (Code::FailedPrecondition, "UNKNOWN_ERROR", Some(("resource", computation.to_string())))
         }
         StoreError::Conflict(_) => (Code::Aborted, "UNKNOWN_ERROR", None),
         StoreError::AlreadyExists(_) => (Code::AlreadyExists, "UNKNOWN_ERROR", None),

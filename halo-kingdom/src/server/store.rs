@@ -37,6 +37,14 @@ pub enum StoreError {
     /// What is written refers to something that is not there.
     #[error("{0} does not exist")]
     Missing(String),
+    /// A timeline takes no more lines of this actor.
+    #[error("the timeline of {computation} has as many lines of {actor} as it takes")]
+    Full {
+        /// The measurement.
+        computation: ComputationName,
+        /// Whose lines.
+        actor: String,
+    },
     /// A certificate that is relied on is revoked or on hold.
     #[error("{0} is revoked, on hold or unknown")]
     CertificateUnusable(CertificateName),
@@ -74,7 +82,8 @@ pub struct Party {
     pub certificate: CertificateName,
     /// Serialized `SignedMessage` of its `EncryptionPublicKey`; Duchies have none.
     pub public_key: Option<Vec<u8>>,
-    /// SHA-256 of what the configuration last said of it, so that a later change through the API outlives a restart.
+    /// SHA-256 of what the configuration last said of root, certificate and key, so that a later change through the API
+    /// outlives a restart.
     pub configured: [u8; 32],
 }
 
@@ -206,7 +215,7 @@ pub enum Audience {
     DataProvider(DataProviderName),
 }
 
-/// A measurement changed.
+/// A measurement changed. The log keeps the latest change of each measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Position in the log of the measurement's latest change. Grows in commit order.
@@ -278,10 +287,16 @@ pub trait Store: fmt::Debug + Send + Sync {
         needs: &[CertificateName],
     ) -> Result<()>;
 
-    /// Adds a line to a timeline without changing the measurement.
-    async fn append_timeline(&self, computation: &ComputationName, entry: &TimelineEntry) -> Result<()>;
-    /// A measurement's timeline, oldest first.
-    async fn timeline(&self, computation: &ComputationName) -> Result<Vec<TimelineEntry>>;
+    /// Adds a line to a timeline without changing the measurement; [`StoreError::Full`] if its actor has `most` lines
+    /// there already.
+    async fn append_timeline(&self, computation: &ComputationName, entry: &TimelineEntry, most: u32) -> Result<()>;
+    /// A measurement's timeline behind the position, oldest first, at most `limit` lines, each with its position.
+    async fn timeline(
+        &self,
+        computation: &ComputationName,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<(u64, TimelineEntry)>>;
 
     /// Measurements that changed after the position, each with its latest change, in commit order, at most `limit`.
     async fn changes(&self, audience: &Audience, after: u64, limit: u32) -> Result<Vec<Change>>;

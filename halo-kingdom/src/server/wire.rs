@@ -277,7 +277,23 @@ pub(crate) fn computation(
     })
 }
 
-/// A line of the timeline.
+/// What a consumer may know of a Duchy's report: which stage, when, and what time it took.
+///
+/// Numbers of records and bytes follow from the publishers' sketches, and so may memory: a consumer that knew them would
+/// learn what the noise of the result is there to hide. They stay in the Kingdom's database, for its operator.
+fn public_attempt(attempt: system::StageAttempt) -> system::StageAttempt {
+    system::StageAttempt {
+        stage: attempt.stage,
+        stage_name: attempt.stage_name,
+        stage_start_time: attempt.stage_start_time,
+        attempt_number: attempt.attempt_number,
+        cpu_seconds: attempt.cpu_seconds,
+        wall_seconds: attempt.wall_seconds,
+        ..Default::default()
+    }
+}
+
+/// A line of the timeline, as the consumer sees it.
 pub(crate) fn timeline_entry(entry: &TimelineEntry) -> Result<halo_core::pb::halo::TimelineEntry, StoreError> {
     let stage_attempt = entry.stage_attempt.as_deref().map(system::StageAttempt::decode).transpose();
     Ok(halo_core::pb::halo::TimelineEntry {
@@ -285,7 +301,8 @@ pub(crate) fn timeline_entry(entry: &TimelineEntry) -> Result<halo_core::pb::hal
         actor: entry.note.actor.clone(),
         message: entry.note.message.clone(),
         stage_attempt: stage_attempt
-            .map_err(|error| StoreError::Corrupt { what: "stage_attempt", detail: error.to_string() })?,
+            .map_err(|error| StoreError::Corrupt { what: "stage_attempt", detail: error.to_string() })?
+            .map(public_attempt),
         transient_error: entry.transient,
     })
 }

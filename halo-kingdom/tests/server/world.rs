@@ -4,20 +4,21 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use getrandom::SysRng;
 use halo_core::{
-    clock::{Clock, ManualClock, SystemClock},
+    clock::{Clock, SystemClock},
     pb::{
         api::{
             self, certificates_client::CertificatesClient, data_providers_client::DataProvidersClient,
-            measurements_client::MeasurementsClient, requisitions_client::RequisitionsClient,
+            event_groups_client::EventGroupsClient, measurements_client::MeasurementsClient,
+            public_keys_client::PublicKeysClient, requisitions_client::RequisitionsClient,
         },
-        halo::watch_client::WatchClient,
+        halo::{ListTimelineEntriesRequest, watch_client::WatchClient},
         system::{
             self, computation_log_entries_client::ComputationLogEntriesClient,
             computation_participants_client::ComputationParticipantsClient, computations_client::ComputationsClient,
             requisitions_client::RequisitionsClient as SystemRequisitionsClient,
         },
     },
-    resource::{DuchyId, RequisitionName},
+    resource::DuchyId,
     session,
     transport::{Client, Identity, Roots, TransportError},
     wire::{self, type_name},
@@ -41,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
 pub(crate) const CONSUMER: &str = "measurementConsumers/AAAAAAAAAAE";
+/// A consumer that has no measurement.
+pub(crate) const OTHER_CONSUMER: &str = "measurementConsumers/AAAAAAAAAAQ";
 pub(crate) const PUBLISHERS: [&str; 2] = ["dataProviders/AAAAAAAAAAI", "dataProviders/AAAAAAAAAAM"];
 pub(crate) const DUCHIES: [&str; 3] = ["duchies/aggregator", "duchies/worker1", "duchies/worker2"];
 pub(crate) const NONCES: [u64; 2] = [0x8877_6655_4433_2211, 7];
@@ -56,6 +59,8 @@ pub(crate) struct Party {
     pub(crate) certificate: Certificate,
     pub(crate) key: SigningKey,
     pub(crate) keyset: PrivateKeyset,
+    /// What the Kingdom's configuration calls it.
+    pub(crate) display_name: String,
     directory: PathBuf,
 }
 
@@ -80,6 +85,7 @@ impl Party {
             certificate: Certificate::from_pem(consent.as_bytes()).unwrap(),
             key: SigningKey::from_pkcs8_pem(&key).unwrap(),
             keyset,
+            display_name: "somebody".into(),
             directory,
         };
         let signed = party.sign(type_name::ENCRYPTION_PUBLIC_KEY, party.public_key());
@@ -125,8 +131,9 @@ impl Party {
             "dataProviders" => ("data_providers", "encryption_public_key = \"DIR/key.bin\"\n"),
             _ => ("measurement_consumers", "encryption_public_key = \"DIR/key.bin\"\n"),
         };
+        let display_name = &self.display_name;
         format!(
-            "[[{kind}]]\nid = \"{id}\"\nroot_certificate = \"DIR/root.pem\"\n\
+            "[[{kind}]]\nid = \"{id}\"\ndisplay_name = \"{display_name}\"\nroot_certificate = \"DIR/root.pem\"\n\
              consent_certificate = {{ id = \"AAAAAAAAAAY\", file = \"DIR/consent.pem\" }}\n{key}"
         )
         .replace("DIR", self.directory.to_str().unwrap())
@@ -155,12 +162,17 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let names = [CONSUMER, "measurementConsumers/AAAAAAAAAAQ"].into_iter().chain(PUBLISHERS).chain(DUCHIES);
+        let names = [CONSUMER, OTHER_CONSUMER].into_iter().chain(PUBLISHERS).chain(DUCHIES);
         Self {
             parties: names.map(|name| (name.to_owned(), Party::new(directory.path(), name))).collect(),
             kingdom: Party::new(directory.path(), "kingdom/k"),
             directory,
         }
+    }
+
+    /// One more party.
+    pub(crate) fn add(&mut self, name: &str) {
+        self.parties.insert(name.to_owned(), Party::new(self.directory.path(), name));
     }
 
     pub(crate) fn party(&self, name: &str) -> &Party {
@@ -193,7 +205,7 @@ impl World {
     }
 
     /// The same, by another clock.
-    async fn start_by(&self, clock: Arc<dyn Clock>) -> Running {
+    pub(crate) async fn start_by(&self, clock: Arc<dyn Clock>) -> Running {
         let config = Config::load(&self.configuration("127.0.0.1:0")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("https://{}", listener.local_addr().unwrap());
@@ -331,7 +343,12 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.task.await.unwrap().unwrap();
+        self.end().await.unwrap();
+    }
+
+    /// How it ended by itself.
+    pub(crate) async fn end(self) -> Result<(), halo_kingdom::server::Error> {
+        self.task.await.unwrap()
     }
 }
 
@@ -354,6 +371,14 @@ impl Caller {
 
     pub(crate) fn data_providers(&self) -> DataProvidersClient<Channel> {
         DataProvidersClient::new(self.0.clone())
+    }
+
+    pub(crate) fn event_groups(&self) -> EventGroupsClient<Channel> {
+        EventGroupsClient::new(self.0.clone())
+    }
+
+    pub(crate) fn public_keys(&self) -> PublicKeysClient<Channel> {
+        PublicKeysClient::new(self.0.clone())
     }
 
     pub(crate) fn watch(&self) -> WatchClient<Channel> {
@@ -381,159 +406,30 @@ impl Caller {
         self.measurements().get_measurement(request).await.unwrap().into_inner()
     }
 
+    /// The whole timeline, in pages.
     pub(crate) async fn timeline(&self, measurement: &str) -> Vec<(String, String)> {
-        let request = halo_core::pb::halo::ListTimelineEntriesRequest { measurement: measurement.to_owned() };
-        let entries = self.watch().list_timeline_entries(request).await.unwrap().into_inner().entries;
-        entries.into_iter().map(|entry| (entry.actor, entry.message)).collect()
+        let mut request = ListTimelineEntriesRequest { measurement: measurement.to_owned(), ..Default::default() };
+        let mut lines = Vec::new();
+        loop {
+            let page = self.watch().list_timeline_entries(request.clone()).await.unwrap().into_inner();
+            lines.extend(page.entries.into_iter().map(|entry| (entry.actor, entry.message)));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                return lines;
+            }
+            request.page_size = 2;
+        }
     }
 }
 
-/// A Kingdom with a measurement, and everybody's connection.
-pub(crate) struct Scene {
-    pub(crate) world: World,
-    pub(crate) running: Running,
-    /// The Kingdom's clock, which stands still unless a test moves it.
-    pub(crate) clock: ManualClock,
-    pub(crate) callers: BTreeMap<String, Caller>,
-    pub(crate) measurement: api::Measurement,
-    pub(crate) computation: system::Computation,
-}
-
-impl Scene {
-    pub(crate) async fn new() -> Self {
-        let world = World::new();
-        let clock = ManualClock::new(SystemClock.now());
-        let running = world.start_by(Arc::new(clock.clone())).await;
-        let mut callers = BTreeMap::new();
-        for name in world.parties.keys() {
-            callers.insert(name.clone(), world.connect(&running.endpoint, name).await);
-        }
-        let request = world.request(&world.spec());
-        let measurement = callers[CONSUMER].measurements().create_measurement(request).await.unwrap().into_inner();
-        let mut stream = callers[DUCHIES[1]]
-            .computations()
-            .stream_active_computations(system::StreamActiveComputationsRequest::default())
-            .await
-            .unwrap()
-            .into_inner();
-        let computation = stream.message().await.unwrap().unwrap().computation.unwrap();
-        Self { world, running, clock, callers, measurement, computation }
-    }
-
-    pub(crate) fn caller(&self, name: &str) -> &Caller {
-        &self.callers[name]
-    }
-
-    pub(crate) fn consumer(&self) -> &Caller {
-        self.caller(CONSUMER)
-    }
-
-    /// The computation as it is now.
-    pub(crate) async fn refreshed(&self) -> system::Computation {
-        let request = system::GetComputationRequest { name: self.computation.name.clone() };
-        self.caller(DUCHIES[0]).computations().get_computation(request).await.unwrap().into_inner()
-    }
-
-    pub(crate) async fn state(&self) -> system::computation::State {
-        self.refreshed().await.state()
-    }
-
-    pub(crate) fn participant(&self, duchy: &str) -> String {
-        format!("{}/participants/{}", self.computation.name, &duchy[8..])
-    }
-
-    /// Every Duchy gives its key.
-    pub(crate) async fn set_keys(&self) {
-        for duchy in DUCHIES {
-            let request = self.world.key_share(duchy, &self.computation).signed(self.world.party(duchy));
-            self.caller(duchy).participants().set_participant_requisition_params(request).await.unwrap();
-        }
-    }
-
-    /// The hash of the Duchies' keys as the Kingdom hands them out.
-    pub(crate) async fn key_list_hash(&self) -> [u8; 32] {
-        use system::computation_participant::requisition_params::Protocol;
-        let computation = self.refreshed().await;
-        let keys: Vec<(DuchyId, Vec<u8>)> = computation
-            .computation_participants
-            .iter()
-            .map(|part| {
-                let Some(Protocol::LiquidLegionsV2(llv2)) = &part.requisition_params.as_ref().unwrap().protocol else {
-                    panic!("{part:?}");
-                };
-                (part.name.rsplit_once('/').unwrap().1.parse().unwrap(), llv2.el_gamal_public_key.clone())
-            })
-            .collect();
-        let keys: Vec<(DuchyId, &[u8])> = keys.iter().map(|(duchy, key)| (duchy.clone(), key.as_slice())).collect();
-        session::key_list_hash(&keys)
-    }
-
-    /// What the right Duchy says when a publisher's data has arrived, and the Duchy.
-    pub(crate) async fn fulfilment(&self, publisher: usize) -> (String, system::FulfillRequisitionRequest) {
-        let found = self
-            .computation
-            .requisitions
-            .iter()
-            .find(|requisition| requisition.data_provider == PUBLISHERS[publisher])
-            .unwrap();
-        let id = found.name.rsplit_once('/').unwrap().1;
-        let name: RequisitionName = format!("{}/requisitions/{id}", PUBLISHERS[publisher]).parse().unwrap();
-        let ids: Vec<DuchyId> = DUCHIES.iter().map(|name| name[8..].parse().unwrap()).collect();
-        let duchy = format!("duchies/{}", session::fulfilling_duchy(&name, &ids).unwrap());
-        let request = system::FulfillRequisitionRequest {
-            name: found.name.clone(),
-            nonce: NONCES[publisher],
-            key_list_hash: self.key_list_hash().await.to_vec(),
-            body_sha256: vec![publisher as u8; 32],
-            record_count: 100,
-            ..Default::default()
-        };
-        (duchy, request)
-    }
-
-    pub(crate) async fn fulfill_all(&self) {
-        for publisher in 0..PUBLISHERS.len() {
-            let (duchy, request) = self.fulfilment(publisher).await;
-            self.caller(&duchy).system_requisitions().fulfill_requisition(request).await.unwrap();
-        }
-    }
-
-    pub(crate) async fn confirm_all(&self) {
-        let key_list_hash = self.key_list_hash().await.to_vec();
-        for duchy in DUCHIES {
-            let request = system::ConfirmComputationParticipantRequest {
-                name: self.participant(duchy),
-                key_list_hash: key_list_hash.clone(),
-                ..Default::default()
-            };
-            self.caller(duchy).participants().confirm_computation_participant(request).await.unwrap();
-        }
-    }
-
-    /// The result as a Duchy signs and encrypts it.
-    pub(crate) fn result(&self, duchy: &str) -> system::SetComputationResultRequest {
-        let result = api::measurement::Result {
-            reach: Some(api::measurement::result::Reach { value: 42, ..Default::default() }),
-            ..Default::default()
-        };
-        let party = self.world.party(duchy);
-        let signed = party.sign(type_name::MEASUREMENT_RESULT, result.encode_to_vec()).encode_to_vec();
-        let consumer = self.world.consumer();
-        system::SetComputationResultRequest {
-            name: self.computation.name.clone(),
-            aggregator_certificate: party.certificate_name(),
-            result_public_key: consumer.public_key(),
-            encrypted_result: consumer.keyset.public().encrypt(&signed, b"", &mut rng()).unwrap(),
-            public_api_version: "v2alpha".into(),
-        }
-    }
-
-    /// Everything up to the computation.
-    pub(crate) async fn compute(&self) {
-        self.set_keys().await;
-        self.fulfill_all().await;
-        self.confirm_all().await;
-    }
+/// Adds a field of so many bytes that no reader knows.
+pub(crate) fn padded(mut message: Vec<u8>, length: usize) -> Vec<u8> {
+    let unknown = api::EncryptedMessage { ciphertext: vec![0; length], ..Default::default() };
+    let mut field = unknown.encode_to_vec();
+    // Field 1 of wire type 2 becomes field 15.
+    field[0] = 15 << 3 | 2;
+    message.append(&mut field);
+    message
 }
 
 /// Machine-readable reason and culprits of a refusal.

@@ -292,9 +292,11 @@ mod tests {
             (0.5, 1e-6, 8.057_618_480_725),
             (1.0, 1e-5, 3.730_631_634_815_9),
             (1.0, 1e-12, 6.557_822_067_458_9),
+            (1.0, 1e-15, 7.487_009_467_986_6),
             (2.0, 1e-9, 2.844_547_073_495_7),
             (5.0, 1e-5, 0.891_868_264_951_52),
             (10.0, 1e-5, 0.499_888_619_709_01),
+            (3.0_f64.ln() / 10.0, 2e-6, 31.792_301_482_546),
         ] {
             close(continuous_variance(epsilon, delta, 1.0).sqrt(), sigma, 1e-9);
         }
@@ -332,7 +334,9 @@ mod tests {
     fn variances_of_discrete_gaussians() {
         close(gaussian_variance(0.25), 0.215_012_675_088_14, 1e-12);
         close(gaussian_variance(1.0), 0.999_999_788_767_73, 1e-12);
-        close(gaussian_variance(4.0), 4.0, 1e-12);
+        for equal in [4.0, 9.0, 100.0] {
+            close(gaussian_variance(equal), equal, 1e-12);
+        }
     }
 
     #[test]

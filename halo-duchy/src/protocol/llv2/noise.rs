@@ -104,6 +104,67 @@ enum RegisterKind {
     Padding,
 }
 
+/// The noise registers of one Duchy, drawn.
+pub(crate) struct DrawnRegisters {
+    /// For k = 1..S: how many groups of k copies.
+    groups: Vec<u64>,
+    publisher: u64,
+    reach: u64,
+    padding: u64,
+}
+
+impl DrawnRegisters {
+    /// Draws. With `at_least_one` there are one more register of publisher noise and one more of padding than needed, so
+    /// that both groups exist whatever is drawn.
+    pub(crate) fn draw(
+        noise: &Noise,
+        publishers: u64,
+        at_least_one: bool,
+        randomness: &StepRandomness,
+    ) -> Result<Self, ProtocolError> {
+        let counts = randomness.stream(Purpose::NoiseCount);
+        let draw = |noiser: &ShiftedNoise, index: u64| noiser.sample(&mut counts.rng(index));
+        // Each c is at most twice its shift, so the padding is never negative.
+        let groups: Vec<u64> = (1..=publishers).map(|k| draw(&noise.blinded_histogram, k)).collect();
+        let extra = u64::from(at_least_one);
+        let publisher = draw(&noise.publisher, 0) + extra;
+        let reach = draw(&noise.reach, publishers + 1);
+        let real: u64 = groups.iter().zip(1..).map(|(count, copies)| count * copies).sum::<u64>() + publisher + reach;
+        let padding = (noise.registers + 2 * extra)
+            .checked_sub(real)
+            .ok_or_else(|| ProtocolError::Noise("more noise was drawn than its range allows".to_owned()))?;
+        Ok(Self { groups, publisher, reach, padding })
+    }
+
+    /// How many different ids the blinded histogram noise has.
+    pub(crate) fn group_count(&self) -> u64 {
+        self.groups.iter().sum()
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = RegisterKind> {
+        let group_count = self.group_count();
+        let copies = self.groups.iter().zip(1u64..).flat_map(|(count, copies)| (0..*count).map(move |_| copies));
+        copies
+            .zip(0u64..)
+            .flat_map(|(copies, id)| (0..copies).map(move |_| RegisterKind::BlindedHistogram(id)))
+            .chain((0..self.publisher).map(|_| RegisterKind::Publisher))
+            .chain((0..self.reach).map(move |id| RegisterKind::Reach(group_count + id)))
+            .chain((0..self.padding).map(|_| RegisterKind::Padding))
+    }
+
+    /// Gives the indexes of all registers in runs of at most `limit`, with the position of the first.
+    pub(crate) fn for_each_indexes(
+        &self,
+        constants: &Constants,
+        randomness: &StepRandomness,
+        limit: usize,
+        mut each: impl FnMut(u64, &[Point]) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
+        let ids = randomness.stream(Purpose::NoiseId);
+        for_each_batch(self.kinds(), limit, |first, kinds| each(first, &indexes(constants, &ids, kinds)))
+    }
+}
+
 /// Liquid Legions v2, setup phase, noise: adds the T noise registers of this Duchy.
 pub(crate) fn add_registers(
     duchy: &Duchy,
@@ -111,30 +172,23 @@ pub(crate) fn add_registers(
     randomness: &StepRandomness,
     output: &mut Shuffle<'_>,
 ) -> Result<(), ProtocolError> {
-    let counts = randomness.stream(Purpose::NoiseCount);
-    let draw = |noiser: &ShiftedNoise, index: u64| noiser.sample(&mut counts.rng(index));
-    let publishers = u64::from(duchy.parameters.publishers);
-    // For k = 1..S: c_k groups of k copies. Each c is at most twice its shift, so the padding is never negative.
-    let groups: Vec<u64> = (1..=publishers).map(|k| draw(&noise.blinded_histogram, k)).collect();
-    let publisher = draw(&noise.publisher, 0);
-    let reach = draw(&noise.reach, publishers + 1);
-    let real: u64 = groups.iter().zip(1..).map(|(count, copies)| count * copies).sum::<u64>() + publisher + reach;
-    let padding = noise
-        .registers
-        .checked_sub(real)
-        .ok_or_else(|| ProtocolError::Noise("more noise was drawn than its range allows".to_owned()))?;
-
-    let group_count: u64 = groups.iter().sum();
-    let copies = groups.iter().zip(1u64..).flat_map(|(count, copies)| (0..*count).map(move |_| copies));
-    let registers = copies
-        .zip(0u64..)
-        .flat_map(|(copies, id)| (0..copies).map(move |_| RegisterKind::BlindedHistogram(id)))
-        .chain((0..publisher).map(|_| RegisterKind::Publisher))
-        .chain((0..reach).map(|id| RegisterKind::Reach(group_count + id)))
-        .chain((0..padding).map(|_| RegisterKind::Padding));
-
+    let drawn = DrawnRegisters::draw(noise, u64::from(duchy.parameters.publishers), false, randomness)?;
     let writer = RegisterWriter::new(duchy, randomness);
-    for_each_batch(registers, duchy.chunk_records, |first, kinds| output.push(&writer.encrypt(first, kinds)))
+    for_each_batch(drawn.kinds(), duchy.place.chunk_records, |first, kinds| output.push(&writer.encrypt(first, kinds)))
+}
+
+/// The index of each noise register.
+fn indexes(constants: &Constants, ids: &Stream, kinds: &[RegisterKind]) -> Vec<Point> {
+    let ids: Vec<Vec<u8>> = kinds
+        .iter()
+        .map(|kind| match kind {
+            RegisterKind::BlindedHistogram(id) => random_message("blinded_histogram_noise", ids, *id),
+            RegisterKind::Publisher => constants.publisher_noise_id.clone(),
+            RegisterKind::Reach(id) => random_message("reach_dp_noise", ids, *id),
+            RegisterKind::Padding => constants.padding_noise_id.clone(),
+        })
+        .collect();
+    batch::hash_to_group(Domain::NoiseId, &ids)
 }
 
 /// Calls `each` with runs of at most `limit` items and the position of the first.
@@ -175,16 +229,7 @@ impl<'a> RegisterWriter<'a> {
     /// The records of the noise registers from position `first`.
     fn encrypt(&self, first: u64, kinds: &[RegisterKind]) -> Vec<u8> {
         let constants = &self.duchy.constants;
-        let ids: Vec<Vec<u8>> = kinds
-            .iter()
-            .map(|kind| match kind {
-                RegisterKind::BlindedHistogram(id) => random_message("blinded_histogram_noise", &self.ids, *id),
-                RegisterKind::Publisher => constants.publisher_noise_id.clone(),
-                RegisterKind::Reach(id) => random_message("reach_dp_noise", &self.ids, *id),
-                RegisterKind::Padding => constants.padding_noise_id.clone(),
-            })
-            .collect();
-        let indexes = batch::hash_to_group(Domain::NoiseId, &ids);
+        let indexes = indexes(constants, &self.ids, kinds);
         // A group of publisher noise or padding can be small enough to survive the size test; with the key of blinded
         // histogram noise it is then dropped by its third flag.
         let keys: Vec<Point> = kinds
@@ -197,7 +242,7 @@ impl<'a> RegisterWriter<'a> {
             })
             .collect();
         let counts = random_points(&self.messages, first, kinds.len());
-        let key = &self.duchy.full_key;
+        let key = &self.duchy.place.full_key;
         let nonces = |column: usize| self.nonces[column].scalars(first, kinds.len());
         columns::encode(&[
             batch::encrypt(key, &indexes, nonces(0).expose()),
@@ -262,7 +307,7 @@ pub(crate) fn add_tuples(
     let nonces =
         [Purpose::FrequencyNonceA, Purpose::FrequencyNonceB, Purpose::FrequencyNonceC, Purpose::FrequencyNonceD]
             .map(|purpose| randomness.stream(purpose));
-    for_each_batch(tuples, duchy.chunk_records, |first, kinds| {
+    for_each_batch(tuples, duchy.place.chunk_records, |first, kinds| {
         // Four random points a tuple, used or not, so that a tuple's randomness depends on its position alone.
         let random = random_points(&messages, 4 * first, 4 * kinds.len());
         let column = |index: usize| -> Vec<Point> {
@@ -274,12 +319,12 @@ pub(crate) fn add_tuples(
             kinds.iter().zip(random.chunks_exact(4)).map(message).collect()
         };
         let draw = |index: usize| nonces[index].scalars(first, kinds.len());
-        let flags = &duchy.remaining_key;
+        let flags = &duchy.place.remaining_key;
         output.push(&columns::encode(&[
             batch::encrypt(flags, &column(0), draw(0).expose()),
             batch::encrypt(flags, &column(1), draw(1).expose()),
             batch::encrypt(flags, &column(2), draw(2).expose()),
-            batch::encrypt(&duchy.full_key, &column(3), draw(3).expose()),
+            batch::encrypt(&duchy.place.full_key, &column(3), draw(3).expose()),
         ]))
     })
 }

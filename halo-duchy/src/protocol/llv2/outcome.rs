@@ -60,7 +60,7 @@ pub struct Frequency {
 impl Duchy {
     /// Takes the totals of all noise off the counts. `histogram` has F entries.
     pub(super) fn outcome(&self, counts: &Counts, histogram: Option<&[u64]>) -> Result<Outcome, ProtocolError> {
-        let duchies = self.ring.len() as u64;
+        let duchies = self.place.ring.len() as u64;
         let shift = |noise: Option<&ShiftedNoise>| noise.map_or(0, ShiftedNoise::shift).saturating_mul(duchies);
         let deviation = |noise: Option<&ShiftedNoise>| noise.map_or(0.0, ShiftedNoise::total_standard_deviation);
         let reach = self.noise.as_ref().map(|noise| &noise.reach);
@@ -89,11 +89,11 @@ impl Duchy {
     }
 }
 
-fn signed(count: u64) -> Result<i64, ProtocolError> {
+pub(crate) fn signed(count: u64) -> Result<i64, ProtocolError> {
     i64::try_from(count).map_err(|_| ProtocolError::Inconsistent(format!("{count} is no possible count")))
 }
 
-fn subtract(count: i64, noise: u64) -> Result<i64, ProtocolError> {
+pub(crate) fn subtract(count: i64, noise: u64) -> Result<i64, ProtocolError> {
     count
         .checked_sub(signed(noise)?)
         .ok_or_else(|| ProtocolError::Inconsistent(format!("{count} less {noise} is no possible count")))
@@ -118,7 +118,7 @@ impl Outcome {
         let histogram = self.usable_histogram.as_ref().filter(|_| reach.value > 0.0);
         let frequency = histogram.and_then(|histogram| {
             let bins: Vec<f64> = histogram.iter().map(|bin| *bin as f64).collect();
-            estimate::frequency(&bins, self.frequency_noise_sd, reach.value, width)
+            estimate::frequency(&bins, self.frequency_noise_sd, reach.value)
         });
         Ok(ReachAndFrequency {
             reach: reach.value,

@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 
 use super::super::join::{Join, JoinOutput, Member};
 use super::super::record::{Chunk, for_each_chunk};
+use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
-use super::setup::wrong_count;
 use super::{Duchy, REGISTER_BYTES, TUPLE_BYTES, columns, noise};
 
 /// What the join keeps of a register: key and count.
@@ -33,10 +33,10 @@ impl Duchy {
         workspace: &dyn Workspace,
     ) -> Result<Step, ProtocolError> {
         let records = received.body.records();
-        let due = self.noise_registers().saturating_mul(self.ring.len() as u64);
+        let due = self.noise_registers().saturating_mul(self.place.ring.len() as u64);
         if records < due {
             let expected = format!("at least {due} noise registers");
-            return Err(wrong_count(received, expected, self.upstream()));
+            return Err(wrong_count(received, expected, self.place.upstream()));
         }
         let origin = Origin::Duchy(received.slot.from.clone());
         let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0));
@@ -44,20 +44,20 @@ impl Duchy {
         let key_nonces = randomness.stream(Purpose::RerandomizeKey);
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
         let mut output = Shuffle::new(randomness, workspace, REGISTER_BYTES, records)?;
-        for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.chunk_records, |chunk| {
+        for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.place.chunk_records, |chunk| {
             let [mut index, mut key, mut count] = columns::decode::<3>(chunk, &origin)?;
-            batch::peel_and_blind(&self.secret, &exponent, &mut index);
+            batch::peel_and_blind(&self.place.secret, &exponent, &mut index);
             let nonces = |stream: &Stream| stream.scalars(chunk.first, index.len());
             let (index_nonces, key_nonces, count_nonces) =
                 (nonces(&index_nonces), nonces(&key_nonces), nonces(&count_nonces));
-            batch::rerandomize(&self.remaining_key, &mut index, index_nonces.expose());
-            batch::rerandomize(&self.full_key, &mut key, key_nonces.expose());
-            batch::rerandomize(&self.full_key, &mut count, count_nonces.expose());
+            batch::rerandomize(&self.place.remaining_key, &mut index, index_nonces.expose());
+            batch::rerandomize(&self.place.full_key, &mut key, key_nonces.expose());
+            batch::rerandomize(&self.place.full_key, &mut count, count_nonces.expose());
             output.push(&columns::encode(&[index, key, count]))
         })?;
         let description = Description::ExecutionPhaseOneInput;
-        let message = Message { to: self.next().clone(), description, body: output.finish()? };
-        Ok(self.wait(Description::ExecutionPhaseTwoInput, history, Vec::new(), vec![message]))
+        let message = Message { to: self.place.next().clone(), description, body: output.finish()? };
+        Ok(self.place.wait(Description::ExecutionPhaseTwoInput, history, Vec::new(), vec![message]))
     }
 
     /// Liquid Legions v2, phase one, aggregator: open the last layer of the indexes, group equal ones, aggregate each
@@ -72,11 +72,15 @@ impl Duchy {
     ) -> Result<Step, ProtocolError> {
         let records = received.body.records();
         if records != registers {
-            return Err(wrong_count(received, format!("exactly {registers}, as were sent around,"), self.upstream()));
+            return Err(wrong_count(
+                received,
+                format!("exactly {registers}, as were sent around,"),
+                self.place.upstream(),
+            ));
         }
         let origin = Origin::Duchy(received.slot.from.clone());
         let mut join = Join::new(workspace, PAYLOAD_BYTES, records)?;
-        for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.chunk_records, |chunk| {
+        for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.place.chunk_records, |chunk| {
             if workspace.is_cancelled() {
                 return Err(ProtocolError::Cancelled);
             }
@@ -87,7 +91,7 @@ impl Duchy {
                 .copied()
                 .collect();
             let index = columns::decode_rows(&Chunk { first: chunk.first, bytes: &index }, 1, &origin)?;
-            let opened = batch::encode_points(&batch::open(&self.secret, &index));
+            let opened = batch::encode_points(&batch::open(&self.place.secret, &index));
             for ((key, record), position) in
                 opened.iter().zip(chunk.bytes.chunks_exact(REGISTER_BYTES)).zip(chunk.first..)
             {
@@ -108,8 +112,8 @@ impl Duchy {
         let body = output.finish()?;
         let tuples = body.records();
         let description = Description::ExecutionPhaseTwoInput;
-        let message = Message { to: self.ring[0].id.clone(), description, body };
-        Ok(self.wait(description, history, vec![registers, tuples], vec![message]))
+        let message = Message { to: self.place.ring[0].id.clone(), description, body };
+        Ok(self.place.wait(description, history, vec![registers, tuples], vec![message]))
     }
 }
 
@@ -175,7 +179,7 @@ impl<'a> SameKeyAggregation<'a> {
         let groups = self.sizes.len();
         // The first one of a group's stream makes Enc(0).
         let zeros = self.scalars.scalars(self.done, groups);
-        let zeros = batch::encrypt_zero(&self.duchy.full_key, zeros.expose());
+        let zeros = batch::encrypt_zero(&self.duchy.place.full_key, zeros.expose());
 
         // All differences K_i − K_0 of all groups, scaled at once. Reserved, so that no scalar is left behind where a
         // vector grew out of its place.
@@ -235,13 +239,13 @@ impl JoinOutput for SameKeyAggregation<'_> {
             self.positions.push(member.position);
         }
         self.sizes.push(members.len());
-        if self.positions.len() >= self.duchy.chunk_records { self.aggregate() } else { Ok(()) }
+        if self.positions.len() >= self.duchy.place.chunk_records { self.aggregate() } else { Ok(()) }
     }
 
     fn surplus(&mut self, member: Member<'_>) -> Result<(), ProtocolError> {
         self.surplus.extend_from_slice(member.payload);
         self.surplus_positions.push(member.position);
-        if self.surplus_positions.len() >= self.duchy.chunk_records { self.check_surplus() } else { Ok(()) }
+        if self.surplus_positions.len() >= self.duchy.place.chunk_records { self.check_surplus() } else { Ok(()) }
     }
 }
 

@@ -4,11 +4,11 @@ use halo_crypto::batch;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
 
 use super::super::record::for_each_chunk;
+use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
 use super::outcome::Counts;
-use super::setup::wrong_count;
 use super::{Duchy, columns};
 
 impl Duchy {
@@ -19,7 +19,7 @@ impl Duchy {
 
     /// Rows that are in memory at once: as many ciphertexts as a chunk of registers has.
     fn chunk_rows(&self) -> usize {
-        (3 * self.chunk_records / self.row()).max(1)
+        (3 * self.place.chunk_records / self.row()).max(1)
     }
 
     /// Liquid Legions v2, phase three, worker. The first worker makes the rows, everybody peels a layer, and the rows
@@ -33,18 +33,19 @@ impl Duchy {
     ) -> Result<Step, ProtocolError> {
         // There cannot be more usable tuples than went around in phase two: what this worker passed on and the noise
         // of the workers after it.
-        let after = (self.ring.len() - 2 - self.position) as u64;
+        let after = (self.place.ring.len() - 2 - self.place.position) as u64;
         let most = self.noise_tuples().saturating_mul(after).saturating_add(forwarded);
         if received.body.records() > most {
             let expected = format!("at most {most}, as many tuples as there are,");
-            return Err(wrong_count(received, expected, self.upstream()));
+            return Err(wrong_count(received, expected, self.place.upstream()));
         }
-        let body = if self.position == 0 {
+        let body = if self.place.position == 0 {
             self.make_rows(received, randomness, workspace)?
         } else {
             self.peel_rows(received, randomness, workspace)?
         };
-        let message = Message { to: self.next().clone(), description: Description::ExecutionPhaseThreeInput, body };
+        let message =
+            Message { to: self.place.next().clone(), description: Description::ExecutionPhaseThreeInput, body };
         Ok(Step::Done { output: None, outbox: vec![message] })
     }
 
@@ -74,7 +75,7 @@ impl Duchy {
                 .flat_map(|count| multiples.iter().map(|multiple| Ciphertext { u: count.u, e: count.e - *multiple }))
                 .collect();
             let scalars = scales.scalars(chunk.first * row as u64, elements.len());
-            batch::peel_and_scale(&self.secret, scalars.expose(), &mut elements);
+            batch::peel_and_scale(&self.place.secret, scalars.expose(), &mut elements);
             output.push(&columns::encode_rows(&elements))
         })?;
         output.finish()
@@ -92,7 +93,7 @@ impl Duchy {
         let mut output = Shuffle::new(randomness, workspace, row_bytes, received.body.records())?;
         for_each_chunk(&received.body, row_bytes, &origin, self.chunk_rows(), |chunk| {
             let mut elements = columns::decode_rows(chunk, self.row(), &origin)?;
-            batch::peel(&self.secret, &mut elements);
+            batch::peel(&self.place.secret, &mut elements);
             output.push(&columns::encode_rows(&elements))
         })?;
         output.finish()
@@ -105,16 +106,20 @@ impl Duchy {
         counts: &Counts,
         rows: u64,
         received: &Received,
+        workspace: &dyn Workspace,
     ) -> Result<Step, ProtocolError> {
         if received.body.records() != rows {
-            return Err(wrong_count(received, format!("exactly {rows}, as were sent around,"), self.upstream()));
+            return Err(wrong_count(received, format!("exactly {rows}, as were sent around,"), self.place.upstream()));
         }
         let row_bytes = self.row() * CIPHERTEXT_BYTES;
         let origin = Origin::Duchy(received.slot.from.clone());
         let mut histogram = vec![0u64; self.row() + 1];
         for_each_chunk(&received.body, row_bytes, &origin, self.chunk_rows(), |chunk| {
+            if workspace.is_cancelled() {
+                return Err(ProtocolError::Cancelled);
+            }
             let elements = columns::decode_rows(chunk, self.row(), &origin)?;
-            let zeros = batch::opens_to_identity(&self.secret, &elements);
+            let zeros = batch::opens_to_identity(&self.place.secret, &elements);
             for row in zeros.chunks_exact(self.row()) {
                 histogram[row.iter().position(|zero| *zero).unwrap_or(self.row())] += 1;
             }

@@ -5,11 +5,11 @@ use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
 use zeroize::Zeroizing;
 
 use super::super::record::for_each_chunk;
+use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
 use super::outcome::Counts;
-use super::setup::wrong_count;
 use super::{Duchy, TUPLE_BYTES, columns, noise};
 
 impl Duchy {
@@ -25,23 +25,23 @@ impl Duchy {
     ) -> Result<Step, ProtocolError> {
         let records = received.body.records();
         // The aggregator and every worker before this one have added their noise.
-        let due = self.noise_tuples().saturating_mul(self.position as u64 + 1);
+        let due = self.noise_tuples().saturating_mul(self.place.position as u64 + 1);
         if records < due {
             let expected = format!("at least {due} noise tuples");
-            return Err(wrong_count(received, expected, self.upstream()));
+            return Err(wrong_count(received, expected, self.place.upstream()));
         }
         let origin = Origin::Duchy(received.slot.from.clone());
         let scales = [Purpose::ScaleFlagA, Purpose::ScaleFlagB, Purpose::ScaleFlagC].map(|p| randomness.stream(p));
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
         let mut output = Shuffle::new(randomness, workspace, TUPLE_BYTES, records.saturating_add(self.noise_tuples()))?;
-        for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.chunk_records, |chunk| {
+        for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.place.chunk_records, |chunk| {
             let mut tuples = columns::decode::<4>(chunk, &origin)?;
             let (flags, count) = tuples.split_at_mut(3);
             for (flag, scale) in flags.iter_mut().zip(&scales) {
-                batch::peel_and_scale(&self.secret, scale.scalars(chunk.first, flag.len()).expose(), flag);
+                batch::peel_and_scale(&self.place.secret, scale.scalars(chunk.first, flag.len()).expose(), flag);
             }
             let nonces = count_nonces.scalars(chunk.first, count[0].len());
-            batch::rerandomize(&self.full_key, &mut count[0], nonces.expose());
+            batch::rerandomize(&self.place.full_key, &mut count[0], nonces.expose());
             output.push(&columns::encode(&tuples))
         })?;
         if let Some(noise) = &self.noise {
@@ -49,9 +49,9 @@ impl Duchy {
         }
         let body = output.finish()?;
         let forwarded = body.records();
-        let message = Message { to: self.next().clone(), description: Description::ExecutionPhaseTwoInput, body };
+        let message = Message { to: self.place.next().clone(), description: Description::ExecutionPhaseTwoInput, body };
         if self.parameters.maximum_frequency.counts_frequency() {
-            Ok(self.wait(Description::ExecutionPhaseThreeInput, history, vec![forwarded], vec![message]))
+            Ok(self.place.wait(Description::ExecutionPhaseThreeInput, history, vec![forwarded], vec![message]))
         } else {
             Ok(Step::Done { output: None, outbox: vec![message] })
         }
@@ -69,20 +69,23 @@ impl Duchy {
         workspace: &dyn Workspace,
     ) -> Result<Step, ProtocolError> {
         let records = received.body.records();
-        let workers = self.ring.len() as u64 - 1;
+        let workers = self.place.ring.len() as u64 - 1;
         let due = self.noise_tuples().saturating_mul(workers).saturating_add(tuples);
         if records != due {
             let expected = format!("exactly {due}, what was sent around and the workers' noise,");
-            return Err(wrong_count(received, expected, self.upstream()));
+            return Err(wrong_count(received, expected, self.place.upstream()));
         }
         let origin = Origin::Duchy(received.slot.from.clone());
         let with_frequency = self.parameters.maximum_frequency.counts_frequency();
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
         let mut noise_tuples = 0u64;
         let mut output = Shuffle::new(randomness, workspace, CIPHERTEXT_BYTES, records)?;
-        for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.chunk_records, |chunk| {
+        for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.place.chunk_records, |chunk| {
+            if workspace.is_cancelled() {
+                return Err(ProtocolError::Cancelled);
+            }
             let [a, b, c, counts] = columns::decode::<4>(chunk, &origin)?;
-            let [a, b, c] = [a, b, c].map(|flag| batch::opens_to_identity(&self.secret, &flag));
+            let [a, b, c] = [a, b, c].map(|flag| batch::opens_to_identity(&self.place.secret, &flag));
             noise_tuples += c.iter().filter(|zero| **zero).count() as u64;
             if !with_frequency {
                 return Ok(());
@@ -94,7 +97,7 @@ impl Duchy {
             // which of their tuples were usable.
             let nonces = positions.iter().map(|i| count_nonces.scalar(chunk.first + *i as u64));
             let nonces = Zeroizing::new(nonces.collect::<Vec<_>>());
-            batch::rerandomize(&self.full_key, &mut counts, &nonces);
+            batch::rerandomize(&self.place.full_key, &mut counts, &nonces);
             output.push(&columns::encode_rows(&counts))
         })?;
         let counts = Counts { registers, tuples: records, noise_tuples };
@@ -106,7 +109,7 @@ impl Duchy {
         let body = output.finish()?;
         let carried = vec![registers, records, noise_tuples, body.records()];
         let description = Description::ExecutionPhaseThreeInput;
-        let message = Message { to: self.ring[0].id.clone(), description, body };
-        Ok(self.wait(description, history, carried, vec![message]))
+        let message = Message { to: self.place.ring[0].id.clone(), description, body };
+        Ok(self.place.wait(description, history, carried, vec![message]))
     }
 }

@@ -4,9 +4,10 @@ use halo_crypto::batch;
 use halo_crypto::elgamal::CIPHERTEXT_BYTES;
 
 use super::super::record::for_each_chunk;
+use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
-use super::super::{Body, Description, DuchyId, Message, Origin, ProtocolError, Received, Step, Workspace};
+use super::super::{Body, Description, Message, Origin, ProtocolError, Received, Step, Workspace};
 use super::noise::{self, random_points};
 use super::{Duchy, REGISTER_BYTES, columns};
 
@@ -20,8 +21,8 @@ impl Duchy {
         workspace: &dyn Workspace,
     ) -> Result<Step, ProtocolError> {
         let body = self.setup(requisitions, &[], randomness, workspace)?;
-        let message = Message { to: self.aggregator().clone(), description: Description::SetupPhaseInput, body };
-        Ok(self.wait(Description::ExecutionPhaseOneInput, history, Vec::new(), vec![message]))
+        let message = Message { to: self.place.aggregator().clone(), description: Description::SetupPhaseInput, body };
+        Ok(self.place.wait(Description::ExecutionPhaseOneInput, history, Vec::new(), vec![message]))
     }
 
     /// Liquid Legions v2, setup phase, aggregator: own requisitions, what the workers sent and own noise, shuffled, for
@@ -45,8 +46,8 @@ impl Duchy {
         let body = self.setup(requisitions, inbox, randomness, workspace)?;
         let registers = body.records();
         let description = Description::ExecutionPhaseOneInput;
-        let message = Message { to: self.ring[0].id.clone(), description, body };
-        Ok(self.wait(description, history, vec![registers], vec![message]))
+        let message = Message { to: self.place.ring[0].id.clone(), description, body };
+        Ok(self.place.wait(description, history, vec![registers], vec![message]))
     }
 
     fn setup(
@@ -70,7 +71,7 @@ impl Duchy {
         }
         for received in inbox {
             let origin = Origin::Duchy(received.slot.from.clone());
-            for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.chunk_records, |chunk| {
+            for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.place.chunk_records, |chunk| {
                 // Decoded only to be checked: a bad record must be blamed on its sender, not on the aggregator later.
                 columns::decode_rows(chunk, 3, &origin)?;
                 output.push(chunk.bytes)
@@ -96,7 +97,7 @@ impl Duchy {
         let reach_only = !self.parameters.maximum_frequency.counts_frequency();
         let points = randomness.stream(Purpose::ReplacedCount);
         let nonces = [Purpose::RerandomizeKey, Purpose::RerandomizeCount].map(|purpose| randomness.stream(purpose));
-        for_each_chunk(body, REGISTER_BYTES, &Origin::Requisition(position), self.chunk_records, |chunk| {
+        for_each_chunk(body, REGISTER_BYTES, &Origin::Requisition(position), self.place.chunk_records, |chunk| {
             if !reach_only {
                 return output.push(chunk.bytes);
             }
@@ -105,8 +106,8 @@ impl Duchy {
             let keys = vec![self.constants.destroyed_key; count];
             let counts = random_points(&points, from, count);
             let replaced = columns::encode(&[
-                batch::encrypt(&self.full_key, &keys, nonces[0].scalars(from, count).expose()),
-                batch::encrypt(&self.full_key, &counts, nonces[1].scalars(from, count).expose()),
+                batch::encrypt(&self.place.full_key, &keys, nonces[0].scalars(from, count).expose()),
+                batch::encrypt(&self.place.full_key, &counts, nonces[1].scalars(from, count).expose()),
             ]);
             let mut records = Vec::with_capacity(chunk.bytes.len());
             for (old, new) in chunk.bytes.chunks_exact(REGISTER_BYTES).zip(replaced.chunks_exact(2 * CIPHERTEXT_BYTES))
@@ -126,16 +127,5 @@ impl Duchy {
     /// Noise tuples of every Duchy, or 0.
     pub(super) fn noise_tuples(&self) -> u64 {
         self.noise.as_ref().map_or(0, |noise| noise.tuples)
-    }
-}
-
-/// The error of a message that has another number of records than the protocol prescribes.
-pub(super) fn wrong_count(received: &Received, expected: String, suspects: Vec<DuchyId>) -> ProtocolError {
-    ProtocolError::WrongCount {
-        description: received.slot.description,
-        from: received.slot.from.clone(),
-        received: received.body.records(),
-        expected,
-        suspects,
     }
 }

@@ -1,6 +1,7 @@
 //! Sends what a transaction has decided to send.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,6 @@ use halo_core::pb::system::computations_client::ComputationsClient;
 use halo_core::pb::system::{self, AdvanceComputationRequest};
 use halo_core::resource::{ComputationName, DuchyId};
 use prost::Message;
-use tokio::sync::Notify;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -27,7 +27,7 @@ use crate::server::stage::Stage;
 use crate::server::store::{BodyId, OutboxRow, Outgoing, Record};
 use crate::server::terms::Refusal;
 
-/// How long a receiver may neither take a byte nor answer, with a second more for each MiB that it has to check.
+/// How long a receiver may neither take a byte nor answer; when it has all, a second more for each MiB that it checks.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How much of a body is read from the blob store at once.
 const BLOCK_BYTES: u64 = 1 << 20;
@@ -45,9 +45,12 @@ pub(super) async fn deliver(duchy: &Duchy, record: &Record, row: &OutboxRow) -> 
             // That the receiver refuses says nothing about who is wrong: if the body is bad, the receiver says so to
             // the Kingdom itself. Its operator may mend a limit or a certificate meanwhile.
             Err(match status.code() {
-                Code::FailedPrecondition => Trouble::Permanent(Refusal::new(format!(
-                    "{message} (this Duchy has made two different bodies for one step; was state_dir replaced?)"
-                ))),
+                Code::FailedPrecondition => {
+                    tracing::error!(message, "a body is refused for good");
+                    Trouble::Permanent(Refusal::new(format!(
+                        "duchy {to} has another body of this Duchy for the same step; was state_dir replaced?"
+                    )))
+                }
                 _ => Trouble::Transient(message),
             })
         }
@@ -149,10 +152,11 @@ async fn deliver_body(
     };
     let first = AdvanceComputationRequest { payload: Some(Payload::Header(header)) };
     let small = body.length - offset <= CHUNK_BYTES as u64;
-    let taken = Arc::new(Notify::new());
-    let chunk_taken = Arc::clone(&taken);
+    let due = body.length - offset;
+    let taken = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&taken);
     let chunks = chunks(duchy.blobs.clone(), record.id.clone(), *body, offset).enumerate().map(move |(sent, data)| {
-        chunk_taken.notify_one();
+        counter.fetch_add(data.len() as u64, Ordering::Relaxed);
         if small || sent > 0 {
             failpoint::pass(Moment::MidDelivery, stage, String::new);
         }
@@ -160,12 +164,16 @@ async fn deliver_body(
     });
     let mut control = client!(ComputationControlClient, channel);
     let mut call = std::pin::pin!(control.advance_computation(stream::iter([first]).chain(chunks)));
-    let patience = PATIENCE + Duration::from_secs(body.length >> 20);
     loop {
+        let before = taken.load(Ordering::Relaxed);
+        let checking = if before == due { Duration::from_secs(body.length >> 20) } else { Duration::ZERO };
+        let patience = PATIENCE + checking;
         tokio::select! {
             outcome = &mut call => return outcome.map(drop),
-            () = taken.notified() => {}
             () = tokio::time::sleep(patience) => {
+                if taken.load(Ordering::Relaxed) > before {
+                    continue;
+                }
                 return Err(Status::deadline_exceeded(format!("it took no byte and gave no answer for {patience:?}")));
             }
         }

@@ -199,16 +199,22 @@ impl Workspace for AttemptWorkspace {
 /// An empty directory for the files of one attempt: the lease's own, because an attempt whose lease was lost may not have
 /// noticed yet.
 fn workspace(duchy: &Duchy, lease: &Lease, given_up: CancellationToken) -> Result<AttemptWorkspace, Trouble> {
-    let all = duchy.settings.work.join(&lease.computation);
-    let prepare = || {
-        match std::fs::remove_dir_all(&all) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        DirectoryWorkspace::new(all.join(lease.fencing.to_string()))
-    };
-    let files = prepare().map_err(|error| Trouble::Transient(format!("{}: {error}", all.display())))?;
+    remove_workspace(duchy, &lease.computation)?;
+    let directory = duchy.settings.work.join(&lease.computation).join(lease.fencing.to_string());
+    let files = DirectoryWorkspace::new(&directory);
+    let files = files.map_err(|error| Trouble::Transient(format!("{}: {error}", directory.display())))?;
     Ok(AttemptWorkspace { files, given_up })
+}
+
+/// Removes the files of all attempts at a computation.
+pub(super) fn remove_workspace(duchy: &Duchy, computation: &str) -> Result<(), Trouble> {
+    let all = duchy.settings.work.join(computation);
+    match std::fs::remove_dir_all(&all) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Trouble::Transient(format!("{}: {error}", all.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes one step of the protocol.
@@ -285,7 +291,8 @@ fn inbox(duchy: &Duchy, record: &Record, terms: &Terms) -> Result<Vec<Received>,
         let description =
             description.ok_or_else(|| Trouble::Transient(format!("input {} is unknown", input.description)))?;
         let record_bytes =
-            message_record_bytes(description, input.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency());
+            message_record_bytes(description, input.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency())
+                .ok_or_else(|| Trouble::Transient(format!("{description} is none of this protocol's messages")))?;
         Ok(Received {
             slot: Slot { from: input.sender.clone(), description },
             body: duchy.blobs.body(&record.id, &input.body, record_bytes),

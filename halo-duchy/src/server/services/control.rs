@@ -9,13 +9,13 @@ use halo_core::pb::system::computation_control_server;
 use halo_core::resource::{ComputationName, ComputationStageName, DuchyId, DuchyName};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Checked, announced_body, check_records, count, give_up, is_over};
-use crate::protocol::Description;
+use super::{Settled, announced_body, count, give_up, is_over, settle};
 use crate::protocol::llv2::{check_message, message_record_bytes};
+use crate::protocol::{Body, Description};
 use crate::server::duchy::Duchy;
 use crate::server::failpoint::{self, Moment};
 use crate::server::parties::Caller;
-use crate::server::receive::{Announcement, blob_status, discard, receive, store_status};
+use crate::server::receive::{Announcement, Turn, receive, store_status};
 use crate::server::stage::Stage;
 use crate::server::store::{BodyId, SlotKey, SlotStatus, TransferKey};
 use crate::server::terms::{Refusal, Terms};
@@ -40,8 +40,9 @@ impl computation_control_server::ComputationControl for Control {
         let slot =
             SlotKey { computation: name.computation.to_string(), description: i32::from(description.number()), sender };
         let body = announced_body(header.body_length, header.record_count, &header.body_sha256)?;
+        let turn = self.0.turns.take(&slot.to_string()).await?;
         if self.is_new(&slot, &body).await? {
-            self.take_in(&header, &slot, description, &body, stream).await?;
+            self.take_in(&header, &slot, description, &body, stream, turn).await?;
         }
         Ok(Response::new(system::AdvanceComputationResponse { received_length: body.length.cast_signed() }))
     }
@@ -91,7 +92,8 @@ pub(super) async fn record_bytes(duchy: &Duchy, slot: &SlotKey, description: Des
     let record = duchy.store.load(&slot.computation).await.map_err(|error| store_status(&error))?;
     let record = record.ok_or_else(|| unknown(&slot.computation))?;
     let terms = Terms::read(&record.received).map_err(|refusal| Status::internal(refusal.message))?;
-    Ok(message_record_bytes(description, slot.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency()))
+    message_record_bytes(description, slot.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency())
+        .ok_or_else(|| Status::invalid_argument(format!("{description} is none of this protocol's messages")))
 }
 
 impl Control {
@@ -127,11 +129,12 @@ impl Control {
         description: Description,
         body: &BodyId,
         stream: Streaming<system::AdvanceComputationRequest>,
+        turn: Turn,
     ) -> Result<(), Status> {
-        let Duchy { store, blobs, turns, settings, clock, work, .. } = self.0.as_ref();
+        let duchy = &self.0;
         let stage = Stage::waiting_for(slot.description)
             .ok_or_else(|| Status::invalid_argument("header.liquid_legions_v2.description: it has no stage"))?;
-        let record_bytes = record_bytes(&self.0, slot, description).await?;
+        let record_bytes = record_bytes(duchy, slot, description).await?;
         let announced = Announcement {
             transfer: TransferKey {
                 target: slot.to_string(),
@@ -141,39 +144,35 @@ impl Control {
             body: *body,
             offset: count("offset", header.offset)?,
             record_bytes: record_bytes as u64,
-            limit: settings.maximum_body,
+            limit: duchy.settings.maximum_body,
             stage,
         };
         let chunks = stream.map(|message| match message?.payload {
             Some(Payload::BodyChunk(chunk)) => Ok(chunk.partial_data),
             _ => Err(Status::invalid_argument("a message after the first one has no chunk of the body")),
         });
-        let turn = turns.take(&announced.transfer.target).await;
-        receive(store.as_ref(), blobs, &announced, &turn, Box::pin(chunks)).await?;
-        let stored = blobs.body(&slot.computation, body, record_bytes);
+        receive(duchy.store.as_ref(), &duchy.blobs, &announced, &turn, Box::pin(chunks)).await?;
         let sender = slot.sender.clone();
-        let checked = check_records(&self.0, stored, move |body| check_message(body, record_bytes, &sender)).await?;
-        let forget = async || -> Result<(), Status> {
-            discard(store.as_ref(), blobs, &announced.transfer).await?;
-            blobs.remove(&slot.computation, body).await.map_err(|error| blob_status(&error))
+        let check = move |stored: &Body| check_message(stored, record_bytes, &sender);
+        let (to, body) = (slot.clone(), *body);
+        let bind = async move |duchy: Arc<Duchy>| {
+            failpoint::pass(Moment::BeforeCommit, stage, || hex::encode(body.sha256));
+            let bound = duchy.store.bind_input(&to, &body, duchy.now()).await?;
+            failpoint::pass(Moment::AfterCommit, stage, String::new);
+            tracing::info!(slot = %to, records = body.records, "holds an input");
+            duchy.work.notify_one();
+            Ok(bound)
         };
-        if let Checked::Bad(reason) = checked {
-            forget().await?;
+        match settle(duchy, announced, turn, &duchy.delivery_checks, check, bind).await? {
+            Settled::Bound => Ok(()),
             // It is what its sender announced, byte for byte, so nobody else has spoiled it.
-            let message = format!("{stage}: duchy {}: {reason}", slot.sender);
-            let culprits = vec![DuchyName::new(slot.sender.clone()).to_string()];
-            give_up(&self.0, &slot.computation, stage, &Refusal { message, culprits }).await?;
-            return Err(Status::invalid_argument(format!("{reason}; the computation is given up")));
+            Settled::Bad(reason) => {
+                // The consumer reads it too, and where in which body is not for the consumer.
+                let message = format!("{stage}: a record from duchy {} is not acceptable", slot.sender);
+                let culprits = vec![DuchyName::new(slot.sender.clone()).to_string()];
+                give_up(duchy, &slot.computation, stage, &Refusal { message, culprits }).await?;
+                Err(Status::invalid_argument(format!("{reason}; the computation is given up")))
+            }
         }
-        failpoint::pass(Moment::BeforeCommit, stage, || hex::encode(body.sha256));
-        if let Err(error) = store.bind_input(slot, body, clock.now()).await {
-            forget().await?;
-            return Err(store_status(&error));
-        }
-        failpoint::pass(Moment::AfterCommit, stage, String::new);
-        blobs.discard(&announced.transfer).await.map_err(|error| blob_status(&error))?;
-        tracing::info!(%slot, records = body.records, "holds an input");
-        work.notify_one();
-        Ok(())
     }
 }

@@ -11,12 +11,12 @@ use halo_core::resource::RequisitionName;
 use halo_core::session;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Checked, announced_body, check_records, count, digest, give_up, is_over};
+use super::{Settled, announced_body, count, digest, give_up, is_over, settle};
 use crate::protocol::llv2::{REGISTER_BYTES, check_requisition};
 use crate::server::duchy::Duchy;
 use crate::server::herald::announce;
 use crate::server::parties::Caller;
-use crate::server::receive::{Announcement, blob_status, discard, receive, store_status};
+use crate::server::receive::{Announcement, Turn, receive, store_status};
 use crate::server::stage::Stage;
 use crate::server::store::{Requisition, TransferKey, Upload};
 use crate::server::terms::{Refusal, Terms};
@@ -40,9 +40,11 @@ impl requisition_fulfillment_server::RequisitionFulfillment for Fulfillment {
         };
         let requisition = self.requisition(&caller, &header).await?;
         let upload = self.upload(&header, &requisition)?;
-        self.check_keys(&requisition, &upload).await?;
+        let turn = self.0.turns.take(&requisition.name).await?;
+        // Again: the stream before this one may have brought it to its end meanwhile.
+        let requisition = self.requisition(&caller, &header).await?;
         if self.is_new(&requisition, &upload)? {
-            self.take_in(&header, &requisition, &upload, stream).await?;
+            self.take_in(&header, &requisition, &upload, stream, turn).await?;
         }
         let state = self.tell_kingdom(header, &requisition, &upload).await?;
         Ok(Response::new(api::FulfillRequisitionResponse {
@@ -141,12 +143,14 @@ impl Fulfillment {
         requisition: &Requisition,
         upload: &Upload,
         stream: Streaming<api::FulfillRequisitionRequest>,
+        turn: Turn,
     ) -> Result<(), Status> {
         const STAGE: Stage = Stage::WaitRequisitionsAndKeySet;
-        let Duchy { store, blobs, turns, settings, clock, .. } = self.0.as_ref();
-        if is_over(&self.0, &requisition.computation).await? {
+        let duchy = &self.0;
+        if is_over(duchy, &requisition.computation).await? {
             return Err(Status::failed_precondition(format!("the measurement of {} is over", requisition.name)));
         }
+        self.check_keys(requisition, upload).await?;
         let transfer = TransferKey {
             target: requisition.name.clone(),
             computation: requisition.computation.clone(),
@@ -156,7 +160,7 @@ impl Fulfillment {
             body: upload.body,
             offset: count("offset", header.offset)?,
             record_bytes: REGISTER_BYTES as u64,
-            limit: settings.maximum_body,
+            limit: duchy.settings.maximum_body,
             stage: STAGE,
             transfer,
         };
@@ -164,25 +168,17 @@ impl Fulfillment {
             Some(Payload::BodyChunk(chunk)) => Ok(chunk.data),
             _ => Err(Status::invalid_argument("a message after the first one has no chunk of the body")),
         });
-        let turn = turns.take(&announced.transfer.target).await;
-        receive(store.as_ref(), blobs, &announced, &turn, Box::pin(chunks)).await?;
-        let body = blobs.body(&requisition.computation, &upload.body, REGISTER_BYTES);
-        let checked = check_records(&self.0, body, check_requisition).await?;
-        let forget = async || -> Result<(), Status> {
-            discard(store.as_ref(), blobs, &announced.transfer).await?;
-            blobs.remove(&requisition.computation, &upload.body).await.map_err(|error| blob_status(&error))
+        receive(duchy.store.as_ref(), &duchy.blobs, &announced, &turn, Box::pin(chunks)).await?;
+        let (name, upload) = (requisition.name.clone(), upload.clone());
+        let bind = async move |duchy: Arc<Duchy>| {
+            let bound = duchy.store.bind_upload(&name, &upload, duchy.now()).await?;
+            tracing::info!(requisition = name, records = upload.body.records, "holds an upload");
+            Ok(bound)
         };
-        if let Checked::Bad(reason) = checked {
-            forget().await?;
-            return Err(Status::invalid_argument(format!("{reason}; nothing of the body is kept")));
+        match settle(duchy, announced, turn, &duchy.upload_checks, check_requisition, bind).await? {
+            Settled::Bound => Ok(()),
+            Settled::Bad(reason) => Err(Status::invalid_argument(format!("{reason}; nothing of the body is kept"))),
         }
-        if let Err(error) = store.bind_upload(&requisition.name, upload, clock.now()).await {
-            forget().await?;
-            return Err(store_status(&error));
-        }
-        blobs.discard(&announced.transfer).await.map_err(|error| blob_status(&error))?;
-        tracing::info!(requisition = requisition.name, records = upload.body.records, "holds an upload");
-        Ok(())
     }
 
     /// The Kingdom learns of it before the publisher is told that it is done.

@@ -272,7 +272,7 @@ async fn given_up(store: &dyn Store) {
     assert!(store.requisition(REQUISITION).await.expect("requisition").is_none());
 }
 
-/// One partial body for each target.
+/// One partial body for each target; what is referred to; and the end that nobody else makes.
 async fn transfers(store: &dyn Store) {
     let new = NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() };
     store.apply(Some(&Report { new: Some(new), ..report("f", 1, None) }), "eight", at(130)).await.expect("apply");
@@ -281,4 +281,21 @@ async fn transfers(store: &dyn Store) {
     assert_eq!(store.supersede(&transfer(1)).await.expect("supersede"), 10);
     assert_eq!(store.supersede(&transfer(2)).await.expect("supersede"), 0);
     assert_eq!(store.transferred(&transfer(1)).await.expect("get"), 0);
+
+    let referred = body(9);
+    let owed = SlotKey { computation: "f".to_owned(), description: 2, sender: duchy("aggregator") };
+    let work = lease(store, 131).await;
+    let stage = StageCommit {
+        awaiting: vec![(2, duchy("aggregator"))],
+        outbox: vec![Outgoing::Body { to: duchy("aggregator"), description: 1, body: body(5) }],
+        ..commit(Stage::InitializationPhase, Stage::WaitExecutionPhaseOneInputs)
+    };
+    store.commit(&work, &stage, at(131)).await.expect("commit");
+    store.bind_input(&owed, &referred, at(131)).await.expect("bind");
+    assert_eq!(store.bodies("f").await.expect("bodies"), [referred.sha256, body(5).sha256].into());
+    store.abandon("f", "its deadline has passed", at(132)).await.expect("abandon");
+    let record = store.load("f").await.expect("load").expect("known");
+    assert!(record.finished && record.secrets.is_none() && record.outbox.is_empty(), "{record:?}");
+    assert_eq!(record.failure.as_deref(), Some("its deadline has passed"));
+    assert!(matches!(store.renew(&work, at(140)).await, Err(StoreError::LeaseLost { .. })));
 }

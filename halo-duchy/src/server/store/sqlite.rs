@@ -611,6 +611,35 @@ impl Store for SqliteStore {
         Ok(Binding::New)
     }
 
+    async fn bodies(&self, computation: &str) -> Result<BTreeSet<[u8; 32]>, StoreError> {
+        let found: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT sha256 FROM requisitions WHERE computation = ?1 AND sha256 IS NOT NULL
+             UNION SELECT sha256 FROM slots WHERE computation = ?1 AND sha256 IS NOT NULL
+             UNION SELECT sha256 FROM outbox WHERE computation = ?1 AND sha256 IS NOT NULL",
+        )
+        .bind(computation)
+        .fetch_all(&self.pool)
+        .await?;
+        found.into_iter().map(|bytes| digest(bytes, "a digest")).collect()
+    }
+
+    async fn abandon(&self, computation: &str, reason: &str, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        if finished(&mut tx, computation).await? == Some(false) {
+            close(&mut tx, computation, Some(reason), now).await?;
+            sqlx::query("UPDATE outbox SET acknowledged = 1, payload = NULL WHERE computation = ?")
+                .bind(computation)
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query("UPDATE computations SET secrets = NULL, finished = 1 WHERE id = ?")
+                .bind(computation)
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query("DELETE FROM transfers WHERE computation = ?").bind(computation).execute(&mut *tx).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
     async fn unfinished(&self) -> Result<BTreeSet<String>, StoreError> {
         let ids: Vec<String> =
             sqlx::query_scalar("SELECT id FROM computations WHERE finished = 0").fetch_all(&self.pool).await?;

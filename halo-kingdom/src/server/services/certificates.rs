@@ -14,7 +14,8 @@ use super::{answer, name};
 use crate::server::{
     consent::issued_by,
     kingdom::Kingdom,
-    page::Page,
+    limits::{MAX_CERTIFICATE, bounded},
+    page::{CHUNK, Page},
     refusal::Refusal,
     store::{CertificateRecord, Cursor, Revocation, StoreError},
 };
@@ -132,6 +133,7 @@ impl Certificates {
             return Err(Refusal::Required("certificate.x509_der"));
         }
         let field = "certificate.x509_der";
+        bounded(field, der.len(), MAX_CERTIFICATE)?;
         let parsed = x509::Certificate::from_der(der).map_err(|error| Refusal::invalid(field, error))?;
         // One that becomes valid later can be brought in time, so it is checked as of then.
         let from =
@@ -168,16 +170,20 @@ impl Certificates {
         let size = (asked.page_size, 50, 1000);
         let page = Page::new(&asked.parent, asked.filter.as_ref(), size, &asked.page_token)?;
         let wanted = asked.filter.as_ref().map(|filter| filter.subject_key_identifiers.as_slice()).unwrap_or_default();
-        let mut found = Vec::new();
+        let mut filling = page.empty();
         let mut after = page.after.map(|cursor| (cursor.time.unix_seconds(), cursor.id));
-        while found.len() < page.limit() as usize {
-            let rows = self.0.store.certificates(&parent, after, page.limit()).await?;
+        'page: loop {
+            let rows = self.0.store.certificates(&parent, after, CHUNK).await?;
             let Some(last) = rows.last() else { break };
             after = Some((last.not_before, last.name.certificate));
-            found.extend(rows.into_iter().filter(|row| wanted.is_empty() || wanted.contains(&row.subject_key_id)));
+            for row in rows.iter().filter(|row| wanted.is_empty() || wanted.contains(&row.subject_key_id)) {
+                if !filling.add(message(row), cursor(row)) {
+                    break 'page;
+                }
+            }
         }
-        let next_page_token = page.cut(&mut found, cursor);
-        Ok(api::ListCertificatesResponse { certificates: found.iter().map(message).collect(), next_page_token })
+        let (certificates, next_page_token) = filling.finish();
+        Ok(api::ListCertificatesResponse { certificates, next_page_token })
     }
 
     /// Moves the revocation from one of `from` to `to`; it may be there already.

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::Stream;
 use halo_core::{
-    measurement::MeasurementState,
     pb::system::{self, computations_server},
     resource::{CertificateName, CertificateParent, ComputationName, DuchyId, DuchyName},
     wire as core_wire,
@@ -16,7 +15,14 @@ use super::{answer, name, watch::Feed};
 use crate::{
     lifecycle::Event,
     record::{ComputationResult, Measurement},
-    server::{consent::usable_certificate, kingdom::Kingdom, refusal::Refusal, store::Audience, wire},
+    server::{
+        consent::usable_certificate,
+        kingdom::Kingdom,
+        limits::{MAX_RESULT, bounded},
+        refusal::Refusal,
+        store::Audience,
+        wire,
+    },
 };
 
 #[derive(Debug)]
@@ -126,7 +132,8 @@ impl Computations {
         let duchy = self.0.calling_duchy(request, "computations.stream", "computations/-")?;
         let latest = *self.0.store.latest_change().borrow();
         let from = position(&request.get_ref().continuation_token, latest)?;
-        let feed = Feed::new(Arc::clone(&self.0), Audience::Duchy(duchy), from);
+        let permit = self.0.stream_permit(&DuchyName::new(duchy.clone()).into())?;
+        let feed = Feed::new(Arc::clone(&self.0), permit, Audience::Duchy(duchy), from);
         Ok(feed.stream(|kingdom, sequence, measurement| async move {
             let computation = Some(view(&kingdom, &measurement).await?);
             Ok(vec![system::StreamActiveComputationsResponse { computation, continuation_token: token(sequence) }])
@@ -145,6 +152,7 @@ impl Computations {
         if asked.encrypted_result.is_empty() {
             return Err(Refusal::Required("encrypted_result"));
         }
+        bounded("encrypted_result", asked.encrypted_result.len(), MAX_RESULT)?;
         let spec = core_wire::parse_measurement_spec(&measurement.spec.message.bytes)?;
         if !asked.result_public_key.is_empty() && asked.result_public_key != spec.measurement_public_key {
             return Err(Refusal::invalid(
@@ -154,13 +162,14 @@ impl Computations {
         }
         let field = "aggregator_certificate";
         let owner = CertificateParent::from(DuchyName::new(duchy.clone()));
-        // Anywhere else the answer depends on the state alone, and what the certificate is worth today does not matter.
-        let (certificate, needs) = if measurement.state == MeasurementState::PendingComputation {
+        // Once a measurement has ended, the answer depends on what is stored alone, and what the certificate is worth
+        // today does not matter. Before that it may begin to compute at any moment, so the certificate is verified.
+        let (certificate, needs) = if measurement.state.is_terminal() {
+            (name(field, &asked.aggregator_certificate)?, Vec::new())
+        } else {
             let store = self.0.store.as_ref();
             let usable = usable_certificate(store, field, &asked.aggregator_certificate, &owner, self.0.now()).await?;
             (usable.0.clone(), vec![usable.0])
-        } else {
-            (name(field, &asked.aggregator_certificate)?, Vec::new())
         };
         let result = ComputationResult {
             certificate,

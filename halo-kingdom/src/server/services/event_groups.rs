@@ -16,7 +16,8 @@ use tonic::{Request, Response, Status};
 use super::{answer, name, only_consumer, only_publisher, readable, unimplemented};
 use crate::server::{
     kingdom::Kingdom,
-    page::Page,
+    limits::{MAX_EVENT_GROUP, bounded},
+    page::{CHUNK, Page},
     refusal::Refusal,
     store::{Cursor, EventGroupRecord, StoreError},
 };
@@ -129,8 +130,9 @@ impl EventGroups {
         only_publisher(&caller, &parent, "eventGroups.create", &asked.parent)?;
         readable("request_id", &asked.request_id, 36)?;
         let group = asked.event_group.as_ref().ok_or(Refusal::Required("event_group"))?;
+        bounded("event_group", group.encoded_len(), MAX_EVENT_GROUP)?;
         let consumer: MeasurementConsumerName = name("event_group.measurement_consumer", &group.measurement_consumer)?;
-        if self.0.store.party(&CertificateParent::from(consumer.clone())).await?.is_none() {
+        if self.0.party(&CertificateParent::from(consumer.clone())).await?.is_none() {
             return Err(Refusal::Precondition {
                 reason: "MEASUREMENT_CONSUMER_NOT_FOUND",
                 resource: consumer.to_string(),
@@ -176,23 +178,26 @@ impl EventGroups {
             (Some(publisher), None)
         };
         let among = |list: &[String], name: String| list.is_empty() || list.contains(&name);
-        let mut found = Vec::new();
+        let mut filling = page.empty();
         let mut after = page.after.and_then(|cursor| {
             let publisher = ExternalId::new(cursor.time.unix_nanos().cast_unsigned()).ok()?;
             Some(EventGroupName::new(publisher, cursor.id))
         });
-        while found.len() < page.limit() as usize {
-            let rows =
-                self.0.store.event_groups(publisher.as_ref(), consumer.as_ref(), after.as_ref(), page.limit()).await?;
+        let wanted = |row: &&EventGroupRecord| {
+            among(&filter.measurement_consumer_in, row.consumer.to_string())
+                && among(&filter.data_provider_in, DataProviderName::new(row.name.data_provider).to_string())
+        };
+        'page: loop {
+            let rows = self.0.store.event_groups(publisher.as_ref(), consumer.as_ref(), after.as_ref(), CHUNK).await?;
             let Some(last) = rows.last() else { break };
             after = Some(last.name.clone());
-            found.extend(rows.into_iter().filter(|row| {
-                among(&filter.measurement_consumer_in, row.consumer.to_string())
-                    && among(&filter.data_provider_in, DataProviderName::new(row.name.data_provider).to_string())
-            }));
+            for row in rows.iter().filter(wanted) {
+                if !filling.add(message(row)?, cursor(row)) {
+                    break 'page;
+                }
+            }
         }
-        let next_page_token = page.cut(&mut found, cursor);
-        let event_groups = found.iter().map(message).collect::<Result<_, _>>()?;
+        let (event_groups, next_page_token) = filling.finish();
         Ok(api::ListEventGroupsResponse { event_groups, next_page_token })
     }
 }

@@ -18,14 +18,18 @@ use halo_core::{
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{answer, name, only_consumer, readable};
+use super::{answer, computations, name, only_consumer, readable};
 use crate::{
     lifecycle::{Event, Note},
     record::{Measurement, Participant, Requisition, Signed, Typed},
     server::{
         consent::{check_public_key, usable_certificate},
         kingdom::Kingdom,
-        page::Page,
+        limits::{
+            MAX_MEASUREMENT_SPEC, MAX_PUBLIC_KEY, MAX_REQUISITION_SPEC, MAX_TYPE_URL, bounded, check_answer, check_fit,
+            framed_len,
+        },
+        page::{CHUNK, Page},
         refusal::Refusal,
         store::{Cursor, MeasurementQuery, NewMeasurement, States, StoreError},
         wire,
@@ -120,11 +124,15 @@ impl Measurements {
         let parent: MeasurementConsumerName = name("parent", &message.parent)?;
         only_consumer(&caller, &parent, PERMISSION, &message.parent)?;
         batch_size("names", message.names.len())?;
-        let mut measurements = Vec::with_capacity(message.names.len());
+        let mut answer = api::BatchGetMeasurementsResponse::default();
+        let mut size = 0;
         for text in &message.names {
-            measurements.push(wire::measurement(&own_measurement(&self.0, &caller, text, PERMISSION).await?)?);
+            let measurement = wire::measurement(&own_measurement(&self.0, &caller, text, PERMISSION).await?)?;
+            size += framed_len(&measurement);
+            check_answer("names", size)?;
+            answer.measurements.push(measurement);
         }
-        Ok(api::BatchGetMeasurementsResponse { measurements })
+        Ok(answer)
     }
 
     async fn cancel(&self, request: &Request<api::CancelMeasurementRequest>) -> Result<api::Measurement, Refusal> {
@@ -156,7 +164,7 @@ impl Measurements {
         let time = |field: &'static str, time: &Option<prost_types::Timestamp>| -> Result<Option<Timestamp>, Refusal> {
             Ok(time.as_ref().map(|time| core_wire::timestamp(field, time)).transpose()?)
         };
-        let query = MeasurementQuery {
+        let mut query = MeasurementQuery {
             consumer,
             states: wanted_states(&filter.states)?,
             updated_after: time("filter.updated_after", &filter.updated_after)?,
@@ -164,13 +172,23 @@ impl Measurements {
             created_after: time("filter.created_after", &filter.created_after)?,
             created_before: time("filter.created_before", &filter.created_before)?,
             after: page.after,
-            limit: page.limit(),
+            limit: CHUNK,
         };
-        let mut found = self.0.store.list_measurements(&query).await?;
-        let cursor =
-            |measurement: &Measurement| Cursor { time: measurement.update_time, id: measurement.name.measurement };
-        let next_page_token = page.cut(&mut found, cursor);
-        let measurements = found.iter().map(wire::measurement).collect::<Result<_, _>>()?;
+        let mut filling = page.empty();
+        'page: loop {
+            let found = self.0.store.list_measurements(&query).await?;
+            if found.is_empty() {
+                break;
+            }
+            for measurement in found {
+                let cursor = Cursor { time: measurement.update_time, id: measurement.name.measurement };
+                query.after = Some(cursor);
+                if !filling.add(wire::measurement(&measurement)?, cursor) {
+                    break 'page;
+                }
+            }
+        }
+        let (measurements, next_page_token) = filling.finish();
         Ok(api::ListMeasurementsResponse { measurements, next_page_token })
     }
 
@@ -241,11 +259,13 @@ impl Measurements {
                 });
                 all.push(measurement);
             }
+            let answer = all.iter().map(wire::measurement).collect::<Result<Vec<_>, _>>()?;
+            check_answer("requests", answer.iter().map(framed_len).sum())?;
             match if new.is_empty() { Ok(()) } else { self.0.create(new, needs).await } {
                 // Somebody else sent the same request at the same moment.
                 Err(StoreError::AlreadyExists(_)) if !again => again = true,
                 Err(error) => return Err(error.into()),
-                Ok(()) => return Ok(all.iter().map(wire::measurement).collect::<Result<_, _>>()?),
+                Ok(()) => return Ok(answer),
             }
         }
     }
@@ -273,6 +293,9 @@ impl Measurements {
         let bytes =
             core_wire::signed_bytes("measurement_spec", asked.measurement_spec.as_ref(), type_name::MEASUREMENT_SPEC)?;
         let signed = asked.measurement_spec.as_ref().ok_or(Refusal::Required("measurement_spec"))?;
+        bounded("measurement_spec.message", bytes.len(), MAX_MEASUREMENT_SPEC)?;
+        let type_url = signed.message.as_ref().map_or(0, |message| message.type_url.len());
+        bounded("measurement_spec.message.type_url", type_url, MAX_TYPE_URL)?;
         certificate
             .verify_signature(bytes, &signed.signature_algorithm_oid, &signed.signature)
             .map_err(|error| Refusal::invalid("measurement_spec.signature", error))?;
@@ -299,6 +322,10 @@ impl Measurements {
         };
         if deadline <= now {
             return Err(Refusal::invalid("deadline", format!("{deadline} is not in the future; it is {now} here")));
+        }
+        let latest = now + kingdom.maximum_deadline;
+        if deadline > latest {
+            return Err(Refusal::invalid("deadline", format!("{deadline} is too late; the latest is {latest} now")));
         }
         let participants = plan.participants.iter().map(|duchy| Participant {
             duchy: duchy.clone(),
@@ -330,6 +357,7 @@ impl Measurements {
             result: None,
             revision: 0,
         };
+        check_fit(&measurement, &computations::view(kingdom, &measurement).await?)?;
         Ok((measurement, needs))
     }
 
@@ -343,7 +371,7 @@ impl Measurements {
         let publisher: DataProviderName = name("data_providers.key", &entry.key)?;
         let value = entry.value.as_ref().ok_or(Refusal::Required("data_providers.value"))?;
         let owner = CertificateParent::from(publisher.clone());
-        let party = kingdom.store.party(&owner).await?.ok_or_else(|| Refusal::Precondition {
+        let party = kingdom.party(&owner).await?.ok_or_else(|| Refusal::Precondition {
             reason: "DATA_PROVIDER_NOT_FOUND",
             resource: entry.key.clone(),
             detail: format!("data_providers.key: {} does not exist", entry.key),
@@ -359,6 +387,8 @@ impl Measurements {
         let field = "data_providers.value.data_provider_public_key";
         let given = value.data_provider_public_key.as_ref();
         let given_key = core_wire::unpack(field, given, type_name::ENCRYPTION_PUBLIC_KEY)?;
+        bounded(field, given_key.len(), MAX_PUBLIC_KEY)?;
+        bounded(field, given.map_or(0, |key| key.type_url.len()), MAX_TYPE_URL)?;
         let stored = party.public_key.as_deref().map(api::SignedMessage::decode).transpose();
         let stored = stored.map_err(|error| StoreError::Corrupt { what: "public_key", detail: error.to_string() })?;
         let current = stored.and_then(|signed| signed.message).map(|message| message.value);
@@ -382,6 +412,7 @@ impl Measurements {
         if encrypted.ciphertext.is_empty() {
             return Err(Refusal::invalid(field, "it has no ciphertext"));
         }
+        bounded(field, encrypted.ciphertext.len(), MAX_REQUISITION_SPEC)?;
         Ok(Requisition {
             name: RequisitionName::new(publisher.data_provider, kingdom.new_id()),
             certificate,

@@ -1,7 +1,7 @@
 //! What a Duchy tells of its own part: `ComputationParticipants`, `Requisitions` and `ComputationLogEntries` of
 //! `wfa.measurement.system.v1alpha`.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use halo_core::{
     pb::system::{
@@ -10,7 +10,7 @@ use halo_core::{
     },
     resource::{
         CertificateParent, ComputationLogEntryName, ComputationName, ComputationParticipantName,
-        ComputationRequisitionName, DataProviderName, DuchyId, DuchyName,
+        ComputationRequisitionName, DuchyId, DuchyName,
     },
     wire as core_wire,
 };
@@ -23,13 +23,20 @@ use crate::{
     Error,
     lifecycle::{Event, Note},
     record::{FulfillmentContext, Fulfilment, Measurement, Parameters, Participant, ParticipantFailure},
-    server::{consent::usable_certificate, kingdom::Kingdom, refusal::Refusal, store::TimelineEntry, wire},
+    server::{
+        consent::usable_certificate,
+        kingdom::Kingdom,
+        limits::{
+            MAX_CONTEXT, MAX_ERRORS, MAX_PUBLIC_KEY, MAX_REPORTS, MAX_STAGE_NAME, MAX_TEXT, REPORTS_AFTER_END, bounded,
+        },
+        refusal::Refusal,
+        store::{StoreError, TimelineEntry},
+        wire,
+    },
 };
 
-/// Longest message that a Duchy writes into the timeline, in bytes.
-const MAX_MESSAGE: usize = 4096;
-/// Most culprits that a failure names.
-const MAX_CULPRITS: usize = 1000;
+/// So many characters of a name that is refused are repeated to the caller.
+const MAX_SHOWN: usize = 100;
 
 #[derive(Debug)]
 pub(crate) struct Participants(pub(crate) Arc<Kingdom>);
@@ -85,6 +92,13 @@ fn part<'a>(measurement: &'a Measurement, duchy: &DuchyId) -> Result<&'a Partici
     measurement.participant(duchy).ok_or_else(|| Error::NotParticipant { duchy: duchy.clone() }.into())
 }
 
+/// Everybody who can have caused that a measurement fails.
+fn possible_culprits(measurement: &Measurement) -> BTreeSet<String> {
+    let duchies = measurement.participants.iter().map(|part| DuchyName::new(part.duchy.clone()).to_string());
+    let publishers = measurement.requisitions.iter().map(|part| part.name.parent().to_string());
+    duchies.chain(publishers).chain(["kingdom".to_owned()]).collect()
+}
+
 /// Refuses an etag that is not that of the part as it is.
 fn check_etag(etag: &str, measurement: &Measurement, duchy: &DuchyId) -> Result<(), Refusal> {
     if etag.is_empty() || wire::participant_etag(part(measurement, duchy)?) == etag {
@@ -129,6 +143,7 @@ impl Participants {
         let Some(requisition_params::Protocol::LiquidLegionsV2(llv2)) = &params.protocol else {
             return Err(Refusal::invalid("requisition_params.protocol", "it is not liquid_legions_v2"));
         };
+        bounded("requisition_params.el_gamal_public_key", llv2.el_gamal_public_key.len(), MAX_PUBLIC_KEY)?;
         let owner = CertificateParent::from(DuchyName::new(duchy.clone()));
         let field = "requisition_params.duchy_certificate";
         let (certificate_name, certificate) =
@@ -155,16 +170,15 @@ impl Participants {
         self.view(&measurement, &duchy).await
     }
 
-    /// Writes into the timeline that a Duchy's key share was refused, once for each reason in a row.
+    /// Writes into the timeline that a Duchy's key share was refused, as long as there is room for it.
     async fn blame(&self, measurement: &Measurement, duchy: &DuchyId, detail: &str) -> Result<(), Refusal> {
         let note = Note::new("kingdom", format!("refused the key share of duchies/{duchy}: {detail}"));
         tracing::warn!(measurement = %measurement.name, culprit = %duchy, detail, "a key share was refused");
-        let timeline = self.0.store.timeline(&measurement.computation).await?;
-        if timeline.last().is_some_and(|last| last.note == note) {
-            return Ok(());
-        }
         let entry = TimelineEntry { time: self.0.now(), note, stage_attempt: None, transient: true };
-        Ok(self.0.store.append_timeline(&measurement.computation, &entry).await?)
+        match self.0.store.append_timeline(&measurement.computation, &entry, MAX_ERRORS).await {
+            Ok(()) | Err(StoreError::Full { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn confirm(
@@ -187,25 +201,23 @@ impl Participants {
         let asked = request.get_ref();
         let (duchy, measurement) = own_part(&self.0, request, &asked.name, "computationParticipants.fail").await?;
         let failure = asked.failure.as_ref().ok_or(Refusal::Required("failure"))?;
-        readable("failure.error_message", &failure.error_message, MAX_MESSAGE)?;
-        if failure.culprits.len() > MAX_CULPRITS {
-            return Err(Refusal::invalid("failure.culprits", format!("there are more than {MAX_CULPRITS}")));
+        readable("failure.error_message", &failure.error_message, MAX_TEXT)?;
+        let possible = possible_culprits(&measurement);
+        if let Some(culprit) = failure.culprits.iter().find(|culprit| !possible.contains(*culprit)) {
+            let shown: String = culprit.chars().take(MAX_SHOWN).collect();
+            let detail = format!("{shown:?} is neither a Duchy nor a publisher of this measurement nor kingdom");
+            return Err(Refusal::invalid("failure.culprits", detail));
         }
-        for culprit in &failure.culprits {
-            let known = culprit.parse::<DuchyName>().is_ok() || culprit.parse::<DataProviderName>().is_ok();
-            if !known && culprit != "kingdom" {
-                let detail = format!("{culprit:?} is neither a Duchy nor a publisher nor kingdom");
-                return Err(Refusal::invalid("failure.culprits", detail));
-            }
-        }
+        let mut named = BTreeSet::new();
+        let culprits = failure.culprits.iter().filter(|culprit| named.insert(*culprit)).cloned().collect();
         let message = match failure.stage_attempt.as_ref().map(|stage| stage.stage_name.as_str()) {
             None | Some("") => failure.error_message.clone(),
             Some(stage) => {
-                readable("failure.stage_attempt.stage_name", stage, 256)?;
+                readable("failure.stage_attempt.stage_name", stage, MAX_STAGE_NAME)?;
                 format!("at {stage}: {}", failure.error_message)
             }
         };
-        let failure = ParticipantFailure { message, culprits: failure.culprits.clone() };
+        let failure = ParticipantFailure { message, culprits };
         let event = Event::ParticipantFailed { duchy: duchy.clone(), failure };
         let guard = |measurement: &Measurement| check_etag(&asked.etag, measurement, &duchy);
         let measurement = self.0.act(&measurement.computation, &event, &[], guard).await?;
@@ -254,16 +266,12 @@ impl Requisitions {
         if asked.nonce == 0 {
             return Err(Refusal::Required("nonce"));
         }
-        let context = asked.fulfillment_context.as_ref().map(|context| FulfillmentContext {
+        // Many publishers' reports travel in one message, and data is not lost for a report that is too long.
+        let context = asked.fulfillment_context.as_ref().filter(|context| context.encoded_len() <= MAX_CONTEXT);
+        let context = context.map(|context| FulfillmentContext {
             build_label: context.build_label.clone(),
             warnings: context.warnings.clone(),
         });
-        if let Some(context) = &context {
-            let length = context.build_label.len() + context.warnings.iter().map(String::len).sum::<usize>();
-            if length > MAX_MESSAGE {
-                return Err(Refusal::invalid("fulfillment_context", format!("it has more than {MAX_MESSAGE} bytes")));
-            }
-        }
         let fulfilment = Fulfilment {
             duchy,
             nonce: asked.nonce,
@@ -307,7 +315,7 @@ impl LogEntries {
         let asked = request.get_ref();
         let (duchy, measurement) = own_part(&self.0, request, &asked.parent, "computationLogEntries.create").await?;
         let entry = asked.computation_log_entry.as_ref().ok_or(Refusal::Required("computation_log_entry"))?;
-        readable("computation_log_entry.log_message", &entry.log_message, MAX_MESSAGE)?;
+        readable("computation_log_entry.log_message", &entry.log_message, MAX_TEXT)?;
         let transient = match entry.error_details.as_ref().map(|details| details.r#type()) {
             None => false,
             Some(error_details::Type::Transient) => true,
@@ -316,14 +324,25 @@ impl LogEntries {
                 return Err(Refusal::invalid("computation_log_entry.error_details.type", detail));
             }
         };
+        if let Some(stage) = &entry.stage_attempt {
+            readable("computation_log_entry.stage_attempt.stage_name", &stage.stage_name, MAX_STAGE_NAME)?;
+        }
+        let now = self.0.now();
+        // Who finishes the last stage ends the measurement with it, and reports both a moment later.
+        let late = transient || now >= measurement.update_time + REPORTS_AFTER_END;
+        if measurement.state.is_terminal() && late {
+            let (measurement, state) = (measurement.name, measurement.state);
+            return Err(Error::MeasurementState { measurement, state, action: "reporting" }.into());
+        }
         let line = TimelineEntry {
-            time: self.0.now(),
+            time: now,
             note: Note::new(DuchyName::new(duchy.clone()), entry.log_message.clone()),
             stage_attempt: entry.stage_attempt.as_ref().map(Message::encode_to_vec),
             transient,
         };
         let computation: &ComputationName = &measurement.computation;
-        self.0.store.append_timeline(computation, &line).await?;
+        let most = if transient { MAX_ERRORS } else { MAX_REPORTS };
+        self.0.store.append_timeline(computation, &line, most).await?;
         let name = ComputationLogEntryName::new(computation.computation, duchy, self.0.new_id());
         Ok(system::ComputationLogEntry { name: name.to_string(), ..entry.clone() })
     }

@@ -13,6 +13,7 @@ use super::{answer, name, unimplemented};
 use crate::server::{
     consent::{usable_certificate, verified_public_key},
     kingdom::Kingdom,
+    limits::{MAX_PUBLIC_KEY, bounded},
     refusal::Refusal,
     store::{Party, StoreError},
 };
@@ -29,7 +30,7 @@ async fn describe(
     name: &CertificateParent,
     refuse: impl FnOnce() -> Refusal,
 ) -> Result<Described, Refusal> {
-    let party = kingdom.store.party(name).await?.ok_or_else(refuse)?;
+    let party = kingdom.party(name).await?.ok_or_else(refuse)?;
     let certificate = kingdom.store.certificate(&party.certificate).await?;
     let public_key = party.public_key.as_deref().map(api::SignedMessage::decode).transpose();
     Ok(Described {
@@ -182,6 +183,7 @@ impl PublicKeys {
         let (certificate_name, certificate) =
             usable_certificate(self.0.store.as_ref(), field, &key.certificate, &owner, self.0.now()).await?;
         let signed = key.public_key.as_ref().ok_or(Refusal::Required("public_key.public_key"))?;
+        bounded("public_key.public_key", signed.encoded_len(), MAX_PUBLIC_KEY)?;
         verified_public_key("public_key.public_key", signed, &certificate)?;
         let public_key = Some(signed.encode_to_vec());
         self.0.store.put_party(&Party { certificate: certificate_name, public_key, ..party }).await?;

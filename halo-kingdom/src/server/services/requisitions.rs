@@ -15,15 +15,13 @@ use crate::{
     record::{Measurement, Refusal as RecordedRefusal, Requisition},
     server::{
         kingdom::Kingdom,
-        page::Page,
+        limits::MAX_TEXT,
+        page::{CHUNK, Page},
         refusal::Refusal,
         store::{Cursor, RequisitionQuery, States},
         wire,
     },
 };
-
-/// Longest reason of a refusal, in bytes.
-const MAX_MESSAGE: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Requisitions(pub(crate) Arc<Kingdom>);
@@ -114,7 +112,7 @@ impl Requisitions {
         {
             return Err(Refusal::invalid("refusal.justification", "it is none of the known reasons"));
         }
-        readable("refusal.message", &refusal.message, MAX_MESSAGE)?;
+        readable("refusal.message", &refusal.message, MAX_TEXT)?;
         let event = Event::Refused {
             requisition: name.clone(),
             refusal: RecordedRefusal { justification: refusal.justification, message: refusal.message.clone() },
@@ -139,11 +137,9 @@ impl Requisitions {
         let page = Page::new(&message.parent, message.filter.as_ref(), size, &message.page_token)?;
         let filter = message.filter.clone().unwrap_or_default();
         let states = wanted_states(&filter.states)?;
-        let cursor = |(name, measurement): &(RequisitionName, Measurement)| Cursor {
-            time: measurement.requisition(name).map_or(measurement.update_time, |part| part.update_time),
-            id: name.requisition,
-        };
-        let mut found = if message.parent.starts_with("measurementConsumers/") {
+        let cursor = |part: &Requisition| Cursor { time: part.update_time, id: part.name.requisition };
+        let mut filling = page.empty();
+        if message.parent.starts_with("measurementConsumers/") {
             let parent: MeasurementName = name("parent", &message.parent)?;
             only_consumer(&caller, &parent.parent(), PERMISSION, &message.parent)?;
             let measurement =
@@ -151,29 +147,36 @@ impl Requisitions {
                     reason: "MEASUREMENT_NOT_FOUND",
                     resource: parent.to_string(),
                 })?;
-            let mut parts: Vec<_> = measurement
-                .requisitions
-                .iter()
-                .filter(|part| States::of_requisitions(&[part.state]).bits() & states.bits() != 0)
-                .map(|part| (part.name.clone(), measurement.clone()))
-                .filter(|part| {
-                    page.after.is_none_or(|after| (cursor(part).time, cursor(part).id) > (after.time, after.id))
-                })
-                .collect();
-            parts.sort_by_key(|part| (cursor(part).time, cursor(part).id));
-            parts.truncate(page.limit() as usize);
-            parts
+            let behind = |part: &&Requisition| {
+                page.after.is_none_or(|after| (part.update_time, part.name.requisition) > (after.time, after.id))
+            };
+            let wanted = |part: &&Requisition| States::of_requisitions(&[part.state]).bits() & states.bits() != 0;
+            let mut parts: Vec<&Requisition> = measurement.requisitions.iter().filter(wanted).filter(behind).collect();
+            parts.sort_by_key(|part| (part.update_time, part.name.requisition));
+            for part in parts {
+                if !filling.add(wire::requisition(&measurement, part)?, cursor(part)) {
+                    break;
+                }
+            }
         } else {
             let data_provider: DataProviderName = name("parent", &message.parent)?;
             only_publisher(&caller, &data_provider, PERMISSION, &message.parent)?;
-            let query = RequisitionQuery { data_provider, states, after: page.after, limit: page.limit() };
-            self.0.store.list_requisitions(&query).await?
-        };
-        let next_page_token = page.cut(&mut found, cursor);
-        let requisitions = found
-            .iter()
-            .map(|(name, measurement)| Ok(wire::requisition(measurement, part(measurement, name)?)?))
-            .collect::<Result<_, Refusal>>()?;
+            let mut query = RequisitionQuery { data_provider, states, after: page.after, limit: CHUNK };
+            'page: loop {
+                let found = self.0.store.list_requisitions(&query).await?;
+                if found.is_empty() {
+                    break;
+                }
+                for (name, measurement) in found {
+                    let part = part(&measurement, &name)?;
+                    query.after = Some(cursor(part));
+                    if !filling.add(wire::requisition(&measurement, part)?, cursor(part)) {
+                        break 'page;
+                    }
+                }
+            }
+        }
+        let (requisitions, next_page_token) = filling.finish();
         Ok(api::ListRequisitionsResponse { requisitions, next_page_token })
     }
 }

@@ -39,7 +39,7 @@ pub async fn conformance(store: &dyn Store) {
     event_groups(store).await;
 }
 
-fn id(number: u64) -> ExternalId {
+pub(crate) fn id(number: u64) -> ExternalId {
     ExternalId::new(number).expect("the suite uses small positive ids")
 }
 
@@ -47,7 +47,7 @@ fn consumer() -> MeasurementConsumerName {
     MeasurementConsumerName::new(id(1))
 }
 
-fn publisher(number: u64) -> DataProviderName {
+pub(crate) fn publisher(number: u64) -> DataProviderName {
     DataProviderName::new(id(10 + number))
 }
 
@@ -68,7 +68,7 @@ fn typed(bytes: &[u8]) -> Typed {
 }
 
 /// Measurement number `number` with two publishers and two Duchies; its requisitions are `2·number` and `2·number + 1`.
-fn measurement(number: u64) -> Measurement {
+pub(crate) fn measurement(number: u64) -> Measurement {
     let requisition = |index: u64| Requisition {
         name: RequisitionName::new(publisher(index).data_provider, id(2 * number + index)),
         certificate: CertificateName::new(publisher(index), id(100)),
@@ -107,7 +107,7 @@ fn measurement(number: u64) -> Measurement {
     }
 }
 
-fn new(number: u64) -> NewMeasurement {
+pub(crate) fn new(number: u64) -> NewMeasurement {
     NewMeasurement {
         measurement: measurement(number),
         request_id: Some(format!("request {number}")),
@@ -118,6 +118,18 @@ fn new(number: u64) -> NewMeasurement {
 async fn load(store: &dyn Store, number: u64) -> Measurement {
     let found = store.measurement(&measurement(number).name).await.expect("measurement can be read");
     found.expect("measurement is there")
+}
+
+/// The whole timeline of measurement number `number`, read in pages.
+async fn timeline(store: &dyn Store, number: u64) -> Vec<TimelineEntry> {
+    let (mut all, mut after) = (Vec::new(), 0);
+    loop {
+        let page = store.timeline(&measurement(number).computation, after, 2).await.expect("reads");
+        let Some((last, _)) = page.last() else { return all };
+        assert!(page.len() <= 2 && *last > after, "a page has its limit, and positions grow");
+        after = *last;
+        all.extend(page.into_iter().map(|(_, entry)| entry));
+    }
 }
 
 async fn parties_and_certificates(store: &dyn Store) {
@@ -216,7 +228,7 @@ async fn creation(store: &dyn Store) {
     assert_eq!(store.computation(&measurement(2).computation).await.expect("reads"), Some(measurement(2)));
     let name = &measurement(2).requisitions[1].name;
     assert_eq!(store.measurement_of(name).await.expect("reads"), Some(measurement(2)));
-    let timeline = store.timeline(&measurement(2).computation).await.expect("reads");
+    let timeline = timeline(store, 2).await;
     assert_eq!(timeline.len(), 1);
     assert_eq!((&timeline[0].note, timeline[0].time), (&new(2).note, at(2)));
 }
@@ -284,8 +296,8 @@ async fn commits(store: &dyn Store) {
     store.commit(&current, &end, at(40), &[]).await.expect("a transition can be stored");
     apply(&mut expected, &end, at(40));
     assert_eq!(load(store, 1).await, expected, "time does not go back, and what was there stays");
-    let timeline = store.timeline(&before.computation).await.expect("reads");
-    let messages: Vec<&str> = timeline.iter().map(|entry| entry.note.message.as_str()).collect();
+    let lines = timeline(store, 1).await;
+    let messages: Vec<&str> = lines.iter().map(|entry| entry.note.message.as_str()).collect();
     assert_eq!(messages, ["created the measurement", "first", "second"]);
     let report = TimelineEntry {
         time: at(60),
@@ -293,9 +305,15 @@ async fn commits(store: &dyn Store) {
         stage_attempt: Some(vec![1, 2]),
         transient: true,
     };
-    store.append_timeline(&before.computation, &report).await.expect("writes");
-    assert_eq!(store.timeline(&before.computation).await.expect("reads").last(), Some(&report));
-    let nobody = store.append_timeline(&ComputationName::new(id(5)), &report).await;
+    for most in [1, 2] {
+        store.append_timeline(&before.computation, &report, most).await.expect("writes");
+    }
+    assert_eq!(timeline(store, 1).await.last(), Some(&report));
+    let third = store.append_timeline(&before.computation, &report, 2).await;
+    assert!(matches!(third, Err(StoreError::Full { .. })), "{third:?}");
+    let other = TimelineEntry { note: Note::new("duchies/worker2", "works"), ..report.clone() };
+    store.append_timeline(&before.computation, &other, 1).await.expect("each actor has room of its own");
+    let nobody = store.append_timeline(&ComputationName::new(id(5)), &report, 1).await;
     assert!(matches!(nobody, Err(StoreError::Missing(_))), "{nobody:?}");
 }
 

@@ -15,7 +15,7 @@ use halo_core::{
 };
 use sqlx::{
     Row, Sqlite, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 use tokio::sync::watch;
 
@@ -386,18 +386,34 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn append_timeline(&self, computation: &ComputationName, entry: &TimelineEntry) -> Result<()> {
+    async fn append_timeline(&self, computation: &ComputationName, entry: &TimelineEntry, most: u32) -> Result<()> {
         let mut tx = self.write().await?;
+        let lines: u32 = sqlx::query_scalar("SELECT COUNT(*) FROM timeline WHERE computation = ?1 AND actor = ?2")
+            .bind(computation.computation.to_string())
+            .bind(&entry.note.actor)
+            .fetch_one(&mut *tx)
+            .await?;
+        if lines >= most {
+            return Err(StoreError::Full { computation: computation.clone(), actor: entry.note.actor.clone() });
+        }
         rows::insert_timeline(&mut tx, computation, entry).await.map_err(violated(computation))?;
         Ok(tx.commit().await?)
     }
 
-    async fn timeline(&self, computation: &ComputationName) -> Result<Vec<TimelineEntry>> {
-        let found = sqlx::query("SELECT * FROM timeline WHERE computation = ?1 ORDER BY seq")
+    async fn timeline(
+        &self,
+        computation: &ComputationName,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<(u64, TimelineEntry)>> {
+        let found = sqlx::query("SELECT * FROM timeline WHERE computation = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
             .bind(computation.computation.to_string())
+            .bind(after.cast_signed())
+            .bind(limit)
             .fetch_all(&self.pool)
             .await?;
-        found.iter().map(rows::timeline_entry).collect()
+        let position = |row: &SqliteRow| -> Result<u64> { Ok(row.try_get::<i64, _>("seq")?.cast_unsigned()) };
+        found.iter().map(|row| Ok((position(row)?, rows::timeline_entry(row)?))).collect::<Result<_>>()
     }
 
     async fn changes(&self, audience: &Audience, after: u64, limit: u32) -> Result<Vec<Change>> {
@@ -406,11 +422,11 @@ impl Store for SqliteStore {
             Audience::DataProvider(name) => (None, Some(name.data_provider.to_string())),
         };
         let found = sqlx::query(
-            "SELECT c.computation, MAX(c.seq) AS sequence FROM changes c
+            "SELECT c.computation, c.seq AS sequence FROM changes c
              WHERE c.seq > ?1
                  AND (EXISTS (SELECT 1 FROM participants p WHERE p.computation = c.computation AND p.duchy = ?2)
                      OR EXISTS (SELECT 1 FROM requisitions r WHERE r.computation = c.computation AND r.data_provider = ?3))
-             GROUP BY c.computation ORDER BY sequence LIMIT ?4",
+             ORDER BY c.seq LIMIT ?4",
         )
         .bind(after.cast_signed())
         .bind(duchy)
@@ -525,41 +541,4 @@ impl Store for SqliteStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::store::conformance::conformance;
-
-    #[tokio::test]
-    async fn memory_conforms() {
-        conformance(&SqliteStore::in_memory().await.unwrap()).await;
-    }
-
-    #[tokio::test]
-    async fn a_file_conforms_and_is_there_after_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("kingdom.sqlite");
-        let store = SqliteStore::open(&file).await.unwrap();
-        conformance(&store).await;
-        let (all, latest) = (store.all_measurements().await.unwrap(), *store.latest_change().borrow());
-        let mut before = Vec::new();
-        for name in &all {
-            before.push(store.measurement(name).await.unwrap());
-        }
-        // Dropped without being closed, as by a kill: what was committed is in the log.
-        drop(store);
-        let store = SqliteStore::open(&file).await.unwrap();
-        assert_eq!(store.all_measurements().await.unwrap(), all);
-        assert_eq!(*store.latest_change().borrow(), latest);
-        let reader = SqliteStore::open_read_only(&file).await.unwrap();
-        for (name, before) in all.iter().zip(before) {
-            assert_eq!(store.measurement(name).await.unwrap(), before);
-            assert_eq!(reader.measurement(name).await.unwrap(), before);
-        }
-    }
-
-    #[tokio::test]
-    async fn reading_only_needs_a_database() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(SqliteStore::open_read_only(&directory.path().join("kingdom.sqlite")).await.is_err());
-    }
-}
+mod tests;

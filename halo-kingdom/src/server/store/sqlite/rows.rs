@@ -407,8 +407,12 @@ pub(super) async fn insert_timeline(
     Ok(())
 }
 
-/// Position of the new entry in the change log.
+/// Moves the measurement to the end of the change log, and gives its position there. Positions are never used again.
 pub(super) async fn log_change(tx: &mut Tx, computation: &ComputationName) -> Result<i64> {
+    sqlx::query("DELETE FROM changes WHERE computation = ?1")
+        .bind(computation.computation.to_string())
+        .execute(&mut **tx)
+        .await?;
     let done = sqlx::query("INSERT INTO changes (computation) VALUES (?1)")
         .bind(computation.computation.to_string())
         .execute(&mut **tx)

@@ -1,0 +1,66 @@
+//! The aggregator: adds the two vectors up and counts.
+
+use halo_crypto::share;
+
+use super::super::record::CheckedReader;
+use super::super::seat::wrong_count;
+use super::super::{Origin, ProtocolError, Received, Step};
+use super::{CHUNK_CELLS, Duchy, Outcome};
+
+impl Duchy {
+    /// Share shuffle, aggregation phase.
+    pub(super) fn aggregate(&self, inbox: &[Received]) -> Result<Step<Outcome>, ProtocolError> {
+        let modulus = self.parameters.modulus()?;
+        let due = self.parameters.cells + 2 * self.noise_cells();
+        for received in inbox {
+            if received.body.records() != due {
+                let expected = format!("exactly {due}, cells and both workers' noise,");
+                return Err(wrong_count(received, expected, vec![received.slot.from.clone()]));
+            }
+        }
+        let open =
+            |received: &Received| CheckedReader::open(&received.body, 1, Origin::Duchy(received.slot.from.clone()));
+        let (mut first, mut second) = (open(&inbox[0])?, open(&inbox[1])?);
+        let mut counts = [0_u64; 256];
+        let mut sums = Vec::with_capacity(CHUNK_CELLS);
+        loop {
+            let one = first.next_chunk(CHUNK_CELLS)?;
+            if let Some(chunk) = &one {
+                bad_elements(&inbox[0], chunk.first, share::check(modulus, chunk.bytes))?;
+                sums.clear();
+                sums.extend_from_slice(chunk.bytes);
+            }
+            let other = second.next_chunk(CHUNK_CELLS)?;
+            let (Some(_), Some(other)) = (one, other) else { break };
+            bad_elements(&inbox[1], other.first, share::add(modulus, &mut sums, other.bytes))?;
+            sums.iter().for_each(|sum| counts[usize::from(*sum)] += 1);
+        }
+        if self.parameters.counts_frequency() {
+            self.check_sums(&counts, modulus.get())?;
+        }
+        Ok(Step::Done { output: Some(self.outcome(&counts)?), outbox: Vec::new() })
+    }
+
+    /// A cell holds a frequency, or nothing that was used of the noise.
+    fn check_sums(&self, counts: &[u64; 256], modulus: u16) -> Result<(), ProtocolError> {
+        let (most, sentinel) = (self.parameters.combined_frequency() as u8, (modulus - 1) as u8);
+        match (most + 1..sentinel).find(|value| counts[usize::from(*value)] > 0) {
+            None => Ok(()),
+            Some(value) => {
+                let suspects = vec![self.roles.first_worker.clone(), self.roles.second_worker.clone()];
+                Err(ProtocolError::BadSum { value, most, sentinel, suspects })
+            }
+        }
+    }
+}
+
+fn bad_elements(received: &Received, first: u64, outcome: Result<(), share::ShareError>) -> Result<(), ProtocolError> {
+    outcome.map_err(|error| ProtocolError::BadRecord {
+        origin: Origin::Duchy(received.slot.from.clone()),
+        record: match error {
+            share::ShareError::Value { index, .. } => first + index as u64,
+            _ => first,
+        },
+        reason: error.to_string(),
+    })
+}

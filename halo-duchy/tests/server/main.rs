@@ -1,0 +1,13 @@
+//! A Duchy's server behind real mutual TLS: what it takes in, and from whom.
+//!
+//! The Kingdom is simulated, because half of these tests need one that lies.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+mod caller;
+mod certificates;
+mod computations;
+mod deliveries;
+mod kingdom;
+mod measurement;
+mod uploads;
+mod world;

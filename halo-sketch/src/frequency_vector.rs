@@ -1,0 +1,257 @@
+//! Frequency vectors: how often a publisher has reached each person of a population that all publishers number alike.
+//!
+//! ```
+//! use halo_core::privacy::{MaximumFrequency, VidSamplingInterval};
+//! use halo_sketch::frequency_vector::{FrequencyVector, VidIndexMap};
+//!
+//! let population = VidIndexMap::new(1..=20)?;
+//! let mut vector =
+//!     FrequencyVector::new(&population, VidSamplingInterval::FULL, MaximumFrequency::new(3)?)?;
+//! for vid in [4, 4, 4, 4, 9] {
+//!     vector.add(&population, vid, 1)?;
+//! }
+//! assert_eq!(vector.cells()[1..3], [3, 1]); // VID 4 has index 1, VID 9 index 2
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::ops::Range;
+
+use halo_core::privacy::{MaximumFrequency, VidSamplingInterval};
+
+use crate::{Error, fingerprint::farm_fingerprint64};
+
+/// What a VID is hashed with, so that its place says nothing: 1618033 + 20240417.
+const SALT: u64 = 21_858_450;
+/// VIDs are below this.
+const VID_END: u64 = (1 << 31) - 1;
+
+/// The places of a population's VIDs, the same at every publisher (protocols 3.2): ascending by signed
+/// FarmHash Fingerprint64 of the VID's eight big-endian bytes and the salt's, then by VID.
+///
+/// It takes 8 bytes a VID, and 24 while it is made.
+#[derive(Clone, Debug)]
+pub struct VidIndexMap {
+    /// Ascending.
+    vids: Vec<u32>,
+    /// The place of each.
+    places: Vec<u32>,
+}
+
+/// The hash by which a VID finds its place.
+fn place_hash(vid: u64) -> i64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&vid.to_be_bytes());
+    bytes[8..].copy_from_slice(&SALT.to_be_bytes());
+    farm_fingerprint64(&bytes).cast_signed()
+}
+
+impl VidIndexMap {
+    /// Numbers a population, in any order.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when it is empty, a VID is 2^31 − 1 or above, or one is there twice.
+    pub fn new(vids: impl IntoIterator<Item = u64>) -> Result<Self, Error> {
+        let refuse = |value: String, expected| Error::OutOfRange { name: "population", value, expected };
+        let mut hashed = Vec::new();
+        for vid in vids {
+            if vid >= VID_END {
+                return Err(refuse(format!("one with VID {vid}"), "of VIDs below 2^31 - 1"));
+            }
+            hashed.push((place_hash(vid), vid as u32));
+        }
+        if hashed.is_empty() {
+            return Err(refuse("empty".to_owned(), "at least one VID"));
+        }
+        hashed.sort_unstable();
+        let mut numbered: Vec<(u32, u32)> = hashed.iter().zip(0..).map(|((_, vid), place)| (*vid, place)).collect();
+        drop(hashed);
+        numbered.sort_unstable();
+        if let Some(pair) = numbered.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(refuse(format!("one with VID {} twice", pair[0].0), "of different VIDs"));
+        }
+        let (vids, places) = numbered.into_iter().unzip();
+        Ok(Self { vids, places })
+    }
+
+    /// Number of VIDs, at least 1.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.vids.len()
+    }
+
+    /// The place of a VID, from 0; `None` for one outside of the population.
+    #[must_use]
+    pub fn index(&self, vid: u64) -> Option<usize> {
+        let vid = u32::try_from(vid).ok()?;
+        // A population without gaps is the usual one.
+        let guess = vid.checked_sub(self.vids[0])? as usize;
+        let found = if self.vids.get(guess) == Some(&vid) { guess } else { self.vids.binary_search(&vid).ok()? };
+        Some(self.places[found] as usize)
+    }
+}
+
+/// How often each sampled person was reached, at most F times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrequencyVector {
+    cells: Vec<u8>,
+    /// Places that are sampled: those from the interval's start on, and those from 0 on where it goes round the end.
+    ranges: [Range<usize>; 2],
+    cap: u8,
+}
+
+impl FrequencyVector {
+    /// A vector of zeros for the sampled part of a population. All publishers of a measurement get the same length,
+    /// because the borders are computed in float32 as everywhere else.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when nobody of the population is sampled.
+    pub fn new(
+        population: &VidIndexMap,
+        interval: VidSamplingInterval,
+        maximum_frequency: MaximumFrequency,
+    ) -> Result<Self, Error> {
+        let size = population.size();
+        let border = |share: f32| (size as f32 * share) as usize;
+        let (start, end) = (border(interval.start()), border(interval.start() + interval.width()));
+        let ranges = [start..end.min(size), 0..end.saturating_sub(size)];
+        let length = ranges.iter().map(ExactSizeIterator::len).sum();
+        if length == 0 {
+            return Err(Error::OutOfRange {
+                name: "sampled population",
+                value: format!("nobody of {size}"),
+                expected: "at least one person; use a wider sampling interval or a larger population",
+            });
+        }
+        // At most 255, by the type's range.
+        let cap = maximum_frequency.get() as u8;
+        Ok(Self { cells: vec![0; length], ranges, cap })
+    }
+
+    /// Counts impressions of a person. Who is not sampled is not counted; who is not of the population is an error.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] names the VID; nothing is changed.
+    pub fn add(&mut self, population: &VidIndexMap, vid: u64, impressions: u64) -> Result<(), Error> {
+        let index = population.index(vid).ok_or_else(|| Error::OutOfRange {
+            name: "VID",
+            value: vid.to_string(),
+            expected: "one of the population",
+        })?;
+        let [primary, wrapped] = &self.ranges;
+        let cell = if primary.contains(&index) {
+            index - primary.start
+        } else if wrapped.contains(&index) {
+            primary.len() + index
+        } else {
+            return Ok(());
+        };
+        let sum = impressions.saturating_add(u64::from(self.cells[cell])).min(u64::from(self.cap));
+        self.cells[cell] = sum as u8;
+        Ok(())
+    }
+
+    /// The cells: the primary range, then what goes round the end.
+    #[must_use]
+    pub fn cells(&self) -> &[u8] {
+        &self.cells
+    }
+
+    /// How many people have been reached.
+    #[must_use]
+    pub fn reach(&self) -> u64 {
+        self.cells.iter().filter(|cell| **cell > 0).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn places_are_those_of_the_reference() {
+        assert_eq!(place_hash(1), 7_291_877_513_898_648_417);
+        assert_eq!(place_hash(2), 6_083_786_553_337_411_393);
+        assert_eq!(place_hash(3), -1_925_089_391_325_138_332);
+        let map = VidIndexMap::new(1..=20).unwrap();
+        let order = [15, 4, 9, 10, 20, 5, 11, 3, 12, 19, 16, 6, 14, 8, 2, 18, 7, 1, 13, 17];
+        for (place, vid) in order.into_iter().enumerate() {
+            assert_eq!(map.index(vid), Some(place));
+        }
+        assert_eq!((map.index(0), map.index(21), map.index(1 << 40)), (None, None, None));
+    }
+
+    #[test]
+    fn populations_that_cannot_be_numbered_are_refused() {
+        assert!(VidIndexMap::new([]).unwrap_err().to_string().contains("empty"));
+        assert!(VidIndexMap::new([1, 2, 1]).unwrap_err().to_string().contains("VID 1 twice"));
+        assert!(VidIndexMap::new([VID_END]).unwrap_err().to_string().contains("2147483647"));
+        assert!(VidIndexMap::new([VID_END - 1]).is_ok());
+    }
+
+    fn frequency(value: u32) -> MaximumFrequency {
+        MaximumFrequency::new(value).unwrap()
+    }
+
+    /// The reference's builder counts by place; so do these.
+    fn vector(interval: (f32, f32), cap: u32, counts: &[(usize, u64)]) -> Vec<u8> {
+        let population = VidIndexMap::new(1..=10).unwrap();
+        let interval = VidSamplingInterval::new(interval.0, interval.1).unwrap();
+        let mut vector = FrequencyVector::new(&population, interval, frequency(cap)).unwrap();
+        for (place, count) in counts {
+            let vid = (1..=10).find(|vid| population.index(*vid) == Some(*place)).unwrap();
+            vector.add(&population, vid, *count).unwrap();
+        }
+        vector.cells().to_vec()
+    }
+
+    #[test]
+    fn vectors_are_those_of_the_reference() {
+        assert_eq!(vector((0.3, 0.5), 1, &[]).len(), 5);
+        assert_eq!(vector((0.0, 1.0), 1, &[(0, 2), (1, 1)]), [1, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(vector((0.0, 1.0), 3, &[(0, 4), (1, 2), (8, 3)]), [3, 2, 0, 0, 0, 0, 0, 0, 3, 0]);
+        // Round the end: places 7, 8, 9, then 0 and 1. Place 4 is not sampled.
+        assert_eq!(vector((0.7, 0.5), 9, &[(7, 1), (9, 2), (0, 3), (1, 4), (4, 9)]), [1, 0, 2, 3, 4]);
+    }
+
+    #[test]
+    fn people_outside_of_the_population_are_named_and_nobody_sampled_is_said() {
+        let population = VidIndexMap::new(1..=10).unwrap();
+        let mut vector = FrequencyVector::new(&population, VidSamplingInterval::FULL, frequency(2)).unwrap();
+        assert!(vector.add(&population, 11, 1).unwrap_err().to_string().contains("VID is 11"));
+        assert_eq!(vector.reach(), 0);
+        let narrow = VidSamplingInterval::new(0.5, 0.01).unwrap();
+        assert!(FrequencyVector::new(&population, narrow, frequency(2)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn gaps_do_not_matter_to_lookups(vids in prop::collection::btree_set(0u64..5000, 1..200)) {
+            let map = VidIndexMap::new(vids.iter().copied()).unwrap();
+            let mut places: Vec<usize> = vids.iter().map(|vid| map.index(*vid).unwrap()).collect();
+            places.sort_unstable();
+            prop_assert_eq!(places, (0..vids.len()).collect::<Vec<_>>());
+            let mut order: Vec<u64> = vids.iter().copied().collect();
+            order.sort_by_key(|vid| (place_hash(*vid), *vid));
+            for (place, vid) in order.into_iter().enumerate() {
+                prop_assert_eq!(map.index(vid), Some(place));
+            }
+            for vid in (0..5000).filter(|vid| !vids.contains(vid)) {
+                prop_assert_eq!(map.index(vid), None);
+            }
+        }
+
+        /// Whatever the interval, intervals that tile the circle count everybody once.
+        #[test]
+        fn halves_add_up_to_the_whole(size in 1u64..300, start in 0u32..100) {
+            let population = VidIndexMap::new(0..size).unwrap();
+            let start = start as f32 / 100.0;
+            let interval = VidSamplingInterval::new(start, 1.0).unwrap();
+            let mut vector = FrequencyVector::new(&population, interval, frequency(1)).unwrap();
+            (0..size).for_each(|vid| vector.add(&population, vid, 1).unwrap());
+            prop_assert_eq!(vector.cells().len() as u64, size);
+            prop_assert_eq!(vector.reach(), size);
+        }
+    }
+}
