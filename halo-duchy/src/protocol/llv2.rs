@@ -39,7 +39,7 @@
 //! * The aggregator does not collude with all workers but some: it needs every worker's exponent to undo the blinding
 //!   of the index, and every worker's scalars to undo that of the flags. Phase three alone rests on the *first
 //!   worker*: together with the aggregator it could divide out its exponents and learn exact counts above the maximum
-//!   frequency (not whose they are).
+//!   frequency (not whose they are). A worker can make itself the first by drawing keys until it is.
 //! * The noise of at least `honest_contributors` Duchies is secret from whoever looks at the result. The others know
 //!   what they added and can take it off.
 //! * Random streams derive from each Duchy's seed, which it keeps secret and never uses for two computations.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::tape::Tape;
 use halo_core::privacy::{MaximumFrequency, PrivacyParams};
 use halo_crypto::secret::Secret;
 use halo_crypto::share::{self, Modulus, Seed};
@@ -10,7 +11,7 @@ use halo_duchy::protocol::hmss::{
 };
 use halo_duchy::protocol::local::{self, Envelope, Faithful, Interceptor, Party};
 use halo_duchy::protocol::{
-    Body, Description, DirectoryWorkspace, MemoryBody, MemoryWorkspace, ProtocolError, Received, Slot, State, Step,
+    Body, Description, DirectoryWorkspace, MemoryBody, MemoryWorkspace, ProtocolError, Received, Slot, Step,
 };
 use halo_sketch::noise::{NoiseCalibration, NoiseMechanism};
 use proptest::prelude::*;
@@ -193,24 +194,6 @@ fn aggregation_is_the_references() {
     // Nobody reached: no data, not a number that is none.
     let nobody = aggregate(&small, [&[0; 8], &[0; 8]]).unwrap().estimate(&small).unwrap();
     assert!(nobody.reach == 0.0 && nobody.frequency.is_none());
-}
-
-#[derive(Default)]
-struct Tape {
-    messages: Vec<(String, Description, u64, [u8; 32])>,
-    resume: bool,
-}
-
-impl Interceptor for Tape {
-    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
-        let way = format!("{} → {}", envelope.from, envelope.to);
-        self.messages.push((way, envelope.description, envelope.body.records(), envelope.body.sha256()));
-        vec![envelope]
-    }
-
-    fn state(&mut self, state: State) -> Result<State, ProtocolError> {
-        if self.resume { State::from_bytes(&state.to_bytes()) } else { Ok(state) }
-    }
 }
 
 #[test]

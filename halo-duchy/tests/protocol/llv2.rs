@@ -1,10 +1,11 @@
 //! Liquid Legions v2 from end to end, in one process.
 
 use crate::setup::{Register, keys, noise, parameters, parties};
+use crate::tape::Tape;
 use halo_core::privacy::{MaximumFrequency, PrivacyParams};
 use halo_duchy::protocol::llv2::{ENGINE_VERSION, Outcome, Parameters};
-use halo_duchy::protocol::local::{self, Envelope, Faithful, Interceptor};
-use halo_duchy::protocol::{Description, DirectoryWorkspace, MemoryWorkspace, ProtocolError, State};
+use halo_duchy::protocol::local::{self, Faithful};
+use halo_duchy::protocol::{DirectoryWorkspace, MemoryWorkspace};
 use halo_sketch::noise::NoiseMechanism;
 
 fn run(parameters: &Parameters, duchies: usize, sketches: &[Vec<Register>]) -> Outcome {
@@ -142,25 +143,6 @@ fn nobody_reached_is_no_data() {
             assert!(estimate.reach_standard_error.is_finite());
             assert_eq!(estimate.frequency, None);
         }
-    }
-}
-
-/// Sizes and digests of all messages of a run.
-#[derive(Default)]
-struct Tape {
-    messages: Vec<(String, Description, u64, [u8; 32])>,
-    resume: bool,
-}
-
-impl Interceptor for Tape {
-    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
-        let way = format!("{} → {}", envelope.from, envelope.to);
-        self.messages.push((way, envelope.description, envelope.body.records(), envelope.body.sha256()));
-        vec![envelope]
-    }
-
-    fn state(&mut self, state: State) -> Result<State, ProtocolError> {
-        if self.resume { State::from_bytes(&state.to_bytes()) } else { Ok(state) }
     }
 }
 

@@ -10,3 +10,4 @@ mod setup;
 mod slots;
 mod statistics;
 mod tampering;
+mod tape;

@@ -1,10 +1,13 @@
 //! How much noise goes around, with the calibration of the reference, and that it leaves the result where it is.
 
-use crate::setup::{Register, keys, noise, parameters, parties};
+use std::io::Read;
+use std::sync::Arc;
+
+use crate::setup::{Register, duchy, keys, noise, parameters, parties, requisition};
 use halo_core::privacy::{MaximumFrequency, PrivacyParams};
-use halo_duchy::protocol::llv2::{Outcome, Parameters};
+use halo_duchy::protocol::llv2::{Outcome, Parameters, check_requisition};
 use halo_duchy::protocol::local::{self, Envelope, Interceptor};
-use halo_duchy::protocol::{Description, MemoryWorkspace};
+use halo_duchy::protocol::{Body, Description, MemoryBody, MemoryWorkspace, ProtocolError, Step};
 use halo_sketch::estimate;
 use halo_sketch::noise::NoiseMechanism;
 
@@ -98,4 +101,83 @@ fn internal_noise_leaves_reach_at_the_closed_form() {
             assert!((reach - 64.0).abs() < 4.0, "{reach}");
         }
     }
+}
+
+/// The reference's case without data: every bin holds some of the noise.
+#[test]
+fn every_frequency_has_noise() {
+    for (mechanism, shift) in [(NoiseMechanism::Geometric, 13), (NoiseMechanism::DiscreteGaussian, 5)] {
+        let tiny = params(40.0, (-80.0_f64).exp());
+        let mut added = noise(mechanism, tiny, [tiny, tiny]);
+        added.frequency = Some(params(1.0, 0.1));
+        let (outcome, _) = run(&Parameters { noise: Some(added), ..parameters(1) }, &[vec![]]);
+        // Three Duchies' shifts have been taken off.
+        let histogram = outcome.usable_histogram.unwrap();
+        assert!(histogram.len() == 10 && histogram.iter().all(|bin| bin + 3 * shift > 0), "{histogram:?}");
+    }
+}
+
+/// The reference's case with data: noise that is not deterministic moves the shares, and they still sum to 1.
+#[test]
+fn random_noise_moves_the_shares() {
+    let sketch: Vec<Register> = (0..40).map(|i| (i, i as i64 + 1, if i < 10 { 2 } else { 3 })).collect();
+    for (mechanism, shift) in [(NoiseMechanism::Geometric, 9), (NoiseMechanism::DiscreteGaussian, 3)] {
+        let tiny = params(40.0, (-80.0_f64).exp());
+        let mut added = noise(mechanism, tiny, [tiny, tiny]);
+        added.frequency = Some(params(1.0, 0.5));
+        let parameters = Parameters { noise: Some(added), ..parameters(1) };
+        let (outcome, sizes) = run(&parameters, std::slice::from_ref(&sketch));
+        let two = |from| sizes.of(Description::ExecutionPhaseTwoInput, from);
+        assert_eq!(two("worker2") - two("worker1"), 2 * shift * 11);
+        let histogram = outcome.usable_histogram.clone().unwrap();
+        assert_ne!(histogram, [0, 10, 30, 0, 0, 0, 0, 0, 0, 0]);
+        let shares = outcome.estimate(&parameters).unwrap().frequency.unwrap().shares;
+        assert!(
+            (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9 && shares[1] != 0.25 && shares[2] != 0.75,
+            "{shares:?}"
+        );
+    }
+}
+
+/// With a maximum frequency of 1 the setup keeps the index, byte for byte, and replaces key and count; it grows by the
+/// noise's total.
+#[test]
+fn reach_alone_keeps_the_index_and_nothing_else() {
+    let keys = keys(3);
+    let upload = requisition(&keys, &[(1, 2, 3), (4, 5, 6)], 9);
+    let tiny = params(40.0, (-80.0_f64).exp());
+    let noised = noise(NoiseMechanism::Geometric, tiny, [tiny, tiny]);
+    let bytes = |body: &Body| {
+        let mut bytes = Vec::new();
+        body.open().unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let before = bytes(&upload);
+    let (mut with, mut without) = (0, 0);
+    for (noise, records) in [(None, &mut without), (Some(noised), &mut with)] {
+        let parameters = Parameters { noise, maximum_frequency: MaximumFrequency::REACH_ONLY, ..parameters(1) };
+        let step = duchy(&keys, &parameters, 0, 1).start(std::slice::from_ref(&upload), &MemoryWorkspace).unwrap();
+        let Step::Wait { outbox, .. } = step else { panic!("{step:?}") };
+        *records = outbox[0].body.records();
+        let after = bytes(&outbox[0].body);
+        for register in before.chunks_exact(192) {
+            let kept = after.chunks_exact(192).find(|other| other[..64] == register[..64]).unwrap();
+            assert!(kept[64..128] != register[64..128] && kept[128..] != register[128..]);
+        }
+    }
+    // Shifts 4 for reach and, with one publisher, for publisher noise, and 7 for the blinded histogram: 2·4 + 2·4 + 7·2.
+    assert_eq!((without, with), (2, 2 + 30));
+}
+
+#[test]
+fn an_upload_of_another_size_is_refused() {
+    let good = requisition(&keys(3), &[(1, 2, 3)], 9);
+    assert!(check_requisition(&good).is_ok());
+    for (bytes, records) in [(191, 1), (193, 1), (192, 2), (0, 1)] {
+        let body: Body = Arc::new(MemoryBody::with_header(vec![0; bytes], 192, records, [0; 32]));
+        let error = check_requisition(&body).unwrap_err();
+        assert!(matches!(error, ProtocolError::BadBody { .. } | ProtocolError::BadRecord { .. }), "{bytes}: {error}");
+    }
+    let other_records: Body = Arc::new(MemoryBody::new(vec![0; 64], 64).unwrap());
+    assert!(matches!(check_requisition(&other_records), Err(ProtocolError::BadBody { .. })));
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::setup::{COMPUTATION, Keys, duchy_id, keys, noise, parameters};
+use crate::tape::Tape;
 use halo_core::privacy::{MaximumFrequency, PrivacyParams};
 use halo_crypto::batch;
 use halo_crypto::group::{Point, Scalar};
@@ -12,7 +13,7 @@ use halo_crypto::secret::Secret;
 use halo_duchy::protocol::llv2::{Outcome, Parameters};
 use halo_duchy::protocol::local::{self, Envelope, Faithful, Interceptor, Party};
 use halo_duchy::protocol::rollv2::{Duchy, ENGINE_VERSION, REGISTER_BYTES};
-use halo_duchy::protocol::{Body, Description, DirectoryWorkspace, MemoryBody, MemoryWorkspace, ProtocolError, State};
+use halo_duchy::protocol::{Body, Description, DirectoryWorkspace, MemoryBody, MemoryWorkspace, ProtocolError};
 use halo_sketch::noise::NoiseMechanism;
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -88,24 +89,6 @@ fn noise_inside_the_protocol_does_not_change_reach() {
         let sketches: Vec<Vec<u64>> = (0..3).map(|p| (10 * p..10 * p + 10).collect()).collect();
         let outcome = run(&with_noise(mechanism, tiny(), [small, small]), 3, &sketches);
         assert_eq!((outcome.registers_in, outcome.active_registers), (30, 30));
-    }
-}
-
-#[derive(Default)]
-struct Tape {
-    messages: Vec<(String, Description, u64, [u8; 32])>,
-    resume: bool,
-}
-
-impl Interceptor for Tape {
-    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
-        let way = format!("{} → {}", envelope.from, envelope.to);
-        self.messages.push((way, envelope.description, envelope.body.records(), envelope.body.sha256()));
-        vec![envelope]
-    }
-
-    fn state(&mut self, state: State) -> Result<State, ProtocolError> {
-        if self.resume { State::from_bytes(&state.to_bytes()) } else { Ok(state) }
     }
 }
 
