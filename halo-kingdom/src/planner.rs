@@ -182,7 +182,7 @@ impl Planner {
 #[cfg(test)]
 mod tests {
     use halo_core::{
-        measurement::Llv2Noise,
+        measurement::LiquidLegionsNoise,
         privacy::{MaximumFrequency, NoiseCalibration, NoiseMechanism, VidSamplingInterval},
     };
 
@@ -202,7 +202,7 @@ mod tests {
             decay_rate: 12.0,
             max_size: 100_000,
             sampling_indicator_size: 10_000_000,
-            noise: Some(Llv2Noise {
+            noise: Some(LiquidLegionsNoise {
                 mechanism: NoiseMechanism::DiscreteGaussian,
                 calibration: NoiseCalibration::Exact,
                 honest_contributors: 1,
@@ -221,7 +221,7 @@ mod tests {
     }
 
     /// Settings of the reference's calibration, which itself has no use for honest contributors, with a change.
-    fn with_noise(change: impl FnOnce(&mut Llv2Noise)) -> Llv2Settings {
+    fn with_noise(change: impl FnOnce(&mut LiquidLegionsNoise)) -> Llv2Settings {
         with(|settings| {
             let noise = settings.protocol.noise.as_mut().unwrap();
             noise.calibration = NoiseCalibration::Reference;

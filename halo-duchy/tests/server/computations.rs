@@ -2,7 +2,7 @@
 //! who is to blame; the next one is taken as if nothing had happened.
 
 use halo_core::{
-    measurement::Llv2Noise,
+    measurement::LiquidLegionsNoise,
     pb::system::{Computation, requisition::State as RequisitionState},
     privacy::{NoiseCalibration, PrivacyParams},
     session,
@@ -200,7 +200,7 @@ async fn no_less_noise_than_the_operator_asks_for() {
     let world = World::start(false).await;
     let params = |epsilon, delta| PrivacyParams::new(epsilon, delta).unwrap();
     let (little, careless) = (params(10.5, 1e-9), params(1.0, 0.002));
-    type Change<'a> = (&'a dyn Fn(&mut Llv2Noise), &'a str);
+    type Change<'a> = (&'a dyn Fn(&mut LiquidLegionsNoise), &'a str);
     let changes: [Change<'_>; 5] = [
         (&|noise| noise.data_provider = little, "data_provider_noise: "),
         (&|noise| noise.blinded_histogram = careless, "blinded_histogram_noise: "),

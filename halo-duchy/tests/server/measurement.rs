@@ -2,7 +2,7 @@
 //! they want.
 
 use halo_core::{
-    measurement::{Llv2Config, Llv2Noise, ProtocolConfig},
+    measurement::{Llv2Config, LiquidLegionsNoise, ProtocolConfig},
     pb::{
         api::{self, fulfill_requisition_request as upload},
         system::{
@@ -66,7 +66,7 @@ impl Plan {
                     decay_rate: 12.0,
                     max_size: 100_000,
                     sampling_indicator_size: 10_000_000,
-                    noise: Some(Llv2Noise {
+                    noise: Some(LiquidLegionsNoise {
                         mechanism: NoiseMechanism::DiscreteGaussian,
                         calibration: NoiseCalibration::Exact,
                         honest_contributors: 1,
