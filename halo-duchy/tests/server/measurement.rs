@@ -2,7 +2,7 @@
 //! they want.
 
 use halo_core::{
-    measurement::{Llv2Config, LiquidLegionsNoise, ProtocolConfig},
+    measurement::{LiquidLegionsNoise, Llv2Config, ProtocolConfig},
     pb::{
         api::{self, fulfill_requisition_request as upload},
         system::{
