@@ -81,6 +81,7 @@ macro_rules! engine {
 engine!(llv2, Body, super::llv2::Outcome, |_duchy, body| super::llv2::check_requisition(body));
 engine!(rollv2, Body, super::llv2::Outcome, |_duchy, body| super::rollv2::check_requisition(body));
 engine!(hmss, super::hmss::Requisition, super::hmss::Outcome, |duchy, share| duchy.check_requisition(share));
+engine!(trustee, super::trustee::Requisition, super::trustee::Outcome, |duchy, one| duchy.check_requisition(one));
 
 /// One Duchy and the requisitions that were fulfilled at it.
 #[derive(Debug)]
