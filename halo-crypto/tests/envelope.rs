@@ -61,10 +61,7 @@ fn what_tink_made_opens() {
             DataKey::unwrap(&kek, &wrapped[case], b"another").unwrap_err(),
             Error::Wrap(seal::Error::DoesNotOpen)
         );
-        assert_eq!(
-            decrypt(&key, b"another", &ciphertexts[case], 7).unwrap_err(),
-            Error::DoesNotOpen { segment: 0 }
-        );
+        assert_eq!(decrypt(&key, b"another", &ciphertexts[case], 7).unwrap_err(), Error::DoesNotOpen { segment: 0 });
     }
 }
 
@@ -161,7 +158,7 @@ fn keys_are_released_to_accepted_evidence_only() {
     let bound = requisition_binding("requisitions/7");
     let wrapped = key.wrap(kek.as_ref(), &bound, &mut rng).unwrap();
     let service = |allow_simulated| {
-        AttestedKeyService::new(Arc::new(SimulatedVerifier { allow_simulated }), vec![kek.clone()])
+        AttestedKeyService::new(Arc::new(SimulatedVerifier { allow_simulated }), vec![Arc::<TinkAead>::clone(&kek)])
     };
     let ask = |allow_simulated: bool, evidence: &Evidence, kek: &str| {
         let request = KeyRequest {
