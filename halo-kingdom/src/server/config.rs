@@ -7,7 +7,7 @@ use std::{
 };
 
 use halo_core::{
-    measurement::{Llv2Config, LiquidLegionsNoise},
+    measurement::{LiquidLegionsNoise, Llv2Config},
     privacy::{NoiseCalibration, NoiseMechanism, PrivacyParams},
     resource::{
         CertificateName, CertificateParent, DataProviderName, DuchyId, DuchyName, ExternalId, MeasurementConsumerName,
