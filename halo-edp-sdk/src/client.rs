@@ -140,7 +140,7 @@ pub enum Event {
     Encrypted {
         /// The requisition.
         requisition: String,
-        /// Encrypted registers, noise included; cells of a vector; 1 for a result.
+        /// Encrypted registers, noise included; cells of a share; bytes of an envelope; 1 for a result.
         records: u64,
         /// Time it took.
         seconds: f64,
