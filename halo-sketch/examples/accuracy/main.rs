@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             _ => return refuse(&format!("{argument}: only --salts N and --only TEXT are understood")),
         }
     }
-    println!("{:<44} {:>24} {:>24}   {}", "check", "expected", "found", "fails if");
+    println!("{:<44} {:>24} {:>24}   fails if", "check", "expected", "found");
     let mut failed = 0;
     let mut report = |check: &Check| {
         let Check { name, expected, found, fails_if, passed } = check;

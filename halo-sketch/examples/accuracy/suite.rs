@@ -50,9 +50,11 @@ pub(crate) struct Check {
     pub(crate) passed: bool,
 }
 
+type Group = fn(&Effort) -> Vec<Check>;
+
 /// Runs the groups of checks whose name contains `only`, and reports each as soon as it is known.
 pub(crate) fn run(effort: &Effort, only: &str, report: &mut impl FnMut(&Check)) {
-    let suite: [(&str, fn(&Effort) -> Vec<Check>); 9] = [
+    let suite: [(&str, Group); 9] = [
         ("truth", truth),
         ("reach", reach),
         ("noised reach", noised_reach),
