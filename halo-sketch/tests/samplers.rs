@@ -9,6 +9,8 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 /// Draws of each sampler.
 const DRAWS: usize = 100_000;
+/// Draws of each of prio's samplers, which are slower: as many of ours are compared with them.
+const OUTSIDE: usize = 25_000;
 /// Cut so far out that it does not matter.
 const BOUND: u64 = 100_000;
 
@@ -59,8 +61,8 @@ fn discrete_laplace_has_its_distribution_and_is_that_of_prio() {
         let top = (0.5 * rate).tanh();
         check_pmf(&format!("scale {p}/{q}"), &ours, reach, |x| top * (-rate * x.abs() as f64).exp());
         let outside = distributions::DiscreteLaplace::new(theirs(p, q)).unwrap();
-        let other: Vec<i64> = (0..DRAWS).map(|_| i64::try_from(outside.sample(&mut rng)).unwrap()).collect();
-        check_alike(&format!("scale {p}/{q} against prio"), &ours, &other, reach);
+        let other: Vec<i64> = (0..OUTSIDE).map(|_| i64::try_from(outside.sample(&mut rng)).unwrap()).collect();
+        check_alike(&format!("scale {p}/{q} against prio"), &ours[..OUTSIDE], &other, reach);
     }
     // ε = ln 3: P0 = 1/2, variance 1.5; ε = ln 3/10: variance 165.54 (science 2.1), within four standard errors.
     for (seed, epsilon, variance) in [(35, 3.0_f64.ln(), 1.5), (36, 3.0_f64.ln() / 10.0, 165.540_523_802_31)] {
@@ -80,8 +82,8 @@ fn discrete_gaussian_is_that_of_prio() {
         let sigma_squared = Rational::at_least((f64::from(p) / f64::from(q)).powi(2));
         let ours: Vec<i64> = (0..DRAWS).map(|_| discrete_gaussian_within(sigma_squared, BOUND, &mut rng)).collect();
         let outside = distributions::DiscreteGaussian::new(theirs(p, q)).unwrap();
-        let other: Vec<i64> = (0..DRAWS).map(|_| i64::try_from(outside.sample(&mut rng)).unwrap()).collect();
-        check_alike(&format!("sigma {p}/{q}"), &ours, &other, reach);
+        let other: Vec<i64> = (0..OUTSIDE).map(|_| i64::try_from(outside.sample(&mut rng)).unwrap()).collect();
+        check_alike(&format!("sigma {p}/{q}"), &ours[..OUTSIDE], &other, reach);
         let weight = |x: i64| (-((x * x) as f64) / (2.0 * sigma_squared.to_f64())).exp();
         let total: f64 = (-2_000..=2_000).map(weight).sum();
         check_pmf(&format!("sigma {p}/{q}"), &ours, reach, |x| weight(x) / total);
@@ -95,9 +97,9 @@ fn polya_shares_of_any_number_add_up_to_prios_discrete_laplace() {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let exponent = Rational::at_most(0.25);
         let mut side = || (0..shares).map(|_| polya_within(exponent, shares, BOUND, &mut rng) as i64).sum::<i64>();
-        let ours: Vec<i64> = (0..DRAWS / 2).map(|_| side() - side()).collect();
+        let ours: Vec<i64> = (0..OUTSIDE).map(|_| side() - side()).collect();
         let outside = distributions::DiscreteLaplace::new(theirs(4, 1)).unwrap();
-        let other: Vec<i64> = (0..DRAWS / 2).map(|_| i64::try_from(outside.sample(&mut rng)).unwrap()).collect();
+        let other: Vec<i64> = (0..OUTSIDE).map(|_| i64::try_from(outside.sample(&mut rng)).unwrap()).collect();
         check_alike(&format!("{shares} shares"), &ours, &other, 20);
     }
 }
