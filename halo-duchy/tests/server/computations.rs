@@ -128,7 +128,7 @@ async fn the_kingdom_must_list_what_was_signed() {
         (
             &|_, c| {
                 let other = Plan::without_noise(1).config;
-                c.mpc_protocol_config = Some(halo_core::wire::mpc_protocol_config(&other));
+                c.mpc_protocol_config = halo_core::wire::mpc_protocol_config(&other);
             },
             "mpc_protocol_config: differs from serialized_protocol_config",
             &["kingdom"],
@@ -170,12 +170,12 @@ async fn every_duchy_must_be_known() {
 async fn the_aggregator_must_be_one_of_the_duchies_and_the_same_everywhere() {
     let world = World::start(false).await;
     let mut plan = Plan::new(1);
-    plan.config.llv2.aggregator = "worker3".parse().unwrap();
+    plan.llv2().aggregator = "worker3".parse().unwrap();
     let computation = plan.measurement(&world).computation;
     let words = "aggregator worker3 is none of the computation's Duchies";
     assert_not_begun(&world, &computation, words, &["kingdom"]).await;
     let mut plan = Plan::new(2);
-    plan.config.llv2.aggregator = "worker1".parse().unwrap();
+    plan.llv2().aggregator = "worker1".parse().unwrap();
     let mut computation = plan.measurement(&world).computation;
     computation.aggregator = "aggregator".to_owned();
     let words = "aggregator: is another one in serialized_protocol_config";
@@ -210,11 +210,11 @@ async fn no_less_noise_than_the_operator_asks_for() {
     ];
     for (number, (change, words)) in (1..).zip(changes) {
         let mut plan = Plan::new(number);
-        change(plan.config.llv2.noise.as_mut().unwrap());
+        change(plan.llv2().noise.as_mut().unwrap());
         assert_not_begun(&world, &plan.measurement(&world).computation, words, &[]).await;
     }
     let mut plan = Plan::new(1000);
-    let noise = plan.config.llv2.noise.as_mut().unwrap();
+    let noise = plan.llv2().noise.as_mut().unwrap();
     noise.data_provider = params(10.0, 0.001);
     world.open(&plan).await;
 }
@@ -305,7 +305,7 @@ async fn a_duchy_whose_key_does_not_hold_is_named() {
         ),
         (
             &|_, m| m.participant(DUCHIES[1]).requisition_params.as_mut().unwrap().protocol = None,
-            "duchy worker1: it gave no key for Liquid Legions v2",
+            "duchy worker1: it gave no key for the protocol llv2",
             worker1,
         ),
         (
