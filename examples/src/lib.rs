@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod consumer;
 pub mod error;
+pub mod kind;
 pub mod outcome;
 pub mod pki;
 pub mod population;

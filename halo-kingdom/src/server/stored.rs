@@ -8,6 +8,10 @@ use halo_core::{
     resource::{CertificateName, MeasurementName},
 };
 
+mod stages;
+
+pub use stages::stored_stage_attempts;
+
 use super::{
     DATABASE, Error,
     store::{Store, sqlite::SqliteStore},
@@ -99,4 +103,9 @@ pub async fn stored_result(state_dir: &Path, measurement: &MeasurementName) -> R
         measurement_consumer_certificate_der: consumer.der,
         protocol_config: found.protocol_config,
     })
+}
+
+/// stub
+pub async fn stored_results(state_dir: &Path, measurement: &MeasurementName) -> Result<Vec<StoredResult>, Error> {
+    Ok(vec![stored_result(state_dir, measurement).await?])
 }
