@@ -14,14 +14,15 @@
 //! | [`config`] | the configuration file |
 //! | `parties` | certificates, keys and connections of everybody whom this Duchy knows |
 //! | `terms` | what a computation is about, every rule checked |
+//! | `protocols` | the protocols that are served, behind one trait |
 //! | `herald` | follows what the Kingdom reports |
 //! | `services` | takes bodies in; [`receive`] does so in one stream or in several |
 //! | `mill` | computes and delivers |
 //! | `janitor` | removes what is left of computations that are over |
-//! | [`stage`] | the thirteen stages that a computation passes at one Duchy |
+//! | [`stage`] | the stages that a computation passes at one Duchy |
 //! | [`store`] | what a Duchy remembers: the [`store::Store`] contract, SQLite, the conformance suite |
 //! | [`blobs`] | bodies: spool files of partial ones, content-addressed blobs of complete ones |
-//! | [`secrets`] | key shares and seeds, sealed at rest |
+//! | [`secrets`] | keys and seeds, sealed at rest |
 //! | [`failpoint`] | named points at which a test build kills itself |
 //!
 //! # What a Duchy assumes
@@ -40,6 +41,7 @@ mod herald;
 mod janitor;
 mod mill;
 mod parties;
+mod protocols;
 pub mod receive;
 pub mod secrets;
 mod services;
@@ -208,8 +210,10 @@ fn settings(config: &Config) -> Result<Settings, Error> {
         }
         _ => {}
     }
-    let records = (config.memory_budget_mib.saturating_sub(OTHER_MIB) << 20) / ENGINE_BYTES_PER_RECORD;
+    let memory = config.memory_budget_mib.saturating_sub(OTHER_MIB) << 20;
+    let records = memory / ENGINE_BYTES_PER_RECORD;
     Ok(Settings {
+        memory,
         noise_floor: config.noise_floor,
         retention: Duration::from_secs(config.retention_days * 24 * 60 * 60),
         chunk_records: usize::try_from(records).unwrap_or(usize::MAX).min(CHUNK_RECORDS),

@@ -1,8 +1,9 @@
-//! Secrets of a computation: the key share and the seed of all randomness, sealed at rest.
+//! Secrets of a computation: the key and the seed of all randomness, sealed at rest.
 
 use std::{env, fs};
 
 use halo_core::resource::DuchyId;
+use halo_crypto::consent::tink::PrivateKeyset;
 use halo_crypto::elgamal::KeyShareSecret;
 use halo_crypto::seal::{self, KeyEncryptionKey};
 use halo_crypto::secret::Secret;
@@ -11,7 +12,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{CryptoRng, SeedableRng};
 use sha2::Sha256;
 use thiserror::Error;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::config::Config;
 
@@ -20,6 +21,9 @@ pub const KEK_VARIABLE: &str = "HALO_DUCHY_KEK";
 
 /// Bytes of a key share, and of a seed.
 const PART_BYTES: usize = 32;
+/// Version of the secrets in storage; their first byte. Those that have 64 bytes are of the version before, which had none:
+/// an ElGamal share and a seed.
+const VERSION: u8 = 2;
 
 /// Why a secret cannot be had.
 #[derive(Debug, Error)]
@@ -73,22 +77,80 @@ pub fn key_encryption_key(config: &Config) -> Result<KeyEncryptionKey, SecretErr
     KeyEncryptionKey::from_hex(digits.expose().trim()).map_err(|source| SecretError::BadKey { origin, source })
 }
 
-/// Key share and seed of one computation at one Duchy.
+/// What kind of key a Duchy draws for a computation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// None: it computes on what others have made of the data.
+    None,
+    /// A share of the ElGamal key of all Duchies.
+    ElGamal,
+    /// A hybrid encryption key of its own (HPKE), for what only this Duchy may read.
+    Hpke,
+}
+
+/// The key that a Duchy has drawn for a computation.
+#[derive(Debug)]
+pub enum ComputationKey {
+    /// None.
+    None,
+    /// The secret half of its share of the ElGamal key.
+    ElGamal(KeyShareSecret),
+    /// The private half of its hybrid encryption key.
+    Hpke(PrivateKeyset),
+}
+
+impl ComputationKey {
+    /// Number in storage.
+    const fn number(&self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::ElGamal(_) => 1,
+            Self::Hpke(_) => 2,
+        }
+    }
+
+    fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(match self {
+            Self::None => Vec::new(),
+            Self::ElGamal(share) => share.to_bytes().expose().to_vec(),
+            Self::Hpke(keyset) => keyset.to_bytes().expose().clone(),
+        })
+    }
+
+    fn from_bytes(number: u8, bytes: &[u8]) -> Result<Self, String> {
+        match number {
+            0 if bytes.is_empty() => Ok(Self::None),
+            1 => {
+                let share = <[u8; PART_BYTES]>::try_from(bytes).map_err(|_| "the key share has another length")?;
+                let share = KeyShareSecret::from_bytes(&Secret::new(share)).map_err(|error| error.to_string())?;
+                Ok(Self::ElGamal(share))
+            }
+            2 => PrivateKeyset::from_bytes(bytes).map(Self::Hpke).map_err(|error| error.to_string()),
+            _ => Err(format!("key of kind {number} is not known")),
+        }
+    }
+}
+
+/// Key and seed of one computation at one Duchy.
 #[derive(Debug)]
 pub struct ComputationSecrets {
-    /// The secret half of the key share.
-    pub key_share: KeyShareSecret,
+    /// What was drawn for this computation alone.
+    pub key: ComputationKey,
     /// From which everything random in the computation derives.
     pub seed: Secret<[u8; PART_BYTES]>,
 }
 
 impl ComputationSecrets {
     /// Draws new secrets.
-    pub fn draw(rng: &mut impl CryptoRng) -> Self {
-        let key_share = KeyShareSecret::generate(rng);
+    pub fn draw(kind: KeyKind, rng: &mut impl CryptoRng) -> Self {
+        let key = match kind {
+            KeyKind::None => ComputationKey::None,
+            KeyKind::ElGamal => ComputationKey::ElGamal(KeyShareSecret::generate(rng)),
+            KeyKind::Hpke => ComputationKey::Hpke(PrivateKeyset::generate_hpke(rng)),
+        };
         let mut seed = [0; PART_BYTES];
         rng.fill_bytes(&mut seed);
-        let secrets = Self { key_share, seed: Secret::new(seed) };
+        let secrets = Self { key, seed: Secret::new(seed) };
         seed.zeroize();
         secrets
     }
@@ -127,12 +189,12 @@ impl Vault {
 
     /// Seals the secrets of a computation.
     pub fn seal_secrets(&self, computation: &str, secrets: &ComputationSecrets, rng: &mut impl CryptoRng) -> Vec<u8> {
-        let mut plain = [0; 2 * PART_BYTES];
-        plain[..PART_BYTES].copy_from_slice(secrets.key_share.to_bytes().expose());
-        plain[PART_BYTES..].copy_from_slice(secrets.seed.expose());
-        let sealed = self.key.seal(&plain, &self.context("secrets", computation), rng);
-        plain.zeroize();
-        sealed
+        let key = secrets.key.to_bytes();
+        let mut plain = Zeroizing::new(Vec::with_capacity(2 + PART_BYTES + key.len()));
+        plain.extend_from_slice(&[VERSION, secrets.key.number()]);
+        plain.extend_from_slice(secrets.seed.expose());
+        plain.extend_from_slice(&key);
+        self.key.seal(&plain, &self.context("secrets", computation), rng)
     }
 
     /// Opens the secrets of a computation.
@@ -144,12 +206,17 @@ impl Vault {
         let refuse = |reason: String| SecretError::Sealed { what, computation: computation.to_owned(), reason };
         let plain =
             self.key.open(sealed, &self.context(what, computation)).map_err(|error| refuse(error.to_string()))?;
-        let Some((share, seed)) = plain.expose().split_first_chunk::<PART_BYTES>() else {
-            return Err(refuse("they are too short".to_owned()));
+        let (number, seed, key) = match plain.expose().as_slice() {
+            first if first.len() == 2 * PART_BYTES => (1, &first[PART_BYTES..], &first[..PART_BYTES]),
+            [VERSION, number, rest @ ..] if rest.len() >= PART_BYTES => {
+                let (seed, key) = rest.split_at(PART_BYTES);
+                (*number, seed, key)
+            }
+            _ => return Err(refuse("they are of a version that is not known".to_owned())),
         };
-        let seed = <[u8; PART_BYTES]>::try_from(seed).map_err(|_| refuse("they have another length".to_owned()))?;
-        let key_share = KeyShareSecret::from_bytes(&Secret::new(*share)).map_err(|error| refuse(error.to_string()))?;
-        Ok(ComputationSecrets { key_share, seed: Secret::new(seed) })
+        let seed = <[u8; PART_BYTES]>::try_from(seed).map_err(|_| refuse("the seed has another length".to_owned()))?;
+        let key = ComputationKey::from_bytes(number, key).map_err(refuse)?;
+        Ok(ComputationSecrets { key, seed: Secret::new(seed) })
     }
 
     /// Seals the engine's state, which holds counts that are nobody else's business.
@@ -183,11 +250,9 @@ mod tests {
     #[test]
     fn secrets_open_only_where_they_belong() {
         let mut rng = ChaCha20Rng::from_seed([1; 32]);
-        let secrets = ComputationSecrets::draw(&mut rng);
+        let secrets = ComputationSecrets::draw(KeyKind::ElGamal, &mut rng);
         let sealed = vault(1, "worker1").seal_secrets("c", &secrets, &mut rng);
-        let opened = vault(1, "worker1").open_secrets("c", &sealed).unwrap();
-        assert_eq!(opened.key_share.public(), secrets.key_share.public());
-        assert_eq!(opened.seed.expose(), secrets.seed.expose());
+        assert_same(&vault(1, "worker1").open_secrets("c", &sealed).unwrap(), &secrets);
         assert!(vault(2, "worker1").open_secrets("c", &sealed).is_err());
         assert!(vault(1, "worker2").open_secrets("c", &sealed).is_err());
         let error = vault(1, "worker1").open_secrets("d", &sealed).unwrap_err().to_string();
@@ -197,9 +262,32 @@ mod tests {
         assert_eq!(vault(1, "worker1").open_state("c", &state).unwrap().expose(), b"state");
     }
 
+    fn assert_same(one: &ComputationSecrets, other: &ComputationSecrets) {
+        assert_eq!(one.key.number(), other.key.number());
+        assert_eq!(one.key.to_bytes(), other.key.to_bytes());
+        assert_eq!(one.seed.expose(), other.seed.expose());
+    }
+
+    #[test]
+    fn every_kind_of_key_opens_and_so_do_secrets_of_the_first_version() {
+        let mut rng = ChaCha20Rng::from_seed([3; 32]);
+        let vault = vault(1, "worker1");
+        for kind in [KeyKind::None, KeyKind::ElGamal, KeyKind::Hpke] {
+            let secrets = ComputationSecrets::draw(kind, &mut rng);
+            let sealed = vault.seal_secrets("c", &secrets, &mut rng);
+            assert_same(&vault.open_secrets("c", &sealed).unwrap(), &secrets);
+        }
+        let secrets = ComputationSecrets::draw(KeyKind::ElGamal, &mut rng);
+        let first = [secrets.key.to_bytes().as_slice(), secrets.seed.expose()].concat();
+        let sealed = vault.key.seal(&first, &vault.context("secrets", "c"), &mut rng);
+        assert_same(&vault.open_secrets("c", &sealed).unwrap(), &secrets);
+        let sealed = vault.key.seal(&first[1..], &vault.context("secrets", "c"), &mut rng);
+        assert!(vault.open_secrets("c", &sealed).unwrap_err().to_string().contains("version"));
+    }
+
     #[test]
     fn randomness_repeats_for_one_purpose_and_input_only() {
-        let secrets = ComputationSecrets::draw(&mut ChaCha20Rng::from_seed([2; 32]));
+        let secrets = ComputationSecrets::draw(KeyKind::None, &mut ChaCha20Rng::from_seed([2; 32]));
         let first = secrets.randomness("proof", b"input").next_u64();
         assert_eq!(secrets.randomness("proof", b"input").next_u64(), first);
         assert_ne!(secrets.randomness("proof", b"other").next_u64(), first);

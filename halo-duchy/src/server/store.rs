@@ -72,7 +72,7 @@ pub struct BodyId {
 pub struct SlotKey {
     /// The computation's external id.
     pub computation: String,
-    /// Number of `LiquidLegionsV2.Description`.
+    /// Number of a [`crate::protocol::Description`].
     pub description: i32,
     /// The Duchy that owes it.
     pub sender: DuchyId,
@@ -109,7 +109,7 @@ pub enum Binding {
 /// A body that arrived and waits to be consumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Number of `LiquidLegionsV2.Description`.
+    /// Number of a [`crate::protocol::Description`].
     pub description: i32,
     /// Who sent it.
     pub sender: DuchyId,
@@ -143,6 +143,8 @@ pub struct Upload {
     pub nonce: u64,
     /// Hash of the ordered key list that the publisher encrypted under.
     pub key_list_hash: [u8; 32],
+    /// What belongs to the body and came with its header, in the protocol's form; often empty.
+    pub attachment: Vec<u8>,
     /// The body.
     pub body: BodyId,
 }
@@ -154,7 +156,7 @@ pub enum Outgoing {
     Body {
         /// The receiver.
         to: DuchyId,
-        /// Number of `LiquidLegionsV2.Description`.
+        /// Number of a [`crate::protocol::Description`].
         description: i32,
         /// The body.
         body: BodyId,

@@ -135,7 +135,7 @@ async fn uploads(store: &dyn Store) {
     let other = TransferKey { sha256: body(4).sha256, ..partial.clone() };
     assert_eq!(store.transferred(&other).await.expect("progress is kept for each digest"), 0);
 
-    let upload = Upload { nonce: u64::MAX, key_list_hash: [9; 32], body: body(3) };
+    let upload = Upload { nonce: u64::MAX, key_list_hash: [9; 32], attachment: vec![5, 6], body: body(3) };
     assert!(matches!(store.bind_upload("nobody's", &upload, at(50)).await, Err(StoreError::NotAwaited { .. })));
     assert_eq!(store.bind_upload(REQUISITION, &upload, at(50)).await.expect("bind"), Binding::New);
     assert_eq!(store.bind_upload(REQUISITION, &upload, at(51)).await.expect("bind"), Binding::Repeated);
@@ -259,7 +259,7 @@ async fn given_up(store: &dyn Store) {
     assert_eq!((record.stage, record.failure.as_deref()), (Stage::Complete, Some("a bad record")));
     let messages: Vec<_> = record.outbox.iter().map(|row| &row.message).collect();
     assert_eq!(messages, [&Outgoing::Failure(vec![5])]);
-    let upload = Upload { nonce: 1, key_list_hash: [0; 32], body: body(1) };
+    let upload = Upload { nonce: 1, key_list_hash: [0; 32], attachment: Vec::new(), body: body(1) };
     let late = store.bind_upload(&requisition, &upload, at(121)).await;
     assert!(matches!(late, Err(StoreError::NotAwaited { .. })), "{late:?}");
 
