@@ -263,6 +263,7 @@ impl Layout {
                 file: self.file(party, "consent.pem"),
             },
             encryption_public_key: Some(self.file(party, "encryption_public_key.bin")),
+            capabilities: None,
         }
     }
 
@@ -310,8 +311,8 @@ impl Layout {
             hmss: offered(ProtocolKind::Hmss).map(|()| share_shuffle(Some(HMSS_RING_MODULUS))),
             hmss_native: offered(ProtocolKind::HmssNative).map(|()| share_shuffle(None)),
             trustee: offered(ProtocolKind::Trustee)
-                .map(|()| Trustee { duchy: AGGREGATOR.into(), noise: mechanism }),
-            direct: Direct { noise: vec![mechanism] },
+                .map(|()| Trustee { duchy: AGGREGATOR.into(), noise_mechanism: mechanism }),
+            direct: Direct { noise_mechanisms: vec![mechanism] },
             duchies: self
                 .duchies
                 .iter()
@@ -325,10 +326,20 @@ impl Layout {
                 .publishers
                 .iter()
                 .zip(&plan.publishers)
-                .map(|(publisher, (name, _))| self.entity(publisher, name))
+                .map(|(publisher, (name, _))| KingdomEntity {
+                    capabilities: Some(self.capabilities()),
+                    ..self.entity(publisher, name)
+                })
                 .collect(),
             measurement_consumers: vec![self.entity(&self.consumer, "consumer")],
         }
+    }
+
+    /// What every publisher here can do. Publishers say it themselves when they begin, which may be after the first
+    /// measurement was planned.
+    fn capabilities(&self) -> Vec<&'static str> {
+        let vectors = self.plan.protocols.iter().filter(|protocol| protocol.uses_vectors());
+        vectors.map(|protocol| protocol.name()).chain(self.plan.noise.off.then_some("no-noise")).collect()
     }
 
     fn endpoint(&self, party: &Party) -> Endpoint {

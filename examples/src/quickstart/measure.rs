@@ -177,9 +177,14 @@ fn last_stages(protocol: ProtocolKind, plan: &Plan) -> (&'static [&'static str],
     }
 }
 
-/// What the Kingdom's planner said of the protocols.
+/// What the Kingdom's planner said of the protocols: first why it took one, then why it did not take each of the others.
 fn planner_reasons(timeline: &[TimelineEntry]) -> Vec<String> {
-    timeline.iter().filter(|entry| entry.actor == "kingdom").map(|entry| printable(&entry.message)).collect()
+    let planned = timeline.iter().find_map(|entry| entry.message.strip_prefix("planned "));
+    let reasons = planned.into_iter().flat_map(|reasons| reasons.split("; not "));
+    reasons
+        .enumerate()
+        .map(|(place, reason)| if place == 0 { printable(reason) } else { format!("not {}", printable(reason)) })
+        .collect()
 }
 
 /// What was asked of the Kingdom.

@@ -6,7 +6,11 @@
 
 use std::time::Duration;
 
-use halo_core::{pb::system, transport::MAX_MESSAGE_BYTES};
+use halo_core::{
+    measurement::{MeasurementKind, Protocol},
+    pb::system,
+    transport::MAX_MESSAGE_BYTES,
+};
 use prost::Message;
 
 use super::{refusal::Refusal, wire};
@@ -20,7 +24,9 @@ pub(crate) const MAX_CERTIFICATE: usize = 16 << 10;
 pub(crate) const MAX_REQUISITION_SPEC: usize = 16 << 10;
 /// Largest serialized `EncryptionPublicKey`, and `ElGamalPublicKey`.
 pub(crate) const MAX_PUBLIC_KEY: usize = 4 << 10;
-/// Largest ciphertext of a result.
+/// Largest evidence of what runs at a trustee.
+pub(crate) const MAX_ATTESTATION: usize = 64 << 10;
+/// Largest ciphertext of the Duchies' result.
 pub(crate) const MAX_RESULT: usize = 64 << 10;
 /// Largest serialized `EventGroup`.
 pub(crate) const MAX_EVENT_GROUP: usize = 64 << 10;
@@ -55,13 +61,27 @@ pub(crate) fn bounded(field: &str, size: usize, largest: usize) -> Result<(), Re
     Err(Refusal::invalid(field, format!("it has {size} bytes; at most {largest} are taken")))
 }
 
+/// Largest ciphertext of one publisher's own result: many of them travel in one message, and most are one number.
+pub(crate) const fn max_direct_result(kind: MeasurementKind) -> usize {
+    if kind.counts_frequency() { MAX_RESULT } else { 2 << 10 }
+}
+
 /// Refuses a new measurement that would not fit a message, as the Duchies, a publisher, or its consumer see it, with
 /// all that can be added to it until its end.
-pub(crate) fn check_fit(measurement: &Measurement, computation: &system::Computation) -> Result<(), Refusal> {
+pub(crate) fn check_fit(
+    measurement: &Measurement,
+    kind: MeasurementKind,
+    computation: &system::Computation,
+) -> Result<(), Refusal> {
     let (publishers, duchies) = (measurement.requisitions.len(), measurement.participants.len());
     // One failure ends a measurement, and names everybody at most.
     let failure = MAX_TEXT + AROUND + CULPRIT * (publishers + duchies + 1);
-    let keys = duchies * (MAX_PUBLIC_KEY + MAX_CERTIFICATE + AROUND);
+    let attestations = if matches!(measurement.protocol, Protocol::Trustee(_)) { MAX_ATTESTATION } else { 0 };
+    let keys = duchies * (MAX_PUBLIC_KEY + MAX_CERTIFICATE + AROUND + attestations);
+    let results = match measurement.protocol {
+        Protocol::Direct(_) => publishers * (max_direct_result(kind) + AROUND / 2),
+        _ => MAX_RESULT + AROUND,
+    };
     let fulfilment = MAX_CONTEXT + AROUND / 2;
     let fits = |what: &str, now: usize, later: usize| {
         let most = now + later + MARGIN;
@@ -74,13 +94,15 @@ pub(crate) fn check_fit(measurement: &Measurement, computation: &system::Computa
         );
         Err(Refusal::invalid("measurement", detail))
     };
-    fits(
-        "what the Duchies get",
-        computation.encoded_len(),
-        keys + publishers * fulfilment + MAX_RESULT + AROUND + failure,
-    )?;
+    if duchies > 0 {
+        fits(
+            "what the Duchies get",
+            computation.encoded_len(),
+            keys + publishers * fulfilment + MAX_RESULT + AROUND + failure,
+        )?;
+    }
     let consumers = wire::measurement(measurement)?.encoded_len();
-    fits("the measurement", consumers, MAX_RESULT + AROUND + failure)?;
+    fits("the measurement", consumers, results + failure)?;
     // Requisitions of one measurement differ in nothing else that is long.
     let own = |part: &&Requisition| part.encrypted_spec.bytes.len() + part.public_key.bytes.len();
     match measurement.requisitions.iter().max_by_key(own) {
@@ -111,7 +133,7 @@ pub(crate) fn check_answer(field: &'static str, size: usize) -> Result<(), Refus
 #[cfg(test)]
 mod tests {
     use halo_core::{
-        measurement::{Llv2Config, MeasurementKind, Protocol, ProtocolConfig},
+        measurement::{DirectConfig, HmssConfig, HmssVariant, Population, ProtocolConfig, TrusteeConfig, TrusteeNoise},
         resource::{CertificateName, DuchyName, RequisitionName},
         wire as core_wire,
     };

@@ -81,12 +81,12 @@ pub(super) struct Hmss {
 #[derive(Serialize)]
 pub(super) struct Trustee {
     pub(super) duchy: String,
-    pub(super) noise: &'static str,
+    pub(super) noise_mechanism: &'static str,
 }
 
 #[derive(Serialize)]
 pub(super) struct Direct {
-    pub(super) noise: Vec<&'static str>,
+    pub(super) noise_mechanisms: Vec<&'static str>,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -104,6 +104,8 @@ pub(super) struct KingdomEntity {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) encryption_public_key: Option<PathBuf>,
     pub(super) consent_certificate: CertificateFile,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) capabilities: Option<Vec<&'static str>>,
 }
 
 #[derive(Serialize)]
