@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
-//! use halo_edp_sdk::{encrypt::{self, Encryption, REGISTER_BYTES}, progress::Unobserved, sketch};
+//! use halo_edp_sdk::{encrypt::{self, Encryption, Layout}, progress::Unobserved, sketch};
 //! use halo_sketch::{liquid_legions::Params, noise::{NoiseCalibration, NoiseMechanism, NoiseSpec}};
 //! # use halo_crypto::{elgamal::{CompositeKey, KeyShareSecret}, proof::PossessionContext};
 //! # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -24,15 +24,17 @@
 //!
 //! let params = PrivacyParams::new(1.0, 1e-9)?;
 //! let noise = NoiseSpec::publisher(NoiseMechanism::DiscreteGaussian, NoiseCalibration::Exact, params).calibrate()?;
-//! let encryption = Encryption { key: &key, maximum_frequency: MaximumFrequency::new(10)?, noise: Some(&noise) };
+//! let layout = Layout::Full { maximum_frequency: MaximumFrequency::new(10)? };
+//! let encryption = Encryption { key: &key, layout, noise: Some(&noise) };
 //! let mut body = Vec::new();
 //! let records = encrypt::encrypt(&sketched.sketch, &encryption, &mut body, &mut Unobserved, &mut rng)?;
-//! assert_eq!(body.len() as u64, records * REGISTER_BYTES as u64);
+//! assert_eq!(body.len() as u64, records * layout.record_bytes() as u64);
 //! assert!(records >= 3); // three people, and a random number of noise registers
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod answer;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod direct;
@@ -41,7 +43,10 @@ mod error;
 pub mod events;
 pub mod progress;
 pub mod requisition;
+pub mod share;
+pub mod sign;
 pub mod sketch;
 pub mod spool;
+pub mod vector;
 
-pub use error::Error;
+pub use error::{BodyError, Error};

@@ -1,11 +1,4 @@
 //! A publisher's process against simulated servers, over mutual TLS on loopback.
-#![cfg(feature = "client")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-
-#[path = "world/parties.rs"]
-mod parties;
-#[path = "world/servers.rs"]
-mod servers;
 
 use std::{
     path::Path,
@@ -16,6 +9,10 @@ use std::{
     time::Duration,
 };
 
+use crate::parties::{
+    self, Authority, CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue,
+};
+use crate::servers::{SimulatedDuchy, SimulatedKingdom, serve};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use halo_core::{
     clock::{Clock, SystemClock, Timestamp},
@@ -24,8 +21,6 @@ use halo_core::{
 };
 use halo_edp_sdk::client::{ClientError, Config, Event, Publisher};
 use parquet::arrow::ArrowWriter;
-use parties::{Authority, CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue};
-use servers::{SimulatedDuchy, SimulatedKingdom, serve};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -155,7 +150,7 @@ impl Scene {
 
     fn spooled(&self) -> usize {
         let files = std::fs::read_dir(self.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
-        files.filter(|file| file != "lock").count()
+        files.filter(|file| file != "lock" && !file.to_string_lossy().ends_with(".answered")).count()
     }
 }
 
@@ -164,6 +159,7 @@ fn names(events: &[Event]) -> Vec<&'static str> {
     let name = |event: &Event| match event {
         Event::Opened { .. } => "opened",
         Event::Sketched { .. } => "sketched",
+        Event::Counted { .. } => "counted",
         Event::Encrypted { .. } => "encrypted",
         Event::Uploaded { .. } => "uploaded",
         Event::Fulfilled { .. } => "fulfilled",
