@@ -53,8 +53,8 @@ fn write_columns(path: &Path, vids: Vec<i64>, seconds: Vec<i64>) -> Result<()> {
     let column = |name| Field::new(name, DataType::Int64, false);
     let schema = Arc::new(Schema::new(vec![column("vid"), column("seconds")]));
     let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vids)), Arc::new(Int64Array::from(seconds))];
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)
-        .context(|| format!("cannot lay out {}", path.display()))?;
+    let batch =
+        RecordBatch::try_new(Arc::clone(&schema), columns).context(|| format!("cannot lay out {}", path.display()))?;
     let file = File::create(path).context(|| format!("cannot create {}", path.display()))?;
     let mut writer = ArrowWriter::try_new(file, schema, None).context(|| format!("cannot write {}", path.display()))?;
     writer.write(&batch).context(|| format!("cannot write {}", path.display()))?;

@@ -102,7 +102,8 @@ impl Truth {
         let mut publishers = Vec::with_capacity(files.len());
         let mut vids: Option<RangeInclusive<u64>> = None;
         for (name, path) in files {
-            let own = seen(path, limits.seconds.is_some()).context(|| format!("cannot read the impressions of {name}"))?;
+            let own =
+                seen(path, limits.seconds.is_some()).context(|| format!("cannot read the impressions of {name}"))?;
             for (vid, seen) in &own {
                 *people.entry(*vid).or_default() += seen.impressions;
                 let range = vids.get_or_insert(*vid..=*vid);

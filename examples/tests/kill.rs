@@ -83,9 +83,8 @@ async fn measure(root: &Path, protocol: ProtocolKind, off: bool) -> (Measurement
     };
     let layout = Layout::create(&root.join("state"), plan, &mut rng).unwrap();
     // A trustee computes alone.
-    let computing = layout.duchies.iter().filter(|duchy| {
-        protocol != ProtocolKind::Trustee || part(&duchy.id) == Part::Aggregator
-    });
+    let computing =
+        layout.duchies.iter().filter(|duchy| protocol != ProtocolKind::Trustee || part(&duchy.id) == Part::Aggregator);
     let directories: Vec<(PathBuf, usize)> = computing
         .map(|duchy| {
             let directory = layout.file(duchy, "failpoints");
@@ -256,14 +255,4 @@ async fn hmss_native_without_noise_is_exact_whoever_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hmss_native_with_noise_makes_the_same_bytes_at_every_attempt() {
     noised(ProtocolKind::HmssNative).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_trustee_without_noise_is_exact_whenever_it_is_killed() {
-    exact_vectors(ProtocolKind::Trustee).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_trustee_with_noise_makes_the_same_bytes_at_every_attempt() {
-    noised(ProtocolKind::Trustee).await;
 }

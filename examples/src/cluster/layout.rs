@@ -290,9 +290,7 @@ impl Layout {
             listen: self.kingdom.address.clone(),
             state_dir: "state".into(),
             tls: Tls::default(),
-            population: plan
-                .population
-                .map(|population| Range { first: population.first(), last: population.last() }),
+            population: plan.population.map(|population| Range { first: population.first(), last: population.last() }),
             llv2: offered(ProtocolKind::Llv2).map(|()| Llv2 {
                 aggregator: AGGREGATOR.into(),
                 minimum_duchies: plan.duchies,

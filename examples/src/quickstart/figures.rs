@@ -1,6 +1,6 @@
 //! What a result and a timeline say, as figures and as text for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use halo_core::{
     clock::Timestamp,
@@ -22,8 +22,11 @@ use crate::{
 
 /// The stages that the Duchies reported, with what each cost, in seconds from `begin`.
 pub(super) fn stages(begin: Timestamp, attempts: &[(String, StageAttempt)]) -> Result<Vec<Stage>> {
+    let mut seen = BTreeSet::new();
     attempts
         .iter()
+        // A line is there again when the Duchy did not hear that it had arrived.
+        .filter(|(actor, attempt)| seen.insert((actor, &attempt.stage_name, attempt.attempt_number)))
         .map(|(actor, attempt)| {
             let start = attempt.stage_start_time.as_ref();
             let start = start.ok_or_else(|| Error::new("the timeline: a time is missing"))?;

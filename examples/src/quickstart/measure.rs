@@ -63,7 +63,8 @@ pub(super) async fn measure(
     let mut rng = system_rng()?;
     let layout = Layout::create(directory, cluster_plan(plan, publishers), &mut rng)?;
     let (cluster, events) = Cluster::new(program.to_owned(), layout);
-    let uploads = truth.publishers.iter().map(|publisher| Upload { publisher: publisher.name.clone(), ..Upload::default() });
+    let uploads =
+        truth.publishers.iter().map(|publisher| Upload { publisher: publisher.name.clone(), ..Upload::default() });
     let mut run = Run {
         cluster,
         events,
@@ -88,7 +89,7 @@ pub(super) async fn measure(
             reasons = planner_reasons(&timeline);
         }
     }
-    run.timings.computation_s = run.encrypted_at.map_or(0.0, |encrypted| run.timings.total_s - encrypted);
+    run.timings.computation_s = run.encrypted_at.map_or(0.0, |encrypted| (run.timings.total_s - encrypted).max(0.0));
     let publishers = run.cluster.layout().publishers.clone();
     let asked: Vec<&str> = publishers.iter().map(|publisher| publisher.id.as_str()).collect();
     check_signers(opened.iter().map(|(signer, _)| signer), &asked)?;
@@ -315,6 +316,10 @@ impl Run {
         loop {
             let change = tokio::select! {
                 change = changes.message() => change,
+                Some(event) = self.events.recv() => {
+                    self.note(event)?;
+                    continue;
+                }
                 () = sleep(LOOK) => {
                     self.look()?;
                     self.show(consumer, channel, name).await;
@@ -359,7 +364,8 @@ impl Run {
                 timeline = entries;
             }
             let stages = timeline.iter().filter_map(|entry| entry.stage_attempt.as_ref());
-            if !timeline.is_empty() && stages.filter(|stage| last.contains(&stage.stage_name.as_str())).count() >= lines {
+            if !timeline.is_empty() && stages.filter(|stage| last.contains(&stage.stage_name.as_str())).count() >= lines
+            {
                 break;
             }
             sleep(LOOK / 2).await;
@@ -375,13 +381,18 @@ impl Run {
     fn look(&mut self) -> Result<()> {
         self.cluster.reap();
         while let Ok(event) = self.events.try_recv() {
-            match event {
-                PartyEvent::Ended { name, message, gave_up: true } => {
-                    return Err(Error::new(format!("{message}\n{}", self.cluster.log_tail(&name))));
-                }
-                PartyEvent::Ended { message, .. } => println!("[{:6.1} s] {message}", self.whole.seconds()),
-                PartyEvent::Line { name, line } => self.publisher_line(&name, &line)?,
+            self.note(event)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, event: PartyEvent) -> Result<()> {
+        match event {
+            PartyEvent::Ended { name, message, gave_up: true } => {
+                return Err(Error::new(format!("{message}\n{}", self.cluster.log_tail(&name))));
             }
+            PartyEvent::Ended { message, .. } => println!("[{:6.1} s] {message}", self.whole.seconds()),
+            PartyEvent::Line { name, line } => self.publisher_line(&name, &line)?,
         }
         Ok(())
     }

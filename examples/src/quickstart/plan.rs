@@ -55,8 +55,8 @@ impl Options {
         let ask = PrivacyParams::new(self.epsilon, self.delta)
             .and_then(PrivacyParams::for_protocol_noise)
             .context(|| "--epsilon and --delta cannot be used".into())?;
-        let maximum_frequency = MaximumFrequency::new(self.maximum_frequency)
-            .context(|| "--max-frequency cannot be used".into())?;
+        let maximum_frequency =
+            MaximumFrequency::new(self.maximum_frequency).context(|| "--max-frequency cannot be used".into())?;
         if self.maximum_seconds == 0 {
             return Err(Error::new("--max-seconds is 0; it must be at least 1"));
         }
@@ -65,14 +65,12 @@ impl Options {
                 MeasurementType::ReachAndFrequency { reach: ask, frequency: ask, maximum_frequency }
             }
             MeasurementKind::Reach | MeasurementKind::ReachAndFrequency => MeasurementType::Reach { reach: ask },
-            MeasurementKind::Impression => MeasurementType::Impression {
-                impression: ask,
-                maximum_frequency_per_user: maximum_frequency.get(),
-            },
-            MeasurementKind::Duration => MeasurementType::Duration {
-                duration: ask,
-                maximum_seconds_per_user: u64::from(self.maximum_seconds),
-            },
+            MeasurementKind::Impression => {
+                MeasurementType::Impression { impression: ask, maximum_frequency_per_user: maximum_frequency.get() }
+            }
+            MeasurementKind::Duration => {
+                MeasurementType::Duration { duration: ask, maximum_seconds_per_user: u64::from(self.maximum_seconds) }
+            }
             MeasurementKind::Population => MeasurementType::Population,
         };
         let mut plan = Plan {
@@ -105,7 +103,8 @@ impl Plan {
     fn offer(&mut self) -> Result<()> {
         for protocol in ProtocolKind::ALL {
             if protocol == ProtocolKind::Trustee {
-                let reason = "no hardware here attests what runs in it; --protocol trustee takes a simulated attestation";
+                let reason =
+                    "no hardware here attests what runs in it; --protocol trustee takes a simulated attestation";
                 self.left_out.push(format!("{protocol} is not offered: {reason}"));
             } else if is_share_shuffle(protocol) && self.duchies != HMSS_DUCHIES {
                 self.left_out.push(format!("{protocol} is not offered: {}", self.wrong_duchies()));
@@ -150,7 +149,8 @@ impl Plan {
             return Ok(self);
         }
         // At least two people, of whom a shuffle hides which is which.
-        let (first, last) = vids.map_or((0, 1), |vids| (*vids.start(), (*vids.end()).max(vids.start().saturating_add(1))));
+        let (first, last) =
+            vids.map_or((0, 1), |vids| (*vids.start(), (*vids.end()).max(vids.start().saturating_add(1))));
         let reason = match Population::new(first, last) {
             Err(error) => error.to_string(),
             Ok(population) if population.size() <= MOST_PEOPLE || self.protocol.is_some() => {
@@ -189,7 +189,10 @@ impl Plan {
     }
 
     fn wrong_duchies(&self) -> String {
-        format!("a share shuffle has {HMSS_DUCHIES} Duchies, two workers and an aggregator, but --duchies is {}", self.duchies)
+        format!(
+            "a share shuffle has {HMSS_DUCHIES} Duchies, two workers and an aggregator, but --duchies is {}",
+            self.duchies
+        )
     }
 
     /// Why the protocol cannot do what is asked for; `None` when it can.

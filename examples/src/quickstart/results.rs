@@ -8,10 +8,7 @@ use crate::{
 };
 
 /// Checks that there is the one result of an aggregator, or one of each of the publishers that were asked (their ids).
-pub(super) fn check_signers<'a>(
-    signers: impl IntoIterator<Item = &'a Signer>,
-    publishers: &[&str],
-) -> Result<()> {
+pub(super) fn check_signers<'a>(signers: impl IntoIterator<Item = &'a Signer>, publishers: &[&str]) -> Result<()> {
     let signers: Vec<&Signer> = signers.into_iter().collect();
     if let [Signer::Duchy(_)] = signers.as_slice() {
         return Ok(());

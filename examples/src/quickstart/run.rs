@@ -70,7 +70,7 @@ fn limits(options: &Options, plan: &Plan) -> Limits {
 /// Says what is about to be done.
 fn announce(plan: &Plan, directory: &Path) {
     println!(
-        "{} of {} publishers; {} Duchies and a Kingdom, each a process of its own",
+        "measures {} of {} publishers; {} Duchies and a Kingdom, each a process of its own",
         kind::name(plan.kind()),
         plan.publishers,
         plan.duchies
@@ -86,7 +86,9 @@ fn announce(plan: &Plan, directory: &Path) {
         None => println!("WARNING: every noise is switched off; the result is not differentially private"),
     }
     if plan.protocol == Some(ProtocolKind::Trustee) {
-        println!("WARNING: the trustee's attestation is simulated; whoever runs its machine can read the publishers' data");
+        println!(
+            "WARNING: the trustee's attestation is simulated; whoever runs its machine can read the publishers' data"
+        );
     }
     println!("state directory: {}", directory.display());
 }

@@ -42,14 +42,15 @@ pub fn verify(directory: &Path) -> Result<()> {
     if stored.is_empty() {
         return Err(Error::new("the Kingdom has no measurement"));
     }
-    let mut signers = Vec::with_capacity(stored.len());
-    for result in &stored {
-        let (signer, opened) = open(&consumer, result)?;
-        show(&layout, result, &signer, &opened)?;
-        signers.push(signer);
-    }
     let asked: Vec<&str> = layout.publishers.iter().map(|publisher| publisher.id.as_str()).collect();
-    check_signers(&signers, &asked)
+    let opened = stored.iter().map(|result| Ok((result, open(&consumer, result)?)));
+    let mut opened = opened.collect::<Result<Vec<_>>>()?;
+    check_signers(opened.iter().map(|(_, (signer, _))| signer), &asked)?;
+    opened.sort_by_key(|(_, (signer, _))| match signer {
+        Signer::Duchy(_) => None,
+        Signer::Publisher(id) => asked.iter().position(|asked| asked == id),
+    });
+    opened.iter().try_for_each(|(result, (signer, opened))| show(&layout, result, signer, opened))
 }
 
 fn open(consumer: &Consumer, stored: &StoredResult) -> Result<(Signer, api::measurement::Result)> {

@@ -162,4 +162,3 @@ fn bad_input_is_named_and_nothing_is_measured() {
     write(events.path(), "news", "vid", vec![1, 2]);
     refused(&["--epsilon", "1e-12"], &["kingdom", "epsilon"]);
 }
-

@@ -1,9 +1,6 @@
 //! Liquid Legions v2, and what every run writes.
 
-use std::{
-    fs,
-    path::PathBuf,
-};
+use std::{fs, path::PathBuf};
 
 use halo_core::privacy::{MaximumFrequency, VidSamplingInterval};
 use halo_edp_sdk::{progress::Unobserved, sketch};
@@ -113,7 +110,8 @@ fn with_noise_the_result_is_near_and_the_raw_counts_stay_hidden() {
     let out = tempfile::tempdir().unwrap();
     write(events.path(), "one", "vid", (0..900).collect());
     write(events.path(), "two", "vid", (500..1_500).collect());
-    let arguments = ["--protocol", "llv2", "--epsilon", "4", "--delta", "1e-6", "--max-frequency", "3", "--duchies", "2"];
+    let arguments =
+        ["--protocol", "llv2", "--epsilon", "4", "--delta", "1e-6", "--max-frequency", "3", "--duchies", "2"];
     let output = quickstart(events.path(), out.path(), &arguments);
     assert!(output.status.success(), "{output:?}");
     let found = figures(out.path());
@@ -135,7 +133,8 @@ fn nobody_reached_with_noise_is_a_result_near_nothing() {
     let out = tempfile::tempdir().unwrap();
     write(events.path(), "a", "vid", Vec::<i64>::new());
     write(events.path(), "b", "vid", Vec::<i64>::new());
-    let arguments = ["--protocol", "llv2", "--epsilon", "4", "--delta", "1e-5", "--max-frequency", "2", "--duchies", "2"];
+    let arguments =
+        ["--protocol", "llv2", "--epsilon", "4", "--delta", "1e-5", "--max-frequency", "2", "--duchies", "2"];
     let output = quickstart(events.path(), out.path(), &arguments);
     assert!(output.status.success(), "{output:?}");
     let found = figures(out.path());
@@ -167,7 +166,8 @@ fn nobody_reached_is_no_data() {
 fn real_publishers_without_noise() {
     let Some(data) = msnbc() else { return };
     let out = tempfile::tempdir().unwrap();
-    let output = quickstart(&data, out.path(), &["--publishers", "bbs,travel,opinion", "--protocol", "llv2", "--no-noise"]);
+    let output =
+        quickstart(&data, out.path(), &["--publishers", "bbs,travel,opinion", "--protocol", "llv2", "--no-noise"]);
     assert!(output.status.success(), "{output:?}");
     let files: Vec<_> = ["bbs", "travel", "opinion"].iter().map(|name| data.join(format!("{name}.parquet"))).collect();
     assert_exact(&files, 5_000, &figures(out.path()));

@@ -40,7 +40,19 @@ fn a_stored_result_verifies_until_it_is_altered() {
     write(events.path(), "one", "vid", (0..300).collect::<Vec<i64>>());
     write(events.path(), "two", "vid", (200..400).collect::<Vec<i64>>());
     let state = out.path().join("state");
-    let arguments = ["--protocol", "llv2", "--duchies", "2", "--epsilon", "4", "--delta", "1e-5", "--max-frequency", "2", "--state-dir"];
+    let arguments = [
+        "--protocol",
+        "llv2",
+        "--duchies",
+        "2",
+        "--epsilon",
+        "4",
+        "--delta",
+        "1e-5",
+        "--max-frequency",
+        "2",
+        "--state-dir",
+    ];
     let arguments: Vec<&str> = arguments.into_iter().chain([state.to_str().unwrap()]).collect();
     let output = quickstart(events.path(), out.path(), &arguments);
     assert!(output.status.success(), "{output:?}");
@@ -94,4 +106,3 @@ fn a_stored_result_verifies_until_it_is_altered() {
     }
     assert!(verify(&state).status.success());
 }
-

@@ -28,8 +28,8 @@ pub async fn stored_stage_attempts(
     for (_, line) in store.timeline(&found.computation, 0, u32::MAX).await? {
         if let Some(bytes) = &line.stage_attempt {
             let attempt = StageAttempt::decode(bytes.as_slice());
-            let attempt = attempt
-                .map_err(|error| StoreError::Corrupt { what: "stage_attempt", detail: error.to_string() })?;
+            let attempt =
+                attempt.map_err(|error| StoreError::Corrupt { what: "stage_attempt", detail: error.to_string() })?;
             attempts.push((line.note.actor, attempt));
         }
     }
