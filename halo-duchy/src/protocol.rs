@@ -35,6 +35,8 @@ mod seat;
 mod shuffle;
 mod state;
 mod stream;
+pub mod trustee;
+mod vector;
 mod workspace;
 
 use std::fmt;
@@ -63,11 +65,13 @@ pub enum Description {
     ShuffleInput = 6,
     /// A worker's shuffled shares, for the aggregator.
     AggregationInput = 7,
+    /// Publishers' frequency vectors, for a trustee. No message between Duchies: only states name it.
+    FrequencyVectors = 8,
 }
 
 impl Description {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SetupPhaseInput,
         Self::ExecutionPhaseOneInput,
         Self::ExecutionPhaseTwoInput,
@@ -75,6 +79,7 @@ impl Description {
         Self::ReachOnlyExecutionInput,
         Self::ShuffleInput,
         Self::AggregationInput,
+        Self::FrequencyVectors,
     ];
 
     /// The description with this number, if there is one.
@@ -98,6 +103,7 @@ impl fmt::Display for Description {
             Self::ReachOnlyExecutionInput => "execution phase input",
             Self::ShuffleInput => "shuffle phase input",
             Self::AggregationInput => "aggregation phase input",
+            Self::FrequencyVectors => "frequency vectors",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{env, fs};
 use halo_core::resource::DuchyId;
 use halo_crypto::consent::tink::PrivateKeyset;
 use halo_crypto::elgamal::KeyShareSecret;
-use halo_crypto::seal::{self, KeyEncryptionKey};
+use halo_crypto::seal::{self, KeyEncryptionKey as _, LocalKey};
 use halo_crypto::secret::Secret;
 use hkdf::Hkdf;
 use rand_chacha::ChaCha20Rng;
@@ -63,7 +63,7 @@ pub enum SecretError {
 ///
 /// # Errors
 /// If there is none, or it is not 64 hexadecimal digits.
-pub fn key_encryption_key(config: &Config) -> Result<KeyEncryptionKey, SecretError> {
+pub fn key_encryption_key(config: &Config) -> Result<LocalKey, SecretError> {
     let (origin, digits) = match &config.key_encryption_key_file {
         Some(file) => {
             let digits = fs::read_to_string(file).map_err(SecretError::Read)?;
@@ -74,7 +74,7 @@ pub fn key_encryption_key(config: &Config) -> Result<KeyEncryptionKey, SecretErr
             Err(_) => return Err(SecretError::NoKey),
         },
     };
-    KeyEncryptionKey::from_hex(digits.expose().trim()).map_err(|source| SecretError::BadKey { origin, source })
+    LocalKey::from_hex(digits.expose().trim()).map_err(|source| SecretError::BadKey { origin, source })
 }
 
 /// What kind of key a Duchy draws for a computation.
@@ -172,14 +172,14 @@ impl ComputationSecrets {
 /// Seals what a computation keeps at rest.
 #[derive(Debug)]
 pub struct Vault {
-    key: KeyEncryptionKey,
+    key: LocalKey,
     duchy: DuchyId,
 }
 
 impl Vault {
     /// Seals under `key` for this Duchy; nothing opens at another Duchy or for another computation.
     #[must_use]
-    pub fn new(key: KeyEncryptionKey, duchy: DuchyId) -> Self {
+    pub fn new(key: LocalKey, duchy: DuchyId) -> Self {
         Self { key, duchy }
     }
 
@@ -194,7 +194,7 @@ impl Vault {
         plain.extend_from_slice(&[VERSION, secrets.key.number()]);
         plain.extend_from_slice(secrets.seed.expose());
         plain.extend_from_slice(&key);
-        self.key.seal(&plain, &self.context("secrets", computation), rng)
+        self.key.seal(&plain, &self.context("secrets", computation), rng).expect("a key in memory seals whatever fits into memory")
     }
 
     /// Opens the secrets of a computation.
@@ -221,7 +221,7 @@ impl Vault {
 
     /// Seals the engine's state, which holds counts that are nobody else's business.
     pub fn seal_state(&self, computation: &str, state: &[u8], rng: &mut impl CryptoRng) -> Vec<u8> {
-        self.key.seal(state, &self.context("engine state", computation), rng)
+        self.key.seal(state, &self.context("engine state", computation), rng).expect("a key in memory seals whatever fits into memory")
     }
 
     /// Opens the engine's state.
@@ -244,7 +244,7 @@ mod tests {
     use rand_core::Rng;
 
     fn vault(key: u8, duchy: &str) -> Vault {
-        Vault::new(KeyEncryptionKey::from_bytes(Secret::new([key; 32])), DuchyId::new(duchy).unwrap())
+        Vault::new(LocalKey::from_bytes(Secret::new([key; 32])), DuchyId::new(duchy).unwrap())
     }
 
     #[test]
@@ -279,9 +279,9 @@ mod tests {
         }
         let secrets = ComputationSecrets::draw(KeyKind::ElGamal, &mut rng);
         let first = [secrets.key.to_bytes().as_slice(), secrets.seed.expose()].concat();
-        let sealed = vault.key.seal(&first, &vault.context("secrets", "c"), &mut rng);
+        let sealed = vault.key.seal(&first, &vault.context("secrets", "c"), &mut rng).unwrap();
         assert_same(&vault.open_secrets("c", &sealed).unwrap(), &secrets);
-        let sealed = vault.key.seal(&first[1..], &vault.context("secrets", "c"), &mut rng);
+        let sealed = vault.key.seal(&first[1..], &vault.context("secrets", "c"), &mut rng).unwrap();
         assert!(vault.open_secrets("c", &sealed).unwrap_err().to_string().contains("version"));
     }
 

@@ -119,6 +119,8 @@ impl Stage {
             Description::ReachOnlyExecutionInput => Self::WaitExecutionPhaseInputs,
             Description::ShuffleInput => Self::WaitShufflePhaseInputs,
             Description::AggregationInput => Self::WaitAggregationPhaseInputs,
+            // Nobody sends them but publishers, whose uploads are in before it starts.
+            Description::FrequencyVectors => Self::WaitToStart,
         }
     }
 
