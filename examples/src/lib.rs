@@ -1,6 +1,7 @@
 //! The main job of Halo end to end.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cluster;
 pub mod consumer;
 pub mod error;

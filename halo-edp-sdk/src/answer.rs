@@ -32,7 +32,8 @@ use crate::{
     direct::{self, Ask, Audience},
     encrypt,
     progress::Observer,
-    requisition::{Asked, DirectTask, OpenedRequisition, Question, ShareTask, SketchTask},
+    requisition::{Asked, DirectTask, OpenedRequisition, Question, SealTask, ShareTask, SketchTask},
+    seal::{self, Sealing},
     share,
     sign::Signer,
     sketch::{self, Sketched},
@@ -60,6 +61,7 @@ pub struct Work<'a> {
 enum Data<'a> {
     Sketch(&'a SketchTask, Sketched),
     Shares(&'a ShareTask, Counted),
+    Sealed(&'a SealTask, Counted),
     Audience(&'a DirectTask, Ask, Audience),
     Population(&'a DirectTask, u64),
 }
@@ -78,6 +80,7 @@ pub fn read<'a>(
             Data::Sketch(task, sketch::sketch_file(source.events, task.params, task.interval, observer)?)
         }
         Asked::Shares(task) => Data::Shares(task, vector::count_file(source.events, &task.vector, observer)?),
+        Asked::Sealed(task) => Data::Sealed(task, vector::count_file(source.events, &task.vector, observer)?),
         Asked::Direct(task) => match task.question {
             Question::Population(population) => Data::Population(task, population.size()),
             Question::Audience(ask @ Ask::Duration { .. }) => {
@@ -99,7 +102,7 @@ impl Work<'_> {
     pub const fn impressions(&self) -> u64 {
         match &self.data {
             Data::Sketch(_, sketched) => sketched.impressions,
-            Data::Shares(_, counted) => counted.impressions,
+            Data::Shares(_, counted) | Data::Sealed(_, counted) => counted.impressions,
             Data::Audience(_, _, audience) => audience.impressions(),
             Data::Population(..) => 0,
         }
@@ -110,7 +113,7 @@ impl Work<'_> {
     pub fn counted(&self) -> u64 {
         match &self.data {
             Data::Sketch(_, sketched) => sketched.sketch.active() as u64,
-            Data::Shares(_, counted) => counted.vector.reach(),
+            Data::Shares(_, counted) | Data::Sealed(_, counted) => counted.vector.reach(),
             Data::Audience(_, _, audience) => audience.reach(),
             Data::Population(..) => 0,
         }
@@ -122,7 +125,8 @@ impl Work<'_> {
     ///
     /// # Errors
     /// As [`Spool::create`]; [`Error::NoSigner`] where the answer has to be signed; [`Error::Consent`] when a key cannot
-    /// encrypt; [`Error::Sketch`] and [`Error::Share`] as [`Audience::measure`] and [`share::share`].
+    /// encrypt; [`Error::Sketch`], [`Error::Share`] and [`Error::Envelope`] as [`Audience::measure`], [`share::share`] and
+    /// [`seal::seal`].
     pub fn spool(
         self,
         signer: Option<&Signer>,
@@ -159,6 +163,16 @@ impl Work<'_> {
                         let sealed = share::seal_seed(&seed, &opened.name, sha256, &task.worker_key, signer, rng)?;
                         Ok(sealed.encode_to_vec())
                     },
+                )
+            }
+            Data::Sealed(task, counted) => {
+                let sealing = Sealing { trustee: &task.trustee, key: &task.key, requisition: &opened.name };
+                let cells = counted.vector.cells().to_vec();
+                spool.create(
+                    &name,
+                    &opened.binding,
+                    |out| seal::seal(cells, &sealing, out, observer, rng),
+                    |header, _| Ok(header.encode_to_vec()),
                 )
             }
             Data::Audience(task, ask, audience) => {

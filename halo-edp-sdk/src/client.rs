@@ -42,6 +42,7 @@ use halo_core::{
     transport::{Client, Identity, Roots, TransportError},
 };
 use halo_crypto::{
+    attestation::AttestationVerifier,
     batch::{Backend, BackendError},
     consent::{
         tink::PrivateKeyset,
@@ -139,7 +140,7 @@ pub enum Event {
     Encrypted {
         /// The requisition.
         requisition: String,
-        /// Encrypted registers, noise included; cells of a vector; 1 for a result.
+        /// Encrypted registers, noise included; cells of a share; bytes of an envelope; 1 for a result.
         records: u64,
         /// Time it took.
         seconds: f64,
@@ -208,11 +209,28 @@ impl Publisher {
         Self::with_clock(config, Arc::new(SystemClock))
     }
 
+    /// As [`Publisher::new`], where `attestation` decides which trustees may open this publisher's vectors: that of an
+    /// operator with hardware enclaves. `protocols` must name `trustee`.
+    ///
+    /// # Errors
+    /// As [`Publisher::new`].
+    pub fn with_attestation(config: Config, attestation: Arc<dyn AttestationVerifier>) -> Result<Self, ClientError> {
+        Self::with(config, Arc::new(SystemClock), Some(attestation))
+    }
+
     /// As [`Publisher::new`], with another clock for the validity of certificates.
     ///
     /// # Errors
     /// As [`Publisher::new`].
     pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+        Self::with(config, clock, None)
+    }
+
+    fn with(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        attestation: Option<Arc<dyn AttestationVerifier>>,
+    ) -> Result<Self, ClientError> {
         config.check().map_err(|problem| ClientError::Config { problem })?;
         Backend::current()?;
         let identity = read_identity(&config.tls)?;
@@ -226,7 +244,7 @@ impl Publisher {
         }
         Ok(Self {
             shared: Arc::new(Shared {
-                trust: config.trust()?,
+                trust: config.trust(attestation)?,
                 keyset: read_keyset(&config.encryption_private_keyset)?,
                 signer: config.consent.as_ref().map(read_signer).transpose()?,
                 spool: Spool::open(&config.spool_dir)?,

@@ -85,6 +85,9 @@ pub enum Error {
     /// A key does not take what is encrypted to it, or a certificate does not belong to its key: replace it.
     #[error(transparent)]
     Consent(#[from] halo_crypto::consent::Error),
+    /// An envelope cannot be made: the trustee's key does not encrypt.
+    #[error(transparent)]
+    Envelope(#[from] halo_crypto::envelope::Error),
     /// A value is too large for the shares' modulus: the measurement cannot be answered.
     #[error(transparent)]
     Share(#[from] halo_crypto::share::ShareError),

@@ -43,6 +43,7 @@ mod error;
 pub mod events;
 pub mod progress;
 pub mod requisition;
+pub mod seal;
 pub mod share;
 pub mod sign;
 pub mod sketch;

@@ -14,9 +14,11 @@ mod trust;
 use std::collections::BTreeMap;
 
 use halo_core::{
-    measurement::{DirectConfig, HmssConfig, LiquidLegionsNoise, MeasurementSpec, Protocol},
+    measurement::{DirectConfig, HmssConfig, LiquidLegionsNoise, MeasurementSpec, Protocol, TrusteeConfig},
     pb::api,
-    resource::{CertificateName, CertificateParent, DataProviderName, DuchyId, MeasurementName, RequisitionName},
+    resource::{
+        CertificateName, CertificateParent, DataProviderName, DuchyId, DuchyName, MeasurementName, RequisitionName,
+    },
     session,
     wire::{self, type_name},
 };
@@ -29,7 +31,7 @@ use prost::Message;
 use zeroize::Zeroize;
 
 use crate::{encrypt::Layout, sign::Signer, spool::Binding};
-pub use asked::{Asked, DirectTask, Question, ShareTask, SketchTask};
+pub use asked::{Asked, DirectTask, Question, SealTask, ShareTask, SketchTask};
 use keys::Checks;
 pub use refusal::{Justification, MAX_MESSAGE_BYTES, Refusal};
 pub use trust::Trust;
@@ -150,10 +152,7 @@ pub fn open(
         }
         Protocol::Hmss(hmss) => opening.shares(&config.protocol, hmss)?,
         Protocol::Direct(direct) => opening.direct(direct)?,
-        Protocol::Trustee(_) => {
-            let message = "protocol_config: this publisher does not speak to trustees";
-            return Err(Refusal::new(Justification::Unfulfillable, message.to_owned()));
-        }
+        Protocol::Trustee(trustee) => opening.sealed(trustee)?,
     };
     Ok(OpenedRequisition {
         measurement,
@@ -255,6 +254,19 @@ impl Opening<'_> {
             session: self.session(&participants),
             key_list_hash: worker.key_list_hash,
             duchy: Some(duchy),
+        })
+    }
+
+    fn sealed(&self, trustee: &TrusteeConfig) -> Result<Answerable, Refusal> {
+        let vector = terms::trustee_vector(self.spec, trustee, self.checks.trust)?;
+        let entries = keys::entries(self.requisition, self.checks.trust)?;
+        let session = self.session(std::slice::from_ref(&trustee.duchy));
+        let key = keys::trustee_key(&entries, &trustee.duchy, self.checks, session)?;
+        Ok(Answerable {
+            asked: Asked::Sealed(SealTask { vector, trustee: DuchyName::new(trustee.duchy.clone()), key: key.key }),
+            session,
+            key_list_hash: key.key_list_hash,
+            duchy: Some(trustee.duchy.clone()),
         })
     }
 

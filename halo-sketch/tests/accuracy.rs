@@ -44,6 +44,11 @@ fn reach_is_within_its_limits_with_and_without_noise() {
 }
 
 #[test]
+fn intervals_hold_the_truth_as_often_as_they_say() {
+    passes("intervals");
+}
+
+#[test]
 fn the_number_of_publishers_does_not_matter() {
     passes("publishers");
 }

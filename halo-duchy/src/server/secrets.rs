@@ -194,7 +194,9 @@ impl Vault {
         plain.extend_from_slice(&[VERSION, secrets.key.number()]);
         plain.extend_from_slice(secrets.seed.expose());
         plain.extend_from_slice(&key);
-        self.key.seal(&plain, &self.context("secrets", computation), rng).expect("a key in memory seals whatever fits into memory")
+        self.key
+            .seal(&plain, &self.context("secrets", computation), rng)
+            .expect("a key in memory seals whatever fits into memory")
     }
 
     /// Opens the secrets of a computation.
@@ -221,7 +223,9 @@ impl Vault {
 
     /// Seals the engine's state, which holds counts that are nobody else's business.
     pub fn seal_state(&self, computation: &str, state: &[u8], rng: &mut impl CryptoRng) -> Vec<u8> {
-        self.key.seal(state, &self.context("engine state", computation), rng).expect("a key in memory seals whatever fits into memory")
+        self.key
+            .seal(state, &self.context("engine state", computation), rng)
+            .expect("a key in memory seals whatever fits into memory")
     }
 
     /// Opens the engine's state.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use halo_core::{
@@ -12,7 +13,10 @@ use halo_core::{
     resource::{DataProviderName, DuchyId, ExternalId, MeasurementConsumerName},
     transport::Roots,
 };
-use halo_crypto::consent::x509::TrustRoots;
+use halo_crypto::{
+    attestation::{AttestationVerifier, SimulatedVerifier},
+    consent::x509::TrustRoots,
+};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::ClientError;
@@ -70,8 +74,9 @@ pub struct Config {
     pub events: PathBuf,
     /// Directory of encrypted bodies that are not yet submitted; created when it is not there.
     pub spool_dir: PathBuf,
-    /// The protocols that are answered, of `llv2`, `rollv2`, `hmss`, `hmss-native` and `direct`. Default: all for which the
-    /// rest of the configuration is enough; what has to be signed needs `consent`.
+    /// The protocols that are answered, of `llv2`, `rollv2`, `hmss`, `hmss-native`, `trustee` and `direct`. Default: all
+    /// for which the rest of the configuration is enough: what has to be signed needs `consent`, and the trustee an
+    /// attestation that is accepted.
     #[serde(default, deserialize_with = "protocols")]
     pub protocols: Option<BTreeSet<ProtocolKind>>,
     /// How many Duchies must take part where several compute together, at least 2: with fewer a requisition is declined.
@@ -81,6 +86,10 @@ pub struct Config {
     /// Whether to answer measurements without any noise. Default: false, they are declined.
     #[serde(default)]
     pub allow_no_noise: bool,
+    /// Whether to accept a trustee whose attestation is simulated: it proves nothing, and its operator can read every
+    /// vector. Never where real data are processed. Default: false.
+    #[serde(default)]
+    pub allow_simulated_attestation: bool,
     /// Whether to accept noise that follows from the data and a secret of the trustee. Default: false.
     #[serde(default)]
     pub allow_deterministic_noise: bool,
@@ -255,9 +264,6 @@ impl Config {
             return Err("maximum_population must be at least 1, but is 0".to_owned());
         }
         for protocol in self.protocols.iter().flatten() {
-            if *protocol == ProtocolKind::Trustee {
-                return Err("protocols name trustee, which is not spoken".to_owned());
-            }
             if signs(*protocol) && self.consent.is_none() {
                 return Err(format!("protocols name {protocol}, whose answers are signed, but there is no consent"));
             }
@@ -298,13 +304,15 @@ impl Config {
     /// The protocols that are answered.
     pub(super) fn answered_protocols(&self) -> BTreeSet<ProtocolKind> {
         let possible = |protocol: &ProtocolKind| {
-            *protocol != ProtocolKind::Trustee && (self.consent.is_some() || !signs(*protocol))
+            (self.consent.is_some() || !signs(*protocol))
+                && (self.allow_simulated_attestation || *protocol != ProtocolKind::Trustee)
         };
         self.protocols.clone().unwrap_or_else(|| ProtocolKind::ALL.into_iter().filter(possible).collect())
     }
 
-    /// Reads the roots of everybody who is trusted.
-    pub(super) fn trust(&self) -> Result<Trust, ClientError> {
+    /// Reads the roots of everybody who is trusted. `attestation` decides about trustees; without it, simulated
+    /// attestations are accepted or not as the configuration says, and no others are known.
+    pub(super) fn trust(&self, attestation: Option<Arc<dyn AttestationVerifier>>) -> Result<Trust, ClientError> {
         let mut consumers = BTreeMap::new();
         for consumer in &self.measurement_consumers {
             consumers.insert(MeasurementConsumerName::new(consumer.id), trust_roots(&consumer.root_certificate)?);
@@ -321,6 +329,8 @@ impl Config {
             allow_no_noise: self.allow_no_noise,
             allow_deterministic_noise: self.allow_deterministic_noise,
             maximum_noise: self.maximum_noise().map_err(|problem| ClientError::Config { problem })?,
+            attestation: attestation
+                .unwrap_or_else(|| Arc::new(SimulatedVerifier { allow_simulated: self.allow_simulated_attestation })),
             maximum_result: self.maximum_result().map_err(|problem| ClientError::Config { problem })?,
             population: self.population,
             maximum_population: self.maximum_population,

@@ -17,7 +17,7 @@ use halo_core::{
             self, EncryptedMessage, FulfillDirectRequisitionRequest, FulfillRequisitionRequest,
             fulfill_requisition_request::{
                 BodyChunk, Header, Payload,
-                header::{HonestMajorityShareShuffle, Protocol},
+                header::{HonestMajorityShareShuffle, Protocol, TrusTee},
             },
             requisition::{FulfillmentContext, State},
             requisition_fulfillment_client::RequisitionFulfillmentClient,
@@ -131,13 +131,17 @@ pub(super) async fn submit(
 
 /// What the header says of the protocol.
 fn protocol(opened: &OpenedRequisition, spooled: &Spooled) -> Result<Option<Protocol>, Failure> {
-    let Asked::Shares(task) = &opened.asked else { return Ok(None) };
     let damaged = |error| Failure::Stays(format!("the manifest of {} is damaged: {error}", spooled.body.display()));
-    Ok(Some(Protocol::HonestMajorityShareShuffle(HonestMajorityShareShuffle {
-        secret_seed: Some(EncryptedMessage::decode(spooled.manifest.attachment.as_slice()).map_err(damaged)?),
-        register_count: spooled.manifest.record_count.cast_signed(),
-        data_provider_certificate: task.certificate.to_string(),
-    })))
+    let attachment = spooled.manifest.attachment.as_slice();
+    Ok(match &opened.asked {
+        Asked::Shares(task) => Some(Protocol::HonestMajorityShareShuffle(HonestMajorityShareShuffle {
+            secret_seed: Some(EncryptedMessage::decode(attachment).map_err(damaged)?),
+            register_count: spooled.manifest.record_count.cast_signed(),
+            data_provider_certificate: task.certificate.to_string(),
+        })),
+        Asked::Sealed(_) => Some(Protocol::TrusTee(TrusTee::decode(attachment).map_err(damaged)?)),
+        Asked::Sketch(_) | Asked::Direct(_) => None,
+    })
 }
 
 fn context() -> FulfillmentContext {

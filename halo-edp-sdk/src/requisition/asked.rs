@@ -3,7 +3,7 @@
 use halo_core::{
     measurement::Population,
     privacy::{NoiseMechanism, VidSamplingInterval},
-    resource::CertificateName,
+    resource::{CertificateName, DuchyName},
 };
 use halo_crypto::{consent::tink::PublicKeyset, elgamal::CompositeKey};
 use halo_sketch::{liquid_legions::Params, noise::ShiftedNoise};
@@ -23,6 +23,8 @@ pub enum Asked {
     Sketch(SketchTask),
     /// A frequency vector in two shares: the honest-majority share shuffle.
     Shares(ShareTask),
+    /// A frequency vector in an envelope: one Duchy's trusted execution environment.
+    Sealed(SealTask),
     /// A result that the publisher computes alone.
     Direct(DirectTask),
 }
@@ -61,6 +63,17 @@ pub struct ShareTask {
     pub worker_key: PublicKeyset,
     /// The certificate that the seed is signed with.
     pub certificate: CertificateName,
+}
+
+/// A frequency vector, and who opens it.
+#[derive(Clone, Debug)]
+pub struct SealTask {
+    /// What the vector is over.
+    pub vector: VectorTerms,
+    /// The Duchy whose process opens it.
+    pub trustee: DuchyName,
+    /// The key of that process; the evidence that it is its own was accepted.
+    pub key: PublicKeyset,
 }
 
 /// A result that the publisher computes alone.

@@ -13,12 +13,14 @@ use halo_core::{
     wire::{self, type_name},
 };
 use halo_crypto::{
+    attestation::{Evidence, Refused, Statement},
     consent::{tink::PublicKeyset, x509::Certificate},
     elgamal::{CompositeKey, KeyShare},
     proof::PossessionContext,
 };
 
 use prost::Message;
+use sha2::{Digest, Sha256};
 
 use super::{Certificates, Justification, Refusal, Trust, verified};
 
@@ -150,6 +152,45 @@ pub(super) fn worker_key(
         }
     }
     found.ok_or_else(|| Refusal::spec("duchies")("no worker has a key"))
+}
+
+/// The key of the trustee's process, if the evidence that it is its own is accepted.
+///
+/// The evidence is of the session, which stands for the computation, and of the SHA-256 of the serialized key.
+pub(super) fn trustee_key(
+    entries: &[Entry<'_>],
+    trustee: &DuchyId,
+    checks: Checks<'_>,
+    session: [u8; 32],
+) -> Result<EncryptionKey, Refusal> {
+    let [entry] = entries else {
+        return Err(Refusal::spec("duchies")(format!("must be the trustee {trustee} alone")));
+    };
+    if entry.duchy != *trustee {
+        return Err(Refusal::spec("duchies")(format!("must be the trustee {trustee}, but are {}", entry.duchy)));
+    }
+    let path = format!("duchy {trustee}");
+    let Some(Protocol::TrusTee(protocol)) = &entry.value.protocol else {
+        return Err(Refusal::spec(&path)("has no entry for a trustee"));
+    };
+    let signed = protocol.public_key.as_ref();
+    let key = entry.encryption_key(signed, checks)?;
+    let bytes = wire::signed_bytes(&path, signed, type_name::ENCRYPTION_PUBLIC_KEY)?;
+    let statement = Statement {
+        trustee: trustee.to_string(),
+        computation: hex::encode(session),
+        binding: Sha256::digest(bytes).into(),
+    };
+    let path = format!("{path}: attestation");
+    let evidence = Evidence::from_bytes(&protocol.attestation).map_err(Refusal::consent(&path))?;
+    let verified = checks.trust.attestation.verify(&statement, &evidence);
+    verified.map(|()| key).map_err(|refused| {
+        let justification = match refused {
+            Refused::Simulated | Refused::UnknownFormat { .. } | Refused::NotAccepted(_) => Justification::Declined,
+            _ => Justification::ConsentSignalInvalid,
+        };
+        Refusal::new(justification, format!("{path}: {refused}"))
+    })
 }
 
 impl Entry<'_> {

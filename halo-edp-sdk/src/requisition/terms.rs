@@ -3,7 +3,7 @@
 use halo_core::{
     measurement::{
         DirectConfig, HmssConfig, HmssVariant, LiquidLegionsNoise, MeasurementKind, MeasurementSpec, MeasurementType,
-        Population, Protocol, ProtocolConfig, RequisitionSpec, TrusteeNoise, Wanted,
+        Population, Protocol, ProtocolConfig, RequisitionSpec, TrusteeConfig, TrusteeNoise, Wanted,
     },
     privacy::{MaximumFrequency, NoiseMechanism, PrivacyParams},
     resource::DataProviderName,
@@ -148,6 +148,33 @@ pub(super) fn sketch_noise(noise: Option<&LiquidLegionsNoise>, trust: &Trust) ->
     let calibrated = NoiseSpec::publisher(noise.mechanism, noise.calibration, noise.data_provider).calibrate();
     let refuse = |error| format!("protocol_config: data_provider_noise: {error}");
     calibrated.map(Some).map_err(|error| Refusal::new(Justification::Unfulfillable, refuse(error)))
+}
+
+/// The largest number of a cell that a trustee reads: the reference reads signed bytes.
+const TRUSTEE_MAXIMUM_CELL: u32 = 127;
+
+/// Where a trustee releases no result of few impressions, cells of a measurement of reach count impressions, up to this
+/// many (protocols 4.1).
+const TRUSTEE_REACH_IMPRESSIONS: u32 = 126;
+
+/// What a trustee's vectors are over.
+pub(super) fn trustee_vector(
+    spec: &MeasurementSpec,
+    trustee: &TrusteeConfig,
+    trust: &Trust,
+) -> Result<VectorTerms, Refusal> {
+    let mut terms = vector(spec, trustee.population, trust)?;
+    if trustee.thresholds.is_some() && !spec.kind.kind().counts_frequency() {
+        terms.maximum_frequency =
+            MaximumFrequency::new(TRUSTEE_REACH_IMPRESSIONS).map_err(Refusal::spec("trus_tee"))?;
+    }
+    if terms.maximum_frequency.get() > TRUSTEE_MAXIMUM_CELL {
+        return Err(Refusal::spec("measurement_spec: maximum_frequency")(format!(
+            "{} is above {TRUSTEE_MAXIMUM_CELL}, the most that a trustee reads",
+            terms.maximum_frequency
+        )));
+    }
+    Ok(terms)
 }
 
 /// What vectors are over, if it is the population of this publisher.

@@ -1,13 +1,16 @@
 //! Whom a publisher trusts, and what it asks of a measurement.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use halo_core::{
     measurement::{Population, ProtocolKind},
     privacy::PrivacyParams,
     resource::{DuchyId, MeasurementConsumerName},
 };
-use halo_crypto::consent::x509::TrustRoots;
+use halo_crypto::{attestation::AttestationVerifier, consent::x509::TrustRoots};
 
 /// Whom a publisher trusts, and what it asks of a measurement.
 #[derive(Clone, Debug)]
@@ -19,7 +22,7 @@ pub struct Trust {
     /// The protocols that are answered; others are declined.
     pub protocols: BTreeSet<ProtocolKind>,
     /// How many Duchies must take part where several compute together, at least 1: with fewer the requisition is
-    /// declined.
+    /// declined. A trustee computes alone, and its attestation decides.
     pub minimum_duchies: usize,
     /// Whether measurements without any noise are answered.
     pub allow_no_noise: bool,
@@ -29,6 +32,8 @@ pub struct Trust {
     /// The least noise that may hide the size of this publisher's sketch: the noise of a measurement may cost at most
     /// this ε and this δ, or the requisition is declined.
     pub maximum_noise: PrivacyParams,
+    /// Decides whether what runs at a trustee may open this publisher's vectors.
+    pub attestation: Arc<dyn AttestationVerifier>,
     /// What the noise of each published number may cost at most; `None` leaves it to the consumer.
     pub maximum_result: Option<PrivacyParams>,
     /// The population that frequency vectors are over, and whose size may be told; it is public. Measurements over

@@ -19,7 +19,7 @@ const SUM: usize = 32;
 /// What a spooled body is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Registers, noise included; cells of a vector; 1 for a result.
+    /// Registers, noise included; cells of a share; bytes of an envelope; 1 for a result.
     pub record_count: u64,
     /// Bytes.
     pub body_length: u64,
@@ -27,7 +27,8 @@ pub struct Manifest {
     pub body_sha256: [u8; 32],
     /// What it belongs to.
     pub binding: Binding,
-    /// What the header carries: for a share the serialized `EncryptedMessage` of its seed, for others nothing.
+    /// What the header carries: for a share the serialized `EncryptedMessage` of its seed, for an envelope the serialized
+    /// `Header.TrusTee`, for others nothing.
     pub attachment: Vec<u8>,
 }
 

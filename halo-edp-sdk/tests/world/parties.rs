@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use halo_core::{
     measurement::{
         self, DirectConfig, HmssConfig, HmssNoise, HmssVariant, LiquidLegionsNoise, MeasurementKind, Rollv2Config,
+        TrusteeConfig, TrusteeNoise, TrusteeThresholds,
     },
     pb::api::{
         self, DifferentialPrivacyParams, ElGamalPublicKey, EncryptedMessage, EncryptionPublicKey,
@@ -20,6 +21,7 @@ use halo_core::{
     wire::{self, type_name},
 };
 use halo_crypto::{
+    attestation::{Attestation, SimulatedAttestation, Statement},
     consent::{
         tink::PrivateKeyset,
         x509::{Certificate, ECDSA_WITH_SHA256, SigningKey},
@@ -32,6 +34,7 @@ use halo_edp_sdk::sign::Signer;
 use prost::Message;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use sha2::{Digest, Sha256};
 
 pub(crate) const PUBLISHER: &str = "dataProviders/AAAAAAAAAAE";
 pub(crate) const CONSUMER: &str = "measurementConsumers/AAAAAAAAAAI";
@@ -42,6 +45,8 @@ pub(crate) const WORKERS: [&str; 2] = ["worker1", "worker2"];
 pub(crate) const FULFILLING_WORKER: &str = "worker2";
 /// The other one.
 pub(crate) const SEED_WORKER: &str = "worker1";
+/// The Duchy with a trusted execution environment.
+pub(crate) const TRUSTEE: &str = "aggregator";
 pub(crate) const NONCE: u64 = 0x0123_4567_89ab_cdef;
 
 /// An organisation's authority.
@@ -110,6 +115,8 @@ pub(crate) struct World {
     pub(crate) result_keyset: PrivateKeyset,
     /// What seeds are encrypted to, by worker.
     pub(crate) worker_keysets: BTreeMap<&'static str, PrivateKeyset>,
+    /// What trustees' keys of vectors are encrypted to.
+    pub(crate) trustee_keyset: PrivateKeyset,
     /// Whether workers sign something that is no key.
     pub(crate) broken_worker_key: bool,
     /// The Duchies' shares of the joint key.
@@ -158,6 +165,7 @@ impl World {
             publisher: Party::new("publisher"),
             worker_keysets: WORKERS.map(|worker| (worker, PrivateKeyset::generate_hpke(&mut rng))).into(),
             result_keyset: consumer_keyset,
+            trustee_keyset: PrivateKeyset::generate_hpke(&mut rng),
             broken_worker_key: false,
             secrets: DUCHIES.map(|duchy| (duchy, KeyShareSecret::generate(&mut rng))).into(),
             duchies: DUCHIES.map(|duchy| (duchy, Party::new(duchy))).into(),
@@ -257,6 +265,19 @@ impl World {
         let duchies: Vec<DuchyEntry> = match &self.config.protocols.first().and_then(|one| one.protocol.as_ref()) {
             Some(protocol::Protocol::HonestMajorityShareShuffle(_)) => WORKERS.map(worker_entry).into(),
             Some(protocol::Protocol::Direct(_)) => Vec::new(),
+            Some(protocol::Protocol::TrusTee(_)) => {
+                let key = public_key(&self.trustee_keyset);
+                let session = session::session_id(&spec, &config, &[TRUSTEE.parse().unwrap()]);
+                let statement = Statement {
+                    trustee: TRUSTEE.to_owned(),
+                    computation: hex::encode(self.other_session.unwrap_or(session)),
+                    binding: Sha256::digest(&key).into(),
+                };
+                let attestation = SimulatedAttestation.evidence(&statement).unwrap().to_bytes();
+                let public_key = Some(self.duchies[TRUSTEE].sign(type_name::ENCRYPTION_PUBLIC_KEY, key));
+                let protocol = duchy_entry::TrusTee { public_key, attestation };
+                vec![entry(TRUSTEE, duchy_entry::value::Protocol::TrusTee(protocol))]
+            }
             protocol => {
                 let reach_only = matches!(protocol, Some(protocol::Protocol::ReachOnlyLiquidLegionsV2(_)));
                 self.duchies.iter().map(|(id, party)| ring_entry(id, party, reach_only)).collect()
@@ -321,6 +342,16 @@ pub(crate) fn share_shuffle(variant: HmssVariant, population: &str) -> measureme
         second_worker: WORKERS[1].parse().unwrap(),
         aggregator: "aggregator".parse().unwrap(),
         population: population.parse().unwrap(),
+    })
+}
+
+/// A trustee over a population, with these noise and thresholds.
+pub(crate) fn trustee(noise: TrusteeNoise, thresholds: Option<TrusteeThresholds>) -> measurement::Protocol {
+    measurement::Protocol::Trustee(TrusteeConfig {
+        duchy: TRUSTEE.parse().unwrap(),
+        noise,
+        thresholds,
+        population: "0..19".parse().unwrap(),
     })
 }
 

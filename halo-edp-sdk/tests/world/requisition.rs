@@ -1,6 +1,6 @@
 //! What a publisher checks before it answers: one honest requisition, and one test for each thing that can be wrong.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::parties::{
     self, Authority, CONSUMER, DUCHIES, NONCE, PUBLISHER, REQUISITION, World, duchies, duchy_certificate, event_group,
@@ -13,7 +13,10 @@ use halo_core::{
     session,
     wire::{self, type_name},
 };
-use halo_crypto::consent::{tink::PrivateKeyset, x509::TrustRoots};
+use halo_crypto::{
+    attestation::SimulatedVerifier,
+    consent::{tink::PrivateKeyset, x509::TrustRoots},
+};
 use halo_edp_sdk::{
     encrypt::{self, Layout, REGISTER_BYTES},
     progress::Unobserved,
@@ -49,6 +52,7 @@ impl Known {
                 allow_no_noise: false,
                 allow_deterministic_noise: false,
                 maximum_noise: Trust::default_maximum_noise(),
+                attestation: Arc::new(SimulatedVerifier { allow_simulated: true }),
                 maximum_result: None,
                 population: None,
                 maximum_population: Trust::DEFAULT_MAXIMUM_POPULATION,

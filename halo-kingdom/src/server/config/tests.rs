@@ -1,5 +1,8 @@
 //! The configuration file.
 
+use halo_core::measurement::{HmssVariant, ProtocolKind, TrusteeNoise};
+use halo_core::privacy::NoiseMechanism;
+
 use super::*;
 
 const EXAMPLE: &str = r#"
@@ -32,7 +35,13 @@ fn defaults_and_paths() {
     assert_eq!(config.parties[1].display_name, "AAAAAAAAAAI");
     assert_eq!(config.measurement_deadline.as_secs(), 604_800);
     assert_eq!(config.maximum_deadline.as_secs(), 2_592_000);
-    assert_eq!((config.llv2.minimum_duchies, config.llv2.protocol.max_size), (2, 100_000));
+    let llv2 = config.protocols.llv2.as_ref().unwrap();
+    assert_eq!((llv2.minimum_duchies, llv2.protocol.max_size), (2, 100_000));
+    assert_eq!(
+        config.protocols.direct.noise,
+        [Some(NoiseMechanism::DiscreteGaussian), Some(NoiseMechanism::Geometric)]
+    );
+    assert_eq!(config.parties[1].capabilities, None);
     assert_eq!(config.duchies().count(), 1);
 }
 
@@ -64,12 +73,101 @@ fn without_noise_no_noise_is_needed() {
     let text: String =
         EXAMPLE.lines().filter(|line| !line.contains("_noise")).map(|line| format!("{line}\n")).collect();
     let text = text.replace("[llv2]", "[llv2]\nnoise_mechanism = \"none\"");
-    assert!(Config::parse(&text, Path::new("")).unwrap().llv2.protocol.noise.is_none());
+    assert!(Config::parse(&text, Path::new("")).unwrap().protocols.llv2.unwrap().protocol.noise.is_none());
+}
+
+/// Every other section, as the documentation has it.
+const SECTIONS: &str = r#"
+    [rollv2]
+    aggregator = "aggregator"
+    data_provider_noise = { epsilon = 1.0, delta = 1e-9 }
+    blinded_histogram_noise = { epsilon = 1.0, delta = 1e-9 }
+    noise_for_publisher_noise = { epsilon = 1.0, delta = 1e-9 }
+    [hmss]
+    first_worker = "worker1"
+    second_worker = "worker2"
+    aggregator = "aggregator"
+    noise_mechanism = "geometric"
+    [hmss_native]
+    first_worker = "worker2"
+    second_worker = "worker1"
+    aggregator = "aggregator"
+    noise_mechanism = "none"
+    [trustee]
+    duchy = "aggregator"
+    noise_mechanism = "deterministic"
+    thresholds = { min_users = 10, min_impressions = 100 }
+    [direct]
+    noise_mechanisms = ["geometric", "none"]
+    [population]
+    first = 1
+    last = 1000000
+"#;
+
+/// The example with the other sections, and with a text replaced.
+fn with_sections(from: &str, to: &str) -> Result<Config, String> {
+    let all = EXAMPLE.replace("[[duchies]]", &format!("{SECTIONS}\n[[duchies]]"));
+    assert!(from.is_empty() || all.contains(from), "{from}");
+    let text = if from.is_empty() { all } else { all.replacen(from, to, 1) };
+    Config::parse(&text, Path::new(""))
+}
+
+#[test]
+fn every_protocol_has_its_section() {
+    let protocols = with_sections("", "").unwrap().protocols;
+    assert_eq!(protocols.rollv2.as_ref().unwrap().protocol.max_size, 100_000);
+    let hmss = protocols.hmss.as_ref().unwrap();
+    assert_eq!(hmss.variant, HmssVariant::Compatible { ring_modulus: 127 });
+    assert_eq!(hmss.noise.unwrap().mechanism, NoiseMechanism::Geometric);
+    assert_eq!((hmss.first_worker.as_str(), hmss.population.size()), ("worker1", 1_000_000));
+    let native = protocols.hmss_native.as_ref().unwrap();
+    assert_eq!((native.variant, native.noise), (HmssVariant::Native, None));
+    let trustee = protocols.trustee.as_ref().unwrap();
+    assert_eq!(trustee.noise, TrusteeNoise::Deterministic);
+    assert_eq!((trustee.thresholds.unwrap().min_users, trustee.thresholds.unwrap().min_impressions), (10, 100));
+    assert_eq!(protocols.direct.noise, [Some(NoiseMechanism::Geometric), None]);
+    let without: Vec<ProtocolKind> = protocols.without_noise().collect();
+    assert_eq!(without, [ProtocolKind::HmssNative, ProtocolKind::Direct]);
+}
+
+#[test]
+fn what_is_wrong_with_a_protocol_is_named() {
+    for (from, to, named) in [
+        ("[population]", "[populations]", "populations"),
+        ("first = 1\n", "first = 2000000\n", "population: "),
+        ("first = 1\n    last = 1000000", "", "first"),
+        ("[population]\n    first = 1\n    last = 1000000", "", "population: it is required for [hmss]"),
+        ("first_worker = \"worker1\"", "first_worker = \"Worker\"", "hmss.first_worker"),
+        ("noise_mechanism = \"none\"", "ring_modulus = 127", "hmss_native.ring_modulus"),
+        ("[rollv2]", "[rollv2]\nsampling_indicator_size = 5", "rollv2.sampling_indicator_size"),
+        ("noise_mechanism = \"deterministic\"", "noise_mechanism = \"geometric\"", "geometric"),
+        ("min_users = 10", "min_users = 3000000000", "trustee.thresholds.min_users"),
+        ("min_users = 10, ", "", "min_users"),
+        ("noise_mechanisms", "noise_mechanism", "noise_mechanism"),
+        ("encryption_public_key", "capabilities = [\"hmss\", \"magic\"]\nencryption_public_key", "magic"),
+        ("id = \"aggregator\"", "id = \"aggregator\"\ncapabilities = [\"hmss\"]", "duchies/aggregator: capabilities"),
+    ] {
+        let error = with_sections(from, to).unwrap_err();
+        assert!(error.contains(named), "{named}: {error}");
+    }
+    let text: String =
+        EXAMPLE.lines().filter(|line| !line.contains("_noise")).map(|line| format!("{line}\n")).collect();
+    let text = text.replace("[llv2]", "").replace("aggregator = \"aggregator\"", "");
+    let error = Config::parse(&text, Path::new("")).unwrap_err();
+    assert!(error.contains("no protocol is configured"), "{error}");
+}
+
+#[test]
+fn a_publisher_says_what_it_can_do() {
+    let can = "capabilities = [\"hmss-native\", \"no-noise\"]\nencryption_public_key";
+    let config = with_sections("encryption_public_key", can).unwrap();
+    let said = config.parties[1].capabilities.unwrap();
+    assert_eq!(said, Capabilities { hmss_native: true, no_noise: true, ..Capabilities::default() });
 }
 
 #[test]
 fn every_key_is_explained() {
-    for line in EXAMPLE.lines() {
+    for line in EXAMPLE.lines().chain(SECTIONS.lines()) {
         let key = line.trim().split(' ').next().unwrap_or_default();
         assert!(KEYS.contains(key), "{key}");
     }
