@@ -35,7 +35,7 @@ use crate::requisition::Trust;
 /// tls = { certificate = "tls.pem", private_key = "tls.key" }
 /// kingdom = { endpoint = "https://kingdom.example:8443", root_certificate = "kingdom_root.pem" }
 ///
-/// # From here to the tables everything has a default.
+/// ## From here to the tables everything has a default.
 /// consent = { certificate = "consent.pem", private_key = "consent.key" }
 /// protocols = ["llv2", "rollv2", "hmss", "direct"]
 /// population = "0..999999"
