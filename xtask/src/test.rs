@@ -24,10 +24,13 @@ const PYTHON_PACKAGES: &[&str] = &[
     "grpcio-tools==1.85.1",
     "googleapis-common-protos==1.76.0",
     "cryptography==50.0.2",
+    "dp-accounting==0.6.0",
+    "opendp==0.16.0",
+    "pyfarmhash==0.5.1",
 ];
 
 /// Where they are.
-const PYTHON_TESTS: &[&str] = &["halo-crypto/tests/python", "examples/tests/python"];
+const PYTHON_TESTS: &[&str] = &["halo-crypto/tests/python", "halo-sketch/tests/python", "examples/tests/python"];
 
 /// What a test run printed, added up.
 #[derive(Debug, Default)]
