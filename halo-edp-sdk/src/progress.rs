@@ -9,6 +9,10 @@ use crate::Error;
 pub enum Stage {
     /// Reading impressions and sketching them; counted in impressions.
     Sketching,
+    /// Reading impressions and counting them by person; counted in impressions.
+    Counting,
+    /// Cutting a vector into shares, or encrypting it; counted in cells.
+    Sharing,
     /// Encrypting registers; counted in registers, noise included.
     Encrypting,
 }
