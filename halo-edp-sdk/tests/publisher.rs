@@ -5,21 +5,27 @@ use std::{collections::BTreeMap, fs::File, ops::ControlFlow, path::Path, sync::A
 
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{Field, Schema};
-use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
+use halo_core::{
+    measurement::Population,
+    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
+};
 use halo_crypto::{
     batch,
     elgamal::{CompositeKey, KeyShareSecret},
     group::{EncodedPoint, Point, Scalar},
     hash::{self, Domain},
     proof::PossessionContext,
+    share::Modulus,
 };
 use halo_edp_sdk::{
     Error,
     encrypt::{self, Encryption, Layout, REGISTER_BYTES},
     events,
     progress::{Observer, Progress, Stage, Unobserved},
+    share::{self, Encoding, Sharing},
     sketch,
     spool::{Binding, Manifest, Spool, Spooled},
+    vector::{self, VectorTerms},
 };
 use halo_sketch::{
     liquid_legions::{LiquidLegions, Params, RegisterKey},
@@ -321,6 +327,43 @@ fn real_publishers_make_the_known_number_of_registers() {
         registers += sketched.sketch.active();
     }
     assert_eq!(registers, 162_993);
+}
+
+/// The vectors of six real publishers, put together again from shares, add up to the known reach and frequencies.
+#[test]
+fn real_publishers_have_the_known_reach_and_frequencies() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/msnbc");
+    if !data.exists() {
+        println!("SKIPPED: ../shared/data/msnbc is missing");
+        return;
+    }
+    let files =
+        ["news", "tech", "local", "weather", "business", "sports"].map(|name| data.join(format!("{name}.parquet")));
+    let (mut first, mut last) = (u64::MAX, 0);
+    for file in &files {
+        let range = |vids: &[u64]| vids.iter().for_each(|vid| (first, last) = (first.min(*vid), last.max(*vid)));
+        events::read_vids(file, range).unwrap();
+    }
+    let population = Population::new(first, last).unwrap();
+    let terms = VectorTerms { population, interval: VidSamplingInterval::FULL, maximum_frequency: frequency() };
+    let sharing = Sharing { modulus: Modulus::new(256).unwrap(), encoding: Encoding::Bytes };
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let mut sums = vec![0; population.size() as usize];
+    for file in &files {
+        let counted = vector::count_file(file, &terms, &mut Unobserved).unwrap();
+        let mut body = Vec::new();
+        let cells = counted.vector.cells().to_vec();
+        let seed = share::share(cells, &sharing, &mut body, &mut Unobserved, &mut rng).unwrap();
+        let mut other = vec![0; sums.len()];
+        seed.generator().uniform(sharing.modulus, &mut other);
+        for share in [&body, &other] {
+            halo_crypto::share::add(sharing.modulus, &mut sums, share).unwrap();
+        }
+    }
+    let mut histogram = [0; 11];
+    sums.iter().for_each(|sum| histogram[usize::from(*sum).min(10)] += 1);
+    assert_eq!(histogram[1..].iter().sum::<u64>(), 585_389);
+    assert_eq!(histogram[1..], [245_821, 103_485, 60_280, 39_614, 30_301, 23_105, 16_288, 12_752, 9_661, 44_082]);
 }
 
 /// A binding of random hashes.
