@@ -43,5 +43,6 @@ pub mod progress;
 pub mod requisition;
 pub mod sketch;
 pub mod spool;
+pub mod vector;
 
 pub use error::Error;

@@ -9,6 +9,8 @@ use crate::Error;
 pub enum Stage {
     /// Reading impressions and sketching them; counted in impressions.
     Sketching,
+    /// Reading impressions and counting them for each person; counted in impressions.
+    Counting,
     /// Encrypting registers; counted in registers, noise included.
     Encrypting,
 }
