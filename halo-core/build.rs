@@ -16,6 +16,7 @@ const FILES: &[&str] = &[
     "wfa/measurement/api/v2alpha/measurements_service.proto",
     "wfa/measurement/api/v2alpha/multi_party_computation.proto",
     "wfa/measurement/api/v2alpha/public_keys_service.proto",
+    "wfa/measurement/api/v2alpha/random_seed.proto",
     "wfa/measurement/api/v2alpha/requisition_fulfillment_service.proto",
     "wfa/measurement/api/v2alpha/requisition_spec.proto",
     "wfa/measurement/api/v2alpha/requisitions_service.proto",

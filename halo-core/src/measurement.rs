@@ -4,12 +4,15 @@
 //! [`IllegalEvent`] that names both, so that nobody sets a state by hand. Terminal states refuse every event.
 
 mod lifecycle;
+mod protocol;
 mod spec;
 
 pub use lifecycle::{
     IllegalEvent, MeasurementEvent, MeasurementState, ParticipantEvent, ParticipantState, PublicMeasurementState,
     RequisitionEvent, RequisitionState,
 };
-pub use spec::{
-    EventGroupEntry, Llv2Config, Llv2Noise, MeasurementSpec, MeasurementType, ProtocolConfig, RequisitionSpec,
+pub use protocol::{
+    DirectConfig, HmssConfig, HmssNoise, HmssVariant, LiquidLegionsNoise, Llv2Config, Population, Protocol,
+    ProtocolConfig, ProtocolKind, Rollv2Config, TrusteeConfig, TrusteeNoise, TrusteeThresholds,
 };
+pub use spec::{EventGroupEntry, MeasurementKind, MeasurementSpec, MeasurementType, RequisitionSpec, Wanted};

@@ -64,6 +64,8 @@ pub mod type_name {
     pub const EL_GAMAL_PUBLIC_KEY: &str = "wfa.measurement.api.v2alpha.ElGamalPublicKey";
     /// What a measurement found.
     pub const MEASUREMENT_RESULT: &str = "wfa.measurement.api.v2alpha.Measurement.Result";
+    /// The seed of a share.
+    pub const RANDOM_SEED: &str = "wfa.measurement.api.v2alpha.RandomSeed";
     /// A message with its signature.
     pub const SIGNED_MESSAGE: &str = "wfa.measurement.api.v2alpha.SignedMessage";
 }

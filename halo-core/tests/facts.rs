@@ -19,8 +19,9 @@ const PACKAGES: [&str; 2] = ["wfa.measurement.api.v2alpha", "wfa.measurement.sys
 const OURS: u32 = 1000;
 
 /// Enumerations that the reference does not have; fields from 1000 up use them.
-const OUR_ENUMS: [&str; 2] = [
+const OUR_ENUMS: [&str; 3] = [
     "wfa.measurement.api.v2alpha.ProtocolConfig.NoiseCalibration",
+    "wfa.measurement.api.v2alpha.ProtocolConfig.ShareShuffleVariant",
     "wfa.measurement.system.v1alpha.Computation.MpcProtocolConfig.NoiseCalibration",
 ];
 

@@ -36,9 +36,11 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod attestation;
 pub mod batch;
 pub mod consent;
 pub mod elgamal;
+pub mod envelope;
 mod error;
 pub mod group;
 pub mod hash;

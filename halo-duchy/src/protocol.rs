@@ -35,6 +35,8 @@ mod seat;
 mod shuffle;
 mod state;
 mod stream;
+pub mod trustee;
+mod vector;
 mod workspace;
 
 use std::fmt;
@@ -63,6 +65,8 @@ pub enum Description {
     ShuffleInput = 6,
     /// A worker's shuffled shares, for the aggregator.
     AggregationInput = 7,
+    /// Publishers' frequency vectors, for a trustee. No message between Duchies: only states name it.
+    FrequencyVectors = 8,
 }
 
 impl Description {
@@ -76,6 +80,7 @@ impl Description {
             Self::ReachOnlyExecutionInput,
             Self::ShuffleInput,
             Self::AggregationInput,
+            Self::FrequencyVectors,
         ]
         .into_iter()
         .find(|description| description.number() == number)
@@ -97,6 +102,7 @@ impl fmt::Display for Description {
             Self::ReachOnlyExecutionInput => "execution phase input",
             Self::ShuffleInput => "shuffle phase input",
             Self::AggregationInput => "aggregation phase input",
+            Self::FrequencyVectors => "frequency vectors",
         })
     }
 }

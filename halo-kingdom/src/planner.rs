@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use halo_core::{
-    measurement::{Llv2Config, MeasurementSpec, MeasurementType, ProtocolConfig},
+    measurement::{Llv2Config, MeasurementSpec, MeasurementType, Protocol, ProtocolConfig},
     privacy::PrivacyParams,
     resource::DuchyId,
 };
@@ -111,15 +111,14 @@ impl Planner {
     /// [`Error::Infeasible`] names the field of the specification and what would do.
     pub fn plan(&self, spec: &MeasurementSpec, publishers: usize) -> Result<Plan, Error> {
         let refuse = |field, detail: String| Error::Infeasible { field, detail };
-        let counts_frequency = match spec.kind {
-            MeasurementType::Impression | MeasurementType::Duration | MeasurementType::Population => {
+        match spec.kind {
+            MeasurementType::Impression { .. } | MeasurementType::Duration { .. } | MeasurementType::Population => {
                 let detail =
                     format!("{} is not computed by this Kingdom; ask for reach or reach_and_frequency", spec.kind);
                 return Err(refuse("measurement_spec.measurement_type", detail));
             }
             MeasurementType::Reach { reach } => {
                 self.check_noise("measurement_spec.reach.privacy_params", reach, Sensitivity::scalar(1))?;
-                false
             }
             MeasurementType::ReachAndFrequency { reach, frequency, maximum_frequency } => {
                 if !maximum_frequency.counts_frequency() {
@@ -130,9 +129,8 @@ impl Planner {
                 self.check_noise(field, reach, Sensitivity::scalar(1))?;
                 let field = "measurement_spec.reach_and_frequency.frequency_privacy_params";
                 self.check_noise(field, frequency, Sensitivity::histogram())?;
-                true
             }
-        };
+        }
         spec.vid_sampling_interval
             .without_wrapping()
             .map_err(|error| refuse("measurement_spec.vid_sampling_interval", error.to_string()))?;
@@ -144,7 +142,7 @@ impl Planner {
             let detail = format!("noise_for_publisher_noise is not possible for {publishers} publishers: {detail}");
             refuse("data_providers", detail)
         })?;
-        let config = ProtocolConfig { counts_frequency, llv2: self.llv2.clone() };
+        let config = ProtocolConfig { kind: spec.kind.kind(), protocol: Protocol::Llv2(self.llv2.clone()) };
         Ok(Plan { config, participants: self.duchies.clone() })
     }
 
@@ -182,7 +180,7 @@ impl Planner {
 #[cfg(test)]
 mod tests {
     use halo_core::{
-        measurement::Llv2Noise,
+        measurement::{LiquidLegionsNoise, MeasurementKind},
         privacy::{MaximumFrequency, NoiseCalibration, NoiseMechanism, VidSamplingInterval},
     };
 
@@ -202,7 +200,7 @@ mod tests {
             decay_rate: 12.0,
             max_size: 100_000,
             sampling_indicator_size: 10_000_000,
-            noise: Some(Llv2Noise {
+            noise: Some(LiquidLegionsNoise {
                 mechanism: NoiseMechanism::DiscreteGaussian,
                 calibration: NoiseCalibration::Exact,
                 honest_contributors: 1,
@@ -221,7 +219,7 @@ mod tests {
     }
 
     /// Settings of the reference's calibration, which itself has no use for honest contributors, with a change.
-    fn with_noise(change: impl FnOnce(&mut Llv2Noise)) -> Llv2Settings {
+    fn with_noise(change: impl FnOnce(&mut LiquidLegionsNoise)) -> Llv2Settings {
         with(|settings| {
             let noise = settings.protocol.noise.as_mut().unwrap();
             noise.calibration = NoiseCalibration::Reference;
@@ -258,14 +256,14 @@ mod tests {
     fn every_duchy_takes_part_in_order() {
         let plan = Planner::new(settings(), three()).unwrap().plan(&reach(1.0, 1e-9), 2).unwrap();
         assert_eq!(plan.participants, [id("aggregator"), id("worker1"), id("worker2")]);
-        assert!(!plan.config.counts_frequency);
+        assert_eq!(plan.config.kind, MeasurementKind::Reach);
     }
 
     #[test]
     fn other_kinds_are_refused_by_name() {
         let planner = Planner::new(settings(), three()).unwrap();
-        let error = planner.plan(&asked(MeasurementType::Impression), 2).unwrap_err();
-        assert!(error.to_string().contains("IMPRESSION is not computed"), "{error}");
+        let error = planner.plan(&asked(MeasurementType::Population), 2).unwrap_err();
+        assert!(error.to_string().contains("POPULATION is not computed"), "{error}");
     }
 
     #[test]

@@ -29,6 +29,7 @@
 //! [`NoiseCalibration::Reference`] reproduces what the reference system computes and proves nothing beyond it.
 
 mod calibration;
+pub mod deterministic;
 pub mod sampler;
 
 use halo_core::privacy::PrivacyParams;

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::{WireError, type_name, unpack};
-use crate::measurement::{EventGroupEntry, MeasurementSpec, MeasurementType, RequisitionSpec};
+use crate::measurement::{EventGroupEntry, MeasurementSpec, MeasurementType, RequisitionSpec, Wanted};
 use crate::pb::api;
 use crate::pb::api::measurement_spec::MeasurementType as WireType;
 use crate::pb::api::requisition_spec::RequisitionType;
@@ -12,6 +12,11 @@ use crate::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
 pub(super) fn privacy(path: &str, params: Option<&api::DifferentialPrivacyParams>) -> Result<PrivacyParams, WireError> {
     let params = params.ok_or_else(|| WireError::new(path, "is missing"))?;
     PrivacyParams::new(params.epsilon, params.delta).map_err(|error| WireError::new(path, error))
+}
+
+fn at_least_one<T: TryFrom<i64>>(path: &str, value: i64) -> Result<T, WireError> {
+    let number = if value >= 1 { T::try_from(value).ok() } else { None };
+    number.ok_or_else(|| WireError::new(path, format!("{value} is not at least 1, or too large")))
 }
 
 /// Reads a serialized `MeasurementSpec`.
@@ -41,8 +46,25 @@ pub fn parse_measurement_spec(bytes: &[u8]) -> Result<MeasurementSpec, WireError
                     .map_err(|error| WireError::new(path("maximum_frequency"), error))?,
             }
         }
-        Some(WireType::Impression(_)) => MeasurementType::Impression,
-        Some(WireType::Duration(_)) => MeasurementType::Duration,
+        Some(WireType::Impression(asked)) => {
+            let path = "measurement_spec.impression.maximum_frequency_per_user";
+            MeasurementType::Impression {
+                impression: privacy("measurement_spec.impression.privacy_params", asked.privacy_params.as_ref())?,
+                maximum_frequency_per_user: at_least_one(path, asked.maximum_frequency_per_user.into())?,
+            }
+        }
+        Some(WireType::Duration(asked)) => {
+            let path = "measurement_spec.duration.maximum_watch_duration_per_user";
+            let most = asked.maximum_watch_duration_per_user.as_ref();
+            let most = most.ok_or_else(|| WireError::new(path, "is missing"))?;
+            if most.nanos != 0 {
+                return Err(WireError::unsupported(path, "has a fraction; ask for whole seconds"));
+            }
+            MeasurementType::Duration {
+                duration: privacy("measurement_spec.duration.privacy_params", asked.privacy_params.as_ref())?,
+                maximum_seconds_per_user: at_least_one(path, most.seconds)?,
+            }
+        }
         Some(WireType::Population(_)) => MeasurementType::Population,
         None => return Err(WireError::new("measurement_spec.measurement_type", "is missing")),
     };
@@ -59,11 +81,10 @@ pub fn parse_measurement_spec(bytes: &[u8]) -> Result<MeasurementSpec, WireError
     })
 }
 
-/// Reads a serialized `RequisitionSpec`, which must ask for events.
+/// Reads a serialized `RequisitionSpec`.
 ///
 /// # Errors
-/// If a field is missing or is not what it must be; the error names it, and never contains the nonce. A population is
-/// [`super::WireErrorKind::Unsupported`].
+/// If a field is missing or is not what it must be; the error names it, and never contains the nonce.
 pub fn parse_requisition_spec(bytes: &[u8]) -> Result<RequisitionSpec, WireError> {
     let spec = api::RequisitionSpec::decode(bytes).map_err(|error| WireError::new("requisition_spec", error))?;
     let path = "requisition_spec.measurement_public_key";
@@ -71,13 +92,6 @@ pub fn parse_requisition_spec(bytes: &[u8]) -> Result<RequisitionSpec, WireError
     if spec.nonce == 0 {
         return Err(WireError::new("requisition_spec.nonce", "is missing"));
     }
-    let events = match &spec.requisition_type {
-        Some(RequisitionType::Events(events)) => events,
-        Some(RequisitionType::Population(_)) => {
-            return Err(WireError::unsupported("requisition_spec.population", "is not what sketches are made of"));
-        }
-        None => return Err(WireError::new("requisition_spec.requisition_type", "is missing")),
-    };
     let entry = |entry: &api::requisition_spec::EventGroupEntry| {
         let path = "requisition_spec.event_groups";
         let filter = entry.value.as_ref().and_then(|value| value.filter.as_ref());
@@ -86,11 +100,16 @@ pub fn parse_requisition_spec(bytes: &[u8]) -> Result<RequisitionSpec, WireError
             filter: filter.map(|filter| filter.expression.clone()).unwrap_or_default(),
         })
     };
-    Ok(RequisitionSpec {
-        measurement_public_key: key.to_vec(),
-        nonce: spec.nonce,
-        event_groups: events.event_groups.iter().map(entry).collect::<Result<_, WireError>>()?,
-    })
+    let wanted = match &spec.requisition_type {
+        Some(RequisitionType::Events(events)) => {
+            Wanted::Events(events.event_groups.iter().map(entry).collect::<Result<_, WireError>>()?)
+        }
+        Some(RequisitionType::Population(population)) => Wanted::Population {
+            filter: population.filter.as_ref().map(|filter| filter.expression.clone()).unwrap_or_default(),
+        },
+        None => return Err(WireError::new("requisition_spec.requisition_type", "is missing")),
+    };
+    Ok(RequisitionSpec { measurement_public_key: key.to_vec(), nonce: spec.nonce, wanted })
 }
 
 #[cfg(test)]
@@ -178,39 +197,73 @@ mod tests {
     #[test]
     fn a_requisition_spec_is_read_and_keeps_its_nonce_to_itself() {
         let spec = parse_requisition_spec(&requisition_spec().encode_to_vec()).unwrap();
-        assert_eq!((spec.nonce, spec.event_groups[0].filter.as_str()), (0x1234_5678_9abc, "age > 17"));
+        assert_eq!(spec.nonce, 0x1234_5678_9abc);
+        let Wanted::Events(event_groups) = &spec.wanted else { panic!("{spec:?}") };
+        assert_eq!(event_groups[0].filter, "age > 17");
         assert!(!format!("{spec:?}").contains(&0x1234_5678_9abc_u64.to_string()), "{spec:?}");
     }
 
     #[test]
     fn every_rule_of_a_requisition_spec_is_named() {
-        use WireErrorKind::{Malformed, Unsupported};
         let changed = |change: &dyn Fn(&mut api::RequisitionSpec)| {
             let mut spec = requisition_spec();
             change(&mut spec);
             parse_requisition_spec(&spec.encode_to_vec()).unwrap_err()
         };
-        for (error, kind, expected) in [
-            (changed(&|spec| spec.nonce = 0), Malformed, "nonce: is missing"),
-            (changed(&|spec| spec.measurement_public_key = None), Malformed, "measurement_public_key: is missing"),
-            (changed(&|spec| spec.requisition_type = None), Malformed, "requisition_type: is missing"),
-            (
-                changed(&|spec| spec.requisition_type = Some(RequisitionType::Population(Default::default()))),
-                Unsupported,
-                "population",
-            ),
+        for (error, expected) in [
+            (changed(&|spec| spec.nonce = 0), "nonce: is missing"),
+            (changed(&|spec| spec.measurement_public_key = None), "measurement_public_key: is missing"),
+            (changed(&|spec| spec.requisition_type = None), "requisition_type: is missing"),
             (
                 changed(&|spec| match &mut spec.requisition_type {
                     Some(RequisitionType::Events(events)) => events.event_groups[0].key.push('/'),
                     other => panic!("{other:?}"),
                 }),
-                Malformed,
                 "event_groups",
             ),
         ] {
             assert!(error.to_string().contains(expected), "{error}");
-            assert_eq!(error.kind, kind, "{error}");
+            assert_eq!(error.kind, WireErrorKind::Malformed, "{error}");
         }
+    }
+
+    #[test]
+    fn a_population_is_asked_for_without_events() {
+        let mut spec = requisition_spec();
+        spec.requisition_type = Some(RequisitionType::Population(Default::default()));
+        let spec = parse_requisition_spec(&spec.encode_to_vec()).unwrap();
+        assert_eq!(spec.wanted, Wanted::Population { filter: String::new() });
+    }
+
+    #[test]
+    fn impressions_and_durations_have_limits() {
+        let params = Some(api::DifferentialPrivacyParams { epsilon: 1.0, delta: 1e-9 });
+        let impression = |most| {
+            changed(|spec| {
+                spec.measurement_type = Some(WireType::Impression(api::measurement_spec::Impression {
+                    privacy_params: params,
+                    maximum_frequency_per_user: most,
+                }));
+            })
+        };
+        let kind = impression(60).unwrap().kind;
+        assert!(matches!(kind, MeasurementType::Impression { maximum_frequency_per_user: 60, .. }), "{kind:?}");
+        assert!(impression(0).unwrap_err().to_string().contains("not at least 1"));
+        let duration = |most: Option<prost_types::Duration>| {
+            changed(|spec| {
+                spec.measurement_type = Some(WireType::Duration(api::measurement_spec::Duration {
+                    privacy_params: params,
+                    maximum_watch_duration_per_user: most,
+                    ..Default::default()
+                }));
+            })
+        };
+        let kind = duration(Some(prost_types::Duration { seconds: 1800, nanos: 0 })).unwrap().kind;
+        assert!(matches!(kind, MeasurementType::Duration { maximum_seconds_per_user: 1800, .. }), "{kind:?}");
+        assert!(duration(None).unwrap_err().to_string().contains("is missing"));
+        let half = duration(Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 })).unwrap_err();
+        assert!(half.to_string().contains("whole seconds"), "{half}");
+        assert!(duration(Some(prost_types::Duration { seconds: -1, nanos: 0 })).is_err());
     }
 
     proptest! {

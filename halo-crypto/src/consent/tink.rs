@@ -5,7 +5,7 @@
 //! several keys: the primary one encrypts, the one that a ciphertext names decrypts.
 
 mod ecies;
-mod message;
+pub(crate) mod message;
 
 use std::fmt;
 

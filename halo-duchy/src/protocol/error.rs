@@ -99,6 +99,22 @@ pub enum ProtocolError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The encrypted vector of a publisher is not acceptable: refuse it, or have it sent again.
+    #[error("the vector of {requisition} is not acceptable: {reason}")]
+    BadVector {
+        /// The requisition.
+        requisition: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This process may not open data: it has no attestation that is accepted.
+    #[error("this process may not open {what}: {reason}")]
+    NotAttested {
+        /// What it asked for.
+        what: String,
+        /// Why it is refused.
+        reason: String,
+    },
     /// Shares add up to a number that no frequency has.
     #[error("shares add up to {value}, which is neither at most {most} nor the {sentinel} of unused noise")]
     BadSum {
@@ -151,6 +167,8 @@ impl ProtocolError {
             Self::BadBody { .. }
             | Self::BadRecord { .. }
             | Self::BadShare { .. }
+            | Self::BadVector { .. }
+            | Self::NotAttested { .. }
             | Self::Parameters(_)
             | Self::Ring(_)
             | Self::ForeignState(_)
@@ -163,6 +181,14 @@ impl ProtocolError {
             | Self::Stalled(_)
             | Self::Cancelled
             | Self::Io(_) => Vec::new(),
+        }
+    }
+
+    /// The requisition whose publisher deviated, where it is known.
+    pub fn requisition(&self) -> Option<&str> {
+        match self {
+            Self::BadShare { requisition, .. } | Self::BadVector { requisition, .. } => Some(requisition),
+            _ => None,
         }
     }
 }

@@ -56,7 +56,8 @@ use super::stream::Consumed;
 use super::{Body, Description, DuchyId, Origin, ProtocolError, Received, Slot, State, Step, Workspace};
 
 use self::parameters::Noise;
-pub use outcome::{Estimates, Frequency, Outcome};
+pub use super::vector::{Estimates, Frequency};
+pub use outcome::Outcome;
 pub use parameters::{NoiseParameters, Parameters, Variant};
 
 /// Changes whenever the same input would give other bytes. A state of another version is refused.

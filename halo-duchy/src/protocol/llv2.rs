@@ -283,7 +283,10 @@ pub fn message_record_bytes(
         Description::ExecutionPhaseThreeInput => {
             Some(CIPHERTEXT_BYTES * (maximum_frequency.get() as usize).saturating_sub(1).max(1))
         }
-        Description::ReachOnlyExecutionInput | Description::ShuffleInput | Description::AggregationInput => None,
+        Description::ReachOnlyExecutionInput
+        | Description::ShuffleInput
+        | Description::AggregationInput
+        | Description::FrequencyVectors => None,
     }
 }
 

@@ -81,6 +81,7 @@ macro_rules! engine {
 engine!(llv2, Body, super::llv2::Outcome, |_duchy, body| super::llv2::check_requisition(body));
 engine!(rollv2, Body, super::llv2::Outcome, |_duchy, body| super::rollv2::check_requisition(body));
 engine!(hmss, super::hmss::Requisition, super::hmss::Outcome, |duchy, share| duchy.check_requisition(share));
+engine!(trustee, super::trustee::Requisition, super::trustee::Outcome, |duchy, one| duchy.check_requisition(one));
 
 /// One Duchy and the requisitions that were fulfilled at it.
 #[derive(Debug)]
@@ -131,8 +132,29 @@ impl Envelope {
     }
 }
 
-/// Sits on the wire between the Duchies.
+/// What a Duchy does at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Checks one upload.
+    Check,
+    /// Takes its first step.
+    Start,
+    /// Goes on with the messages of this description.
+    Advance(Description),
+}
+
+/// Sits on the wire between the Duchies, and sees them work.
 pub trait Interceptor {
+    /// A Duchy begins to work. Nobody else works until it ends.
+    fn begins(&mut self, duchy: &DuchyId, act: Act) {
+        let _ = (duchy, act);
+    }
+
+    /// The Duchy has done what it began last, with success.
+    fn ends(&mut self, duchy: &DuchyId) {
+        let _ = duchy;
+    }
+
     /// Sees every message before it is delivered, and gives what is delivered instead: the message, changed or not, more
     /// than one, or none.
     fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
@@ -166,8 +188,10 @@ pub fn run<E: Engine>(
 ) -> Result<E::Outcome, ProtocolError> {
     let mut run = Run { seats: parties.iter().map(Seat::new).collect(), outcome: None, interceptor };
     for (position, party) in parties.iter().enumerate() {
-        party.requisitions.iter().try_for_each(|requisition| party.duchy.check_requisition(requisition))?;
-        let step = party.duchy.start(&party.requisitions, workspace)?;
+        for requisition in &party.requisitions {
+            run.act(party, Act::Check, || party.duchy.check_requisition(requisition))?;
+        }
+        let step = run.act(party, Act::Start, || party.duchy.start(&party.requisitions, workspace))?;
         run.take(position, step)?;
     }
     while let Some(position) = run.seats.iter().position(Seat::is_ready) {
@@ -175,7 +199,8 @@ pub fn run<E: Engine>(
         let inbox: Vec<Received> = seat.inbox.drain(..).collect();
         let state = seat.state.take().ok_or_else(|| ProtocolError::Stalled("a state".to_owned()))?;
         let party = seat.party;
-        let step = party.duchy.advance(&state, &party.requisitions, &inbox, workspace)?;
+        let advance = || party.duchy.advance(&state, &party.requisitions, &inbox, workspace);
+        let step = run.act(party, Act::Advance(state.awaits), advance)?;
         run.take(position, step)?;
     }
     if let Some((seat, received)) = run.seats.iter().find_map(|seat| Some((seat, seat.inbox.first()?)))
@@ -217,6 +242,19 @@ struct Run<'a, 'i, E: Engine> {
 }
 
 impl<E: Engine> Run<'_, '_, E> {
+    /// Lets a Duchy work while the interceptor knows of it.
+    fn act<T>(
+        &mut self,
+        party: &Party<E>,
+        act: Act,
+        work: impl FnOnce() -> Result<T, ProtocolError>,
+    ) -> Result<T, ProtocolError> {
+        self.interceptor.begins(party.duchy.id(), act);
+        let done = work()?;
+        self.interceptor.ends(party.duchy.id());
+        Ok(done)
+    }
+
     /// Files what a step gave: the state at its Duchy, the messages in the inboxes.
     fn take(&mut self, position: usize, step: Step<E::Outcome>) -> Result<(), ProtocolError> {
         let outbox = match step {

@@ -4,7 +4,7 @@ use std::{env, fs};
 
 use halo_core::resource::DuchyId;
 use halo_crypto::elgamal::KeyShareSecret;
-use halo_crypto::seal::{self, KeyEncryptionKey};
+use halo_crypto::seal::{self, KeyEncryptionKey as _, LocalKey};
 use halo_crypto::secret::Secret;
 use hkdf::Hkdf;
 use rand_chacha::ChaCha20Rng;
@@ -59,7 +59,7 @@ pub enum SecretError {
 ///
 /// # Errors
 /// If there is none, or it is not 64 hexadecimal digits.
-pub fn key_encryption_key(config: &Config) -> Result<KeyEncryptionKey, SecretError> {
+pub fn key_encryption_key(config: &Config) -> Result<LocalKey, SecretError> {
     let (origin, digits) = match &config.key_encryption_key_file {
         Some(file) => {
             let digits = fs::read_to_string(file).map_err(SecretError::Read)?;
@@ -70,7 +70,7 @@ pub fn key_encryption_key(config: &Config) -> Result<KeyEncryptionKey, SecretErr
             Err(_) => return Err(SecretError::NoKey),
         },
     };
-    KeyEncryptionKey::from_hex(digits.expose().trim()).map_err(|source| SecretError::BadKey { origin, source })
+    LocalKey::from_hex(digits.expose().trim()).map_err(|source| SecretError::BadKey { origin, source })
 }
 
 /// Key share and seed of one computation at one Duchy.
@@ -110,14 +110,14 @@ impl ComputationSecrets {
 /// Seals what a computation keeps at rest.
 #[derive(Debug)]
 pub struct Vault {
-    key: KeyEncryptionKey,
+    key: LocalKey,
     duchy: DuchyId,
 }
 
 impl Vault {
     /// Seals under `key` for this Duchy; nothing opens at another Duchy or for another computation.
     #[must_use]
-    pub fn new(key: KeyEncryptionKey, duchy: DuchyId) -> Self {
+    pub fn new(key: LocalKey, duchy: DuchyId) -> Self {
         Self { key, duchy }
     }
 
@@ -130,7 +130,10 @@ impl Vault {
         let mut plain = [0; 2 * PART_BYTES];
         plain[..PART_BYTES].copy_from_slice(secrets.key_share.to_bytes().expose());
         plain[PART_BYTES..].copy_from_slice(secrets.seed.expose());
-        let sealed = self.key.seal(&plain, &self.context("secrets", computation), rng);
+        let sealed = self
+            .key
+            .seal(&plain, &self.context("secrets", computation), rng)
+            .expect("a key in memory seals whatever fits into memory");
         plain.zeroize();
         sealed
     }
@@ -154,7 +157,9 @@ impl Vault {
 
     /// Seals the engine's state, which holds counts that are nobody else's business.
     pub fn seal_state(&self, computation: &str, state: &[u8], rng: &mut impl CryptoRng) -> Vec<u8> {
-        self.key.seal(state, &self.context("engine state", computation), rng)
+        self.key
+            .seal(state, &self.context("engine state", computation), rng)
+            .expect("a key in memory seals whatever fits into memory")
     }
 
     /// Opens the engine's state.
@@ -177,7 +182,7 @@ mod tests {
     use rand_core::Rng;
 
     fn vault(key: u8, duchy: &str) -> Vault {
-        Vault::new(KeyEncryptionKey::from_bytes(Secret::new([key; 32])), DuchyId::new(duchy).unwrap())
+        Vault::new(LocalKey::from_bytes(Secret::new([key; 32])), DuchyId::new(duchy).unwrap())
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use halo_core::clock::Timestamp;
-use halo_core::measurement::{MeasurementSpec, MeasurementType, ProtocolConfig};
+use halo_core::measurement::{Llv2Config, MeasurementSpec, MeasurementType, Protocol};
 use halo_core::pb::system;
 use halo_core::pb::system::computation_participant::requisition_params;
 use halo_core::privacy::NoiseCalibration;
@@ -62,7 +62,7 @@ pub(crate) struct Terms {
     /// What the consumer asked for.
     pub(crate) spec: MeasurementSpec,
     /// How it is computed.
-    pub(crate) config: ProtocolConfig,
+    pub(crate) llv2: Llv2Config,
     /// All Duchies, ascending by id.
     pub(crate) duchies: Vec<DuchyId>,
     /// The session that key shares are proven for.
@@ -93,6 +93,10 @@ impl Terms {
         config.check_fits(&spec).map_err(|error| Refusal::kingdom(error.to_string()))?;
         wire::check_mpc_protocol_config(&config, computation.mpc_protocol_config.as_ref())
             .map_err(|error| Refusal::kingdom(error.to_string()))?;
+        let llv2 = match config.protocol {
+            Protocol::Llv2(llv2) => llv2,
+            other => return Err(Refusal::new(format!("this Duchy does not serve the protocol {}", other.kind()))),
+        };
         let mut duchies = BTreeSet::new();
         for participant in &computation.computation_participants {
             let participant = participant_name(participant, &name)?;
@@ -103,7 +107,7 @@ impl Terms {
         let duchies: Vec<DuchyId> = duchies.into_iter().collect();
         let session =
             session::session_id(&computation.measurement_spec, &computation.serialized_protocol_config, &duchies);
-        Ok(Self { name, spec, config, duchies, session, computation })
+        Ok(Self { name, spec, llv2, duchies, session, computation })
     }
 
     /// Checks everything that this Duchy must not take on the Kingdom's word before it draws a key.
@@ -134,7 +138,7 @@ impl Terms {
     /// The noise inside the protocol protects what this Duchy's publishers have sent. The Kingdom alone chooses it, so
     /// it must not fall below what this Duchy's operator asks for.
     fn check_noise(&self, floor: &NoiseFloor) -> Result<(), Refusal> {
-        let Some(noise) = &self.config.llv2.noise else {
+        let Some(noise) = &self.llv2.noise else {
             return if floor.allow_no_noise {
                 Ok(())
             } else {
@@ -220,7 +224,7 @@ impl Terms {
 
     /// The Duchy that joins and reports.
     pub(crate) fn aggregator(&self) -> &DuchyId {
-        &self.config.llv2.aggregator
+        &self.llv2.aggregator
     }
 
     /// What a Duchy is in the computation.
@@ -230,7 +234,7 @@ impl Terms {
 
     /// The engine's parameters.
     pub(crate) fn parameters(&self) -> Result<Parameters, Refusal> {
-        let llv2 = &self.config.llv2;
+        let llv2 = &self.llv2;
         let sketch = liquid_legions::Params::new(llv2.decay_rate, llv2.max_size, llv2.sampling_indicator_size)
             .map_err(|error| Refusal::kingdom(format!("protocol_config: sketch_params: {error}")))?;
         let (reach, frequency) = match &self.spec.kind {

@@ -2,7 +2,7 @@
 //! who is to blame; the next one is taken as if nothing had happened.
 
 use halo_core::{
-    measurement::Llv2Noise,
+    measurement::LiquidLegionsNoise,
     pb::system::{Computation, requisition::State as RequisitionState},
     privacy::{NoiseCalibration, PrivacyParams},
     session,
@@ -128,7 +128,7 @@ async fn the_kingdom_must_list_what_was_signed() {
         (
             &|_, c| {
                 let other = Plan::without_noise(1).config;
-                c.mpc_protocol_config = Some(halo_core::wire::mpc_protocol_config(&other));
+                c.mpc_protocol_config = halo_core::wire::mpc_protocol_config(&other);
             },
             "mpc_protocol_config: differs from serialized_protocol_config",
             &["kingdom"],
@@ -170,12 +170,12 @@ async fn every_duchy_must_be_known() {
 async fn the_aggregator_must_be_one_of_the_duchies_and_the_same_everywhere() {
     let world = World::start(false).await;
     let mut plan = Plan::new(1);
-    plan.config.llv2.aggregator = "worker3".parse().unwrap();
+    plan.llv2().aggregator = "worker3".parse().unwrap();
     let computation = plan.measurement(&world).computation;
     let words = "aggregator worker3 is none of the computation's Duchies";
     assert_not_begun(&world, &computation, words, &["kingdom"]).await;
     let mut plan = Plan::new(2);
-    plan.config.llv2.aggregator = "worker1".parse().unwrap();
+    plan.llv2().aggregator = "worker1".parse().unwrap();
     let mut computation = plan.measurement(&world).computation;
     computation.aggregator = "aggregator".to_owned();
     let words = "aggregator: is another one in serialized_protocol_config";
@@ -200,7 +200,7 @@ async fn no_less_noise_than_the_operator_asks_for() {
     let world = World::start(false).await;
     let params = |epsilon, delta| PrivacyParams::new(epsilon, delta).unwrap();
     let (little, careless) = (params(10.5, 1e-9), params(1.0, 0.002));
-    type Change<'a> = (&'a dyn Fn(&mut Llv2Noise), &'a str);
+    type Change<'a> = (&'a dyn Fn(&mut LiquidLegionsNoise), &'a str);
     let changes: [Change<'_>; 5] = [
         (&|noise| noise.data_provider = little, "data_provider_noise: "),
         (&|noise| noise.blinded_histogram = careless, "blinded_histogram_noise: "),
@@ -210,11 +210,11 @@ async fn no_less_noise_than_the_operator_asks_for() {
     ];
     for (number, (change, words)) in (1..).zip(changes) {
         let mut plan = Plan::new(number);
-        change(plan.config.llv2.noise.as_mut().unwrap());
+        change(plan.llv2().noise.as_mut().unwrap());
         assert_not_begun(&world, &plan.measurement(&world).computation, words, &[]).await;
     }
     let mut plan = Plan::new(1000);
-    let noise = plan.config.llv2.noise.as_mut().unwrap();
+    let noise = plan.llv2().noise.as_mut().unwrap();
     noise.data_provider = params(10.0, 0.001);
     world.open(&plan).await;
 }

@@ -2,7 +2,7 @@
 //! they want.
 
 use halo_core::{
-    measurement::{Llv2Config, Llv2Noise, ProtocolConfig},
+    measurement::{LiquidLegionsNoise, Llv2Config, MeasurementKind, Protocol, ProtocolConfig},
     pb::{
         api::{self, fulfill_requisition_request as upload},
         system::{
@@ -61,12 +61,12 @@ impl Plan {
                 ..Default::default()
             },
             config: ProtocolConfig {
-                counts_frequency: true,
-                llv2: Llv2Config {
+                kind: MeasurementKind::ReachAndFrequency,
+                protocol: Protocol::Llv2(Llv2Config {
                     decay_rate: 12.0,
                     max_size: 100_000,
                     sampling_indicator_size: 10_000_000,
-                    noise: Some(Llv2Noise {
+                    noise: Some(LiquidLegionsNoise {
                         mechanism: NoiseMechanism::DiscreteGaussian,
                         calibration: NoiseCalibration::Exact,
                         honest_contributors: 1,
@@ -75,7 +75,7 @@ impl Plan {
                         for_publisher_noise: noise,
                     }),
                     aggregator: id(ME).parse().unwrap(),
-                },
+                }),
             },
             duchies: DUCHIES.to_vec(),
         }
@@ -84,8 +84,16 @@ impl Plan {
     /// The same without any noise.
     pub(crate) fn without_noise(number: u64) -> Self {
         let mut plan = Self::new(number);
-        plan.config.llv2.noise = None;
+        plan.llv2().noise = None;
         plan
+    }
+
+    /// How it is computed.
+    pub(crate) fn llv2(&mut self) -> &mut Llv2Config {
+        match &mut self.config.protocol {
+            Protocol::Llv2(llv2) => llv2,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The measurement as the Kingdom reports it at first, signed by the consumer.
@@ -111,9 +119,9 @@ impl Plan {
             measurement_consumer: CONSUMER.to_owned(),
             measurement_consumer_certificate_der: consumer.certificate.der().to_vec(),
             measurement_spec: spec,
-            mpc_protocol_config: Some(wire::mpc_protocol_config(&self.config)),
+            mpc_protocol_config: wire::mpc_protocol_config(&self.config),
             serialized_protocol_config: wire::protocol_config(&self.config).encode_to_vec(),
-            aggregator: self.config.llv2.aggregator.to_string(),
+            aggregator: self.config.protocol.aggregator().unwrap().to_string(),
             ..Default::default()
         };
         computation.set_state(State::PendingRequisitionParams);

@@ -1,7 +1,7 @@
 //! What is asked for, and how it is computed, as far as it concerns a publisher.
 
 use halo_core::{
-    measurement::{Llv2Config, MeasurementSpec, ProtocolConfig, RequisitionSpec},
+    measurement::{Llv2Config, MeasurementSpec, Protocol, ProtocolConfig, RequisitionSpec, Wanted},
     privacy::{MaximumFrequency, VidSamplingInterval},
     resource::{DataProviderName, DuchyId},
     session,
@@ -41,7 +41,13 @@ pub(super) fn check_agreement(
         ));
     }
     // The Kingdom and everybody who reads its timeline see a refusal: it tells which entry, and never what stands in it.
-    for (entry, number) in own.event_groups.iter().zip(1..) {
+    let Wanted::Events(event_groups) = &own.wanted else {
+        return Err(Refusal::new(
+            Justification::Unfulfillable,
+            "requisition_spec: asks for the size of a population, which this publisher does not tell".to_owned(),
+        ));
+    };
+    for (entry, number) in event_groups.iter().zip(1..) {
         let path = format!("requisition_spec.event_groups: entry {number}");
         if entry.event_group.data_provider != publisher.data_provider {
             return Err(Refusal::new(
@@ -62,7 +68,12 @@ pub(super) fn check_agreement(
 /// Sketch, sampling and noise.
 pub(super) fn agree(spec: &MeasurementSpec, config: &ProtocolConfig, trust: &Trust) -> Result<Terms, Refusal> {
     config.check_fits(spec).map_err(Refusal::spec("protocol_config"))?;
-    let llv2 = &config.llv2;
+    let Protocol::Llv2(llv2) = &config.protocol else {
+        return Err(Refusal::new(
+            Justification::Unfulfillable,
+            format!("protocol_config: protocol {} is not spoken by this publisher", config.protocol.kind()),
+        ));
+    };
     let params = Params::new(llv2.decay_rate, llv2.max_size, llv2.sampling_indicator_size);
     Ok(Terms {
         params: params.map_err(Refusal::spec("protocol_config: sketch_params"))?,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use halo_core::{
-    measurement::{Llv2Config, Llv2Noise},
+    measurement::{LiquidLegionsNoise, Llv2Config},
     privacy::{NoiseCalibration, NoiseMechanism, PrivacyParams},
     resource::{
         CertificateName, CertificateParent, DataProviderName, DuchyId, DuchyName, ExternalId, MeasurementConsumerName,
@@ -301,7 +301,7 @@ impl Llv2 {
             Mechanism::None => None,
         };
         let noise = match mechanism {
-            Some(mechanism) => Some(Llv2Noise {
+            Some(mechanism) => Some(LiquidLegionsNoise {
                 mechanism,
                 calibration: match self.noise_calibration {
                     Calibration::Exact => NoiseCalibration::Exact,

@@ -111,7 +111,7 @@ pub(crate) fn check_answer(field: &'static str, size: usize) -> Result<(), Refus
 #[cfg(test)]
 mod tests {
     use halo_core::{
-        measurement::{Llv2Config, ProtocolConfig},
+        measurement::{Llv2Config, MeasurementKind, Protocol, ProtocolConfig},
         resource::{CertificateName, DuchyName, RequisitionName},
         wire as core_wire,
     };
@@ -135,7 +135,7 @@ mod tests {
             sampling_indicator_size: 1000,
             noise: None,
         };
-        let config = ProtocolConfig { counts_frequency: true, llv2 };
+        let config = ProtocolConfig { kind: MeasurementKind::ReachAndFrequency, protocol: Protocol::Llv2(llv2) };
         measurement.protocol_config = core_wire::protocol_config(&config).encode_to_vec();
         let mut one = measurement.requisitions[0].clone();
         one.encrypted_spec.bytes = vec![1; spec];

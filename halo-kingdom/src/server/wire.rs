@@ -205,6 +205,8 @@ pub(crate) fn computation_requisition(measurement: &Measurement, requisition: &R
         key_list_hash: fulfilment.map_or_else(Vec::new, |fulfilment| fulfilment.key_list_hash.to_vec()),
         body_sha256: fulfilment.map_or_else(Vec::new, |fulfilment| fulfilment.body_sha256.to_vec()),
         record_count: fulfilment.map_or(0, |fulfilment| fulfilment.record_count.cast_signed()),
+        data_provider_certificate: requisition.certificate.to_string(),
+        data_provider_certificate_der: Vec::new(),
     }
 }
 
@@ -266,7 +268,7 @@ pub(crate) fn computation(
             .iter()
             .map(|requisition| computation_requisition(measurement, requisition))
             .collect(),
-        mpc_protocol_config: Some(wire::mpc_protocol_config(&config)),
+        mpc_protocol_config: wire::mpc_protocol_config(&config),
         serialized_protocol_config: measurement.protocol_config.clone(),
         measurement_spec_signature: measurement.spec.signature.clone(),
         measurement_spec_signature_algorithm_oid: measurement.spec.algorithm_oid.clone(),

@@ -123,6 +123,19 @@ fn discrete_laplace(scale: u128, rng: &mut impl Rng) -> i128 {
     }
 }
 
+/// A discrete Laplace draw, conditioned on |x| ≤ `bound`: P\[x\] ∝ e^(−|x|·exponent).
+pub fn discrete_laplace_within(exponent: Rational, bound: u64, rng: &mut impl Rng) -> i64 {
+    loop {
+        let magnitude = geometric(exponent, rng);
+        let negative = bernoulli(1, 2, rng);
+        if magnitude > u128::from(bound) || (negative && magnitude == 0) {
+            continue;
+        }
+        let magnitude = magnitude as i64;
+        return if negative { -magnitude } else { magnitude };
+    }
+}
+
 /// A discrete Gaussian draw with variance parameter σ², conditioned on |x| ≤ `bound` (algorithm 3):
 /// P\[x\] ∝ e^(−x²/2σ²).
 pub fn discrete_gaussian_within(sigma_squared: Rational, bound: u64, rng: &mut impl Rng) -> i64 {

@@ -1,10 +1,9 @@
 //! What the aggregator learns, and the estimates that follow from it.
 
-use halo_sketch::estimate;
 use halo_sketch::noise::ShiftedNoise;
-use halo_sketch::variance::{self, FrequencyMeasurement, Interval, Methodology, ReachMeasurement};
 
 use super::super::ProtocolError;
+use super::super::vector::{self, Estimates};
 use super::{Duchy, Parameters};
 
 /// Workers: both have added their noise.
@@ -24,28 +23,6 @@ pub struct Outcome {
     pub reach_noise_sd: f64,
     /// Standard deviation of the noise in each entry of `histogram` but the last; 0 without noise.
     pub frequency_noise_sd: f64,
-}
-
-/// The estimates of a measurement.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Estimates {
-    /// How many people were reached, at least 0; not rounded.
-    pub reach: f64,
-    /// Standard error of `reach` in people: sampling and noise together.
-    pub reach_standard_error: f64,
-    /// Shares of the people reached 1, 2, …, F − 1 times, and F times or more; `None` when F = 1 or there is no data.
-    pub frequency: Option<Frequency>,
-}
-
-/// A frequency distribution.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Frequency {
-    /// Shares of the people reached 1, 2, …, F − 1 times, and F times or more. None is below 0, and they sum to 1.
-    pub shares: Vec<f64>,
-    /// Standard error of each share.
-    pub standard_errors: Vec<f64>,
 }
 
 impl Duchy {
@@ -87,36 +64,18 @@ impl Outcome {
     /// Reach and frequency with their standard errors. `parameters` are those of the computation.
     ///
     /// Reach is the number of cells divided by the sampling width; the errors are those of a frequency vector
-    /// ([`variance`], protocols 5.4 and 5.5): noise, and the sampling of a population of known size.
+    /// ([`halo_sketch::variance`], protocols 5.4 and 5.5): noise, and the sampling of a population of known size.
     ///
     /// # Errors
     /// [`ProtocolError::Parameters`] when the sampling width is out of range.
     pub fn estimate(&self, parameters: &Parameters) -> Result<Estimates, ProtocolError> {
-        let refuse = |error: halo_sketch::Error| ProtocolError::Parameters(error.to_string());
-        let width = parameters.width()?;
-        let reached = self.reached.clamp(0, i64::try_from(self.cells).unwrap_or(i64::MAX)) as f64;
-        let measured = ReachMeasurement {
-            methodology: Methodology::FrequencyVector { size: self.cells },
-            reach: reached / width,
-            interval: Interval { start: 0.0, width },
-            noise_variance: self.reach_noise_sd.powi(2),
-        };
-        let reach_standard_error = variance::reach(&measured).map_err(refuse)?.sqrt();
-        let histogram = self.histogram.as_ref().filter(|_| reached > 0.0);
-        let shares = histogram.and_then(|histogram| {
-            let bins: Vec<f64> = histogram.iter().map(|bin| *bin as f64).collect();
-            Some(estimate::frequency(&bins, self.frequency_noise_sd, measured.reach)?.shares)
-        });
-        let frequency = match shares {
-            None => None,
-            Some(shares) => {
-                let noise_variance = self.frequency_noise_sd.powi(2);
-                let measurement = FrequencyMeasurement { reach: measured, shares: &shares, noise_variance };
-                let variances = variance::frequency(&measurement).map_err(refuse)?;
-                let standard_errors = variances.relative.into_iter().map(f64::sqrt).collect();
-                Some(Frequency { shares, standard_errors })
-            }
-        };
-        Ok(Estimates { reach: measured.reach, reach_standard_error, frequency })
+        vector::Counted {
+            cells: self.cells,
+            reached: self.reached,
+            histogram: self.histogram.as_deref(),
+            reach_noise_sd: self.reach_noise_sd,
+            frequency_noise_sd: self.frequency_noise_sd,
+        }
+        .estimate(parameters.width()?)
     }
 }

@@ -80,9 +80,7 @@ impl Duchy {
         let mut generator = self.own_seed(&state.history).common(&peer_seed).generator();
         let mut cells = Zeroizing::new(self.add_up(modulus, requisitions, &relayed, received, workspace)?);
         if !self.parameters.counts_frequency() {
-            let mut masks = Zeroizing::new(vec![0; cells.len()]);
-            generator.uniform_nonzero(modulus, &mut masks);
-            share::multiply(modulus, &mut cells, &masks).map_err(internal)?;
+            generator.mask(modulus, &mut cells).map_err(internal)?;
         }
         self.add_noise(modulus, &mut generator, randomness, &mut cells)?;
         let mut order = Zeroizing::new([0; SEED_BYTES]);

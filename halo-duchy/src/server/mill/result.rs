@@ -58,7 +58,7 @@ pub(super) fn request(
 /// Estimates, their standard errors and the noise in them. What no noise hides stays out where there is noise.
 fn result(terms: &Terms, outcome: &Outcome) -> Result<MeasurementResult, Trouble> {
     let estimate = outcome.estimate(&terms.parameters()?)?;
-    let noise = terms.config.llv2.noise.as_ref();
+    let noise = terms.llv2.noise.as_ref();
     let mechanism = match noise.map(|noise| noise.mechanism) {
         None => WireMechanism::None,
         Some(NoiseMechanism::DiscreteGaussian) => WireMechanism::DiscreteGaussian,
@@ -72,6 +72,7 @@ fn result(terms: &Terms, outcome: &Outcome) -> Result<MeasurementResult, Trouble
         noise_standard_deviation: estimate.reach_noise_sd,
         registers_in: outcome.registers_in.cast_signed(),
         active_registers: outcome.active_registers,
+        frequency_vector_size: 0,
     };
     let bins = |shares: &[f64]| -> BTreeMap<i64, f64> { (1..).zip(shares.iter().copied()).collect() };
     let counts = matches!(terms.spec.kind, MeasurementType::ReachAndFrequency { .. });
@@ -90,6 +91,7 @@ fn result(terms: &Terms, outcome: &Outcome) -> Result<MeasurementResult, Trouble
             noise_standard_deviation: outcome.frequency_noise_sd,
             usable_registers: usable.map_or(0, |bins| bins.iter().sum()),
             usable_histogram: usable.cloned().unwrap_or_default(),
+            histogram: Vec::new(),
         }
     });
     Ok(MeasurementResult { reach: Some(reach), frequency, ..Default::default() })

@@ -346,7 +346,12 @@ impl Measurements {
                 algorithm_oid: signed.signature_algorithm_oid.clone(),
             },
             protocol_config: core_wire::protocol_config(&plan.config).encode_to_vec(),
-            aggregator: plan.config.llv2.aggregator.clone(),
+            aggregator: plan
+                .config
+                .protocol
+                .aggregator()
+                .cloned()
+                .ok_or(Refusal::Unimplemented("a direct measurement"))?,
             state: MeasurementState::PendingRequisitionParams,
             create_time: now,
             update_time: now,

@@ -1,0 +1,244 @@
+//! Deterministic noise: the same data always get the same noise, so that asking again does not average it away.
+//!
+//! Two variants:
+//!
+//! * [`StickyNoise`] is ours: its noise is a pseudorandom function, under a secret key, of everything that is released
+//!   and how, drawn with exact integer arithmetic.
+//! * [`reference`](mod@reference) is the reference's, bit for bit. Its noise is a function of the data alone: **whoever
+//!   guesses the data knows the noise**, and can check the guess. It protects results against readers who know little,
+//!   gives no differential privacy, and is here for compatibility and as an oracle.
+
+pub mod reference;
+
+use halo_core::privacy::PrivacyParams;
+use hmac::{Hmac, KeyInit, Mac};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use sha2::Sha256;
+
+use super::sampler::{Rational, discrete_laplace_within};
+use super::{MAX_SHIFT, Sensitivity};
+use crate::Error;
+
+const LABEL: &[u8] = b"HALO-STICKY-NOISE-V1";
+
+/// Discrete Laplace noise on a range, keyed by a secret: a function of the key, of the data's fingerprint and of what is
+/// released of them.
+///
+/// # Guarantee
+/// As long as the key is secret and HMAC-SHA-256 and ChaCha20 are pseudorandom, releasing one statistic of the given
+/// [`Sensitivity`] is (ε, δ)-differentially private (computationally: Mironov, Pandey, Reingold and Vadhan, 2009), and
+/// releasing it again for the same data gives away nothing more. Anything else that is released (other data, another
+/// statistic, other parameters) has noise of its own, and composes like any other release.
+///
+/// Each of the c cells that a neighbouring data set changes, by Δ₁/c, gets P\[x\] ∝ q^|x| on \[−B, B\] with
+/// q = e^(−ε/Δ₁): where both neighbours' outputs are possible their probabilities differ by a factor of at most
+/// q^(−Δ₁/c) = e^(ε/c), and the outputs that only one neighbour has weigh
+/// q^(B − d + 1)·(1 − q^d) / (1 + q − 2q^(B + 1)), d = Δ₁/c. B is the least at which that is at most δ/c; the cells compose
+/// to (ε, δ). The ratio of probabilities does not change under the cut, because both neighbours have the same normalising
+/// sum, so all of δ pays for the cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StickyNoise {
+    exponent: Rational,
+    bound: u64,
+    parameters: [u64; 4],
+}
+
+/// Which number of the released ones a draw is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistic {
+    /// The number of people.
+    Reach,
+    /// The number of impressions.
+    Impressions,
+    /// The number of people with this frequency, from 1.
+    Frequency(u32),
+}
+
+impl Statistic {
+    /// The reference's label: 0 for reach, −1 for impressions, and the frequency itself.
+    #[must_use]
+    pub const fn label(self) -> i32 {
+        match self {
+            Self::Reach => 0,
+            Self::Impressions => -1,
+            Self::Frequency(frequency) => frequency as i32,
+        }
+    }
+}
+
+impl StickyNoise {
+    /// Works out exponent and range.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a δ of 0, an impossible sensitivity, or an ε above 40 times the sensitivity;
+    /// [`Error::TooMuchNoise`] when the range would be above [`MAX_SHIFT`].
+    pub fn new(params: PrivacyParams, sensitivity: Sensitivity) -> Result<Self, Error> {
+        let cells = sensitivity.cells()?;
+        let (epsilon, delta) = (params.epsilon.get(), params.delta.get());
+        if delta <= 0.0 {
+            return Err(Error::out_of_range("delta", delta, "above 0, because the noise is cut to a range"));
+        }
+        let per_unit = epsilon / f64::from(sensitivity.l1);
+        if per_unit > 40.0 {
+            return Err(Error::out_of_range("epsilon", epsilon, "at most 40 times the sensitivity"));
+        }
+        let too_much = |bound: f64| Error::TooMuchNoise {
+            epsilon,
+            delta,
+            sensitivity: sensitivity.l1,
+            registers: bound,
+            limit: MAX_SHIFT as f64,
+        };
+        if per_unit < 1e-7 {
+            return Err(too_much(f64::INFINITY));
+        }
+        // Rounded down: more noise.
+        let exponent = Rational::at_most(per_unit);
+        let change = f64::from(sensitivity.l1 / cells);
+        let least = delta / f64::from(cells);
+        // A lower bound of B from δ(B) ≥ q^B·(1 − q^d)/(1 + q); from there up to the first that is enough.
+        let rate = exponent.to_f64();
+        let start = (((1.0 - (-rate * change).exp()) / (least * (1.0 + (-rate).exp()))).ln() / rate).floor();
+        if start > MAX_SHIFT as f64 {
+            return Err(too_much(start));
+        }
+        let mut bound = start.max(change) as u64;
+        while delta_of_cut(rate, change, bound) > least {
+            bound += 1;
+        }
+        if bound > MAX_SHIFT {
+            return Err(too_much(bound as f64));
+        }
+        let parameters =
+            [epsilon.to_bits(), delta.to_bits(), u64::from(sensitivity.l1), u64::from(sensitivity.l2_squared)];
+        Ok(Self { exponent, bound, parameters })
+    }
+
+    /// B, the largest absolute value of the noise.
+    #[must_use]
+    pub const fn bound(&self) -> u64 {
+        self.bound
+    }
+
+    /// Standard deviation before the cut, which makes it smaller by a relative error of about δ.
+    #[must_use]
+    pub fn standard_deviation(&self) -> f64 {
+        let q = (-self.exponent.to_f64()).exp();
+        (2.0 * q).sqrt() / (1.0 - q)
+    }
+
+    /// The noise. `key` is the secret; `fingerprint` identifies the data and everything that a release of them says
+    /// beside the statistic.
+    #[must_use]
+    pub fn draw(&self, key: &[u8; 32], fingerprint: &[u8; 32], statistic: Statistic) -> i64 {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+        mac.update(LABEL);
+        mac.update(fingerprint);
+        mac.update(&statistic.label().to_be_bytes());
+        self.parameters.iter().for_each(|parameter| mac.update(&parameter.to_be_bytes()));
+        let mut rng = ChaCha20Rng::from_seed(mac.finalize().into_bytes().into());
+        discrete_laplace_within(self.exponent, self.bound, &mut rng)
+    }
+}
+
+/// The weight of what only one of two neighbours can give, for one cell that moves by `change`; rounded up.
+fn delta_of_cut(rate: f64, change: f64, bound: u64) -> f64 {
+    let q = (-rate).exp();
+    let bound = bound as f64;
+    let weight = (-rate * (bound - change + 1.0)).exp() * -(-rate * change).exp_m1();
+    weight / (1.0 + q - 2.0 * (-rate * (bound + 1.0)).exp()) * (1.0 + 1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(epsilon: f64, delta: f64, sensitivity: Sensitivity) -> StickyNoise {
+        StickyNoise::new(PrivacyParams::new(epsilon, delta).unwrap(), sensitivity).unwrap()
+    }
+
+    /// Probabilities of −B, …, B, added up the plain way.
+    fn law(noise: &StickyNoise) -> Vec<f64> {
+        let q = (-noise.exponent.to_f64()).exp();
+        let bound = noise.bound as i32;
+        let weights: Vec<f64> = (-bound..=bound).map(|x| q.powi(x.abs())).collect();
+        let total: f64 = weights.iter().sum();
+        weights.into_iter().map(|weight| weight / total).collect()
+    }
+
+    #[test]
+    fn the_promise_holds_and_the_range_is_the_least() {
+        for (epsilon, delta) in [(1.0, 1e-3), (0.1, 1e-9), (3.0, 1e-5), (0.01, 1e-2)] {
+            for sensitivity in [Sensitivity::scalar(1), Sensitivity::scalar(3), Sensitivity::histogram()] {
+                let noise = noise(epsilon, delta, sensitivity);
+                let cells = sensitivity.cells().unwrap();
+                let change = (sensitivity.l1 / cells) as usize;
+                let (epsilon, delta) = (epsilon / f64::from(cells), delta / f64::from(cells));
+                // δ = Σ max(0, P[x] − e^ε·P[x − d]) over all x, exactly: the definition.
+                let of = |noise: &StickyNoise| {
+                    let law = law(noise);
+                    let at = |x: usize| x.checked_sub(change).and_then(|x| law.get(x)).copied().unwrap_or(0.0);
+                    let one: f64 =
+                        law.iter().enumerate().map(|(x, p)| (p - epsilon.exp() * at(x) * (1.0 + 1e-12)).max(0.0)).sum();
+                    one
+                };
+                assert!(of(&noise) <= delta, "{} is above {delta}", of(&noise));
+                let smaller = StickyNoise { bound: noise.bound - 1, ..noise };
+                assert!(noise.bound == change as u64 || of(&smaller) > delta * (1.0 - 1e-6), "{noise:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn draws_follow_the_stated_law() {
+        // Chi-square over −B..B; fingerprints 0 to 19,999 under one key; α = 10^-4.
+        let noise = noise(1.0, 1e-3, Sensitivity::scalar(1));
+        let law = law(&noise);
+        let mut counts = vec![0_u32; law.len()];
+        let draws = 20_000_u32;
+        for number in 0..draws {
+            let mut fingerprint = [0; 32];
+            fingerprint[..4].copy_from_slice(&number.to_be_bytes());
+            let drawn = noise.draw(&[7; 32], &fingerprint, Statistic::Reach);
+            counts[usize::try_from(drawn + noise.bound as i64).unwrap()] += 1;
+        }
+        let chi_square: f64 = law
+            .iter()
+            .zip(&counts)
+            .map(|(p, count)| (f64::from(*count) - p * f64::from(draws)).powi(2) / (p * f64::from(draws)))
+            .sum();
+        // 15 cells (B = 7, 14 degrees of freedom): 43.0 is exceeded with probability 10^-4.
+        assert_eq!(law.len(), 15);
+        assert!(chi_square < 43.0, "{chi_square}: {counts:?}");
+        let variance: f64 = law.iter().enumerate().map(|(x, p)| p * (x as f64 - noise.bound as f64).powi(2)).sum();
+        assert!((variance.sqrt() / noise.standard_deviation() - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn the_same_question_gets_the_same_noise_and_no_other_does() {
+        let wide = noise(1e-3, 1e-9, Sensitivity::scalar(1));
+        let base = wide.draw(&[1; 32], &[2; 32], Statistic::Reach);
+        assert_eq!(base, wide.draw(&[1; 32], &[2; 32], Statistic::Reach));
+        let others = [
+            wide.draw(&[3; 32], &[2; 32], Statistic::Reach),
+            wide.draw(&[1; 32], &[3; 32], Statistic::Reach),
+            wide.draw(&[1; 32], &[2; 32], Statistic::Impressions),
+            wide.draw(&[1; 32], &[2; 32], Statistic::Frequency(1)),
+            noise(1e-3, 2e-9, Sensitivity::scalar(1)).draw(&[1; 32], &[2; 32], Statistic::Reach),
+        ];
+        assert!(others.iter().all(|other| *other != base), "{base} {others:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_refused() {
+        let refuse = |epsilon, delta, sensitivity| {
+            StickyNoise::new(PrivacyParams::new(epsilon, delta).unwrap(), sensitivity).unwrap_err()
+        };
+        assert!(refuse(1.0, 0.0, Sensitivity::scalar(1)).to_string().contains("delta"));
+        assert!(matches!(refuse(1e-8, 1e-9, Sensitivity::scalar(1)), Error::TooMuchNoise { .. }));
+        assert!(matches!(refuse(1e-6, 1e-300, Sensitivity::scalar(127)), Error::TooMuchNoise { .. }));
+        assert!(refuse(50.0, 1e-9, Sensitivity::scalar(1)).to_string().contains("epsilon"));
+        assert!(matches!(refuse(1.0, 1e-9, Sensitivity { l1: 3, l2_squared: 5 }), Error::OutOfRange { .. }));
+    }
+}
