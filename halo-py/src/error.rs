@@ -25,6 +25,7 @@ pub(crate) mod class {
 pub(crate) enum Error {
     Core(halo_core::Error),
     Crypto(halo_crypto::Error),
+    Envelope(halo_crypto::envelope::Error),
     Sketch(halo_sketch::Error),
     Publisher(halo_edp_sdk::Error),
     Share(halo_crypto::share::ShareError),
@@ -48,6 +49,7 @@ macro_rules! from {
 from! {
     halo_core::Error => Core,
     halo_crypto::Error => Crypto,
+    halo_crypto::envelope::Error => Envelope,
     halo_sketch::Error => Sketch,
     halo_edp_sdk::Error => Publisher,
     halo_crypto::share::ShareError => Share,
@@ -68,6 +70,7 @@ impl From<Error> for PyErr {
         match error {
             Error::Core(error) => class::ParameterError::new_err(error.to_string()),
             Error::Crypto(error) => class::ProtocolError::new_err(error.to_string()),
+            Error::Envelope(error) => class::ProtocolError::new_err(error.to_string()),
             Error::Sketch(error) => sketch(&error),
             Error::Publisher(error) => publisher(error),
             Error::Share(error) => class::ParameterError::new_err(error.to_string()),

@@ -1,6 +1,6 @@
 //! What a run gives, on its way to Python.
 
-use halo_duchy::protocol::{hmss, llv2};
+use halo_duchy::protocol::{hmss, llv2, trustee};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -33,6 +33,7 @@ pub(crate) struct Counted {
     pub(crate) active_registers: Option<i64>,
     pub(crate) reached: Option<i64>,
     pub(crate) cells: Option<u64>,
+    pub(crate) suppressed: Option<bool>,
     pub(crate) histogram: Option<Vec<i64>>,
     pub(crate) reach_noise: f64,
     pub(crate) frequency_noise: f64,
@@ -67,22 +68,36 @@ impl Outcome {
     }
 
     pub(crate) fn of_shuffle(outcome: &hmss::Outcome, parameters: &hmss::Parameters) -> Result<Self, Error> {
-        let found = outcome.estimate(parameters)?;
+        let counted = Counted {
+            reached: Some(outcome.reached),
+            cells: Some(outcome.cells),
+            histogram: outcome.histogram.clone(),
+            reach_noise: outcome.reach_noise_sd,
+            frequency_noise: outcome.frequency_noise_sd,
+            ..Counted::default()
+        };
+        Ok(Self::of_vectors(outcome.estimate(parameters)?, counted))
+    }
+
+    pub(crate) fn of_trustee(outcome: &trustee::Outcome, parameters: &trustee::Parameters) -> Result<Self, Error> {
+        let counted = Counted {
+            reached: Some(outcome.reached),
+            cells: Some(outcome.cells),
+            suppressed: Some(outcome.suppressed),
+            histogram: outcome.histogram.clone(),
+            reach_noise: outcome.reach_noise_sd,
+            frequency_noise: outcome.frequency_noise_sd,
+            ..Counted::default()
+        };
+        Ok(Self::of_vectors(outcome.estimate(parameters)?, counted))
+    }
+
+    fn of_vectors(found: hmss::Estimates, counted: Counted) -> Self {
         let (shares, share_standard_errors) =
             found.frequency.map_or_else(Default::default, |found| (found.shares, found.standard_errors));
         let (reach, reach_standard_error) = (found.reach, found.reach_standard_error);
-        Ok(Self {
-            estimates: Estimates { reach, reach_standard_error, shares, share_standard_errors },
-            exact: Exact::default(),
-            counted: Counted {
-                reached: Some(outcome.reached),
-                cells: Some(outcome.cells),
-                histogram: outcome.histogram.clone(),
-                reach_noise: outcome.reach_noise_sd,
-                frequency_noise: outcome.frequency_noise_sd,
-                ..Counted::default()
-            },
-        })
+        let estimates = Estimates { reach, reach_standard_error, shares, share_standard_errors };
+        Self { estimates, exact: Exact::default(), counted }
     }
 
     /// The counts and estimates alone, as a step of an engine gives them.
@@ -94,23 +109,25 @@ impl Outcome {
         dict.set_item("frequency", by_frequency(py, shares)?)?;
         dict.set_item("frequency_standard_errors", by_frequency(py, share_standard_errors)?)?;
         let counted = PyDict::new(py);
-        let Counted { registers, active_registers, reached, cells, histogram, reach_noise, frequency_noise } =
-            &self.counted;
-        for (name, number) in [("active_registers", active_registers), ("reached", reached)] {
+        let found = &self.counted;
+        for (name, number) in [("active_registers", found.active_registers), ("reached", found.reached)] {
             if let Some(number) = number {
                 counted.set_item(name, number)?;
             }
         }
-        for (name, number) in [("registers", registers), ("cells", cells)] {
+        for (name, number) in [("registers", found.registers), ("cells", found.cells)] {
             if let Some(number) = number {
                 counted.set_item(name, number)?;
             }
         }
-        if let Some(histogram) = histogram {
+        if let Some(suppressed) = found.suppressed {
+            counted.set_item("suppressed", suppressed)?;
+        }
+        if let Some(histogram) = &found.histogram {
             counted.set_item("histogram", by_frequency(py, histogram)?)?;
         }
-        counted.set_item("reach_noise", reach_noise)?;
-        counted.set_item("frequency_noise", frequency_noise)?;
+        counted.set_item("reach_noise", found.reach_noise)?;
+        counted.set_item("frequency_noise", found.frequency_noise)?;
         dict.set_item("counted", counted)?;
         Ok(dict)
     }

@@ -1,7 +1,7 @@
 //! Parameters as Python gives them.
 
 use halo_core::privacy::{MaximumFrequency, NoiseCalibration, NoiseMechanism, PrivacyParams, VidSamplingInterval};
-use halo_duchy::protocol::{hmss, llv2};
+use halo_duchy::protocol::{hmss, llv2, trustee};
 use halo_sketch::liquid_legions::Params;
 use halo_sketch::noise::{NoiseSpec, ShiftedNoise};
 use pyo3::prelude::*;
@@ -56,23 +56,51 @@ pub(crate) fn calibration(name: &str) -> Result<NoiseCalibration, Error> {
     }
 }
 
+/// The distribution of a simulation's noise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mechanism {
+    /// Fresh draws, which Duchies can share.
+    Fresh(NoiseMechanism),
+    /// The trustee's, keyed by a secret.
+    Sticky,
+    /// The trustee's, as the reference has it: its ε and δ are fixed.
+    Reference,
+}
+
+impl Mechanism {
+    fn new(name: &str) -> Result<Self, Error> {
+        match name {
+            "sticky" => Ok(Self::Sticky),
+            "deterministic_truncated_laplace" => Ok(Self::Reference),
+            _ => mechanism(name).map(Self::Fresh).map_err(|_| {
+                Error::Parameter(format!(
+                    "noise['mechanism'] is {name:?}; it must be 'discrete_gaussian' or 'geometric', and of the trustee \
+                     'discrete_gaussian', 'sticky' or 'deterministic_truncated_laplace'"
+                ))
+            }),
+        }
+    }
+}
+
 /// The `noise` of a simulation: `None`, or a dictionary whose entries are ε and δ by statistic, and how noise is made.
 #[derive(Clone, Debug)]
 pub(crate) struct Noise {
     reach: PrivacyParams,
     frequency: Option<PrivacyParams>,
+    impressions: Option<PrivacyParams>,
     blinded_histogram: PrivacyParams,
     publisher_noise: PrivacyParams,
     publisher: PrivacyParams,
-    mechanism: NoiseMechanism,
+    mechanism: Mechanism,
     calibration: NoiseCalibration,
     honest_contributors: u32,
 }
 
 /// Entries of the dictionary.
-const NOISE_KEYS: [&str; 8] = [
+const NOISE_KEYS: [&str; 9] = [
     "reach",
     "frequency",
+    "impressions",
     "blinded_histogram",
     "noise_for_publisher_noise",
     "publisher",
@@ -91,21 +119,29 @@ impl Noise {
                 return Err(Error::Parameter(format!("noise has an entry {key:?}; its entries can be {keys}")).into());
             }
         }
+        let item = |key: &str| PyResult::Ok(noise.get_item(key)?.filter(|value| !value.is_none()));
         let pair = |key: &str| -> PyResult<Option<PrivacyParams>> {
-            let Some(value) = noise.get_item(key)?.filter(|value| !value.is_none()) else { return Ok(None) };
+            let Some(value) = item(key)? else { return Ok(None) };
             let pair = value.extract::<(f64, f64)>().map_err(|_| {
                 Error::Parameter(format!("noise[{key:?}] is {value}; it must be a pair (epsilon, delta)"))
             })?;
             Ok(Some(privacy(pair)?))
         };
         let text = |key: &str, usual: &str| -> PyResult<String> {
-            noise.get_item(key)?.map_or_else(|| Ok(usual.to_owned()), |value| value.extract())
+            item(key)?.map_or_else(|| Ok(usual.to_owned()), |value| Ok(value.to_string()))
         };
-        let Some(reach) = pair("reach")? else {
-            let advice = "noise has no entry 'reach'; give {'reach': (epsilon, delta), …}, or noise=None for no noise";
-            return Err(Error::Parameter(advice.to_owned()).into());
+        let mechanism = Mechanism::new(&text("mechanism", "discrete_gaussian")?)?;
+        let reach = match (pair("reach")?, mechanism) {
+            (Some(reach), _) => reach,
+            // Compiled into the reference.
+            (None, Mechanism::Reference) => privacy((1.0, 1e-3))?,
+            (None, _) => {
+                let advice =
+                    "noise has no entry 'reach'; give {'reach': (epsilon, delta), …}, or noise=None for no noise";
+                return Err(Error::Parameter(advice.to_owned()).into());
+            }
         };
-        let honest_contributors = match noise.get_item("honest_contributors")? {
+        let honest_contributors = match item("honest_contributors")? {
             None => 1,
             Some(value) => value.extract::<u32>().map_err(|_| {
                 Error::Parameter(format!(
@@ -116,42 +152,72 @@ impl Noise {
         Ok(Some(Self {
             reach,
             frequency: pair("frequency")?,
+            impressions: pair("impressions")?,
             blinded_histogram: pair("blinded_histogram")?.unwrap_or(reach),
             publisher_noise: pair("noise_for_publisher_noise")?.unwrap_or(reach),
             publisher: pair("publisher")?.unwrap_or(reach),
-            mechanism: mechanism(&text("mechanism", "discrete_gaussian")?)?,
+            mechanism,
             calibration: calibration(&text("calibration", "exact")?)?,
             honest_contributors,
         }))
     }
 
+    /// The mechanism that several Duchies add up.
+    fn shared(&self) -> Result<NoiseMechanism, Error> {
+        match self.mechanism {
+            Mechanism::Fresh(mechanism) => Ok(mechanism),
+            Mechanism::Sticky | Mechanism::Reference => Err(Error::Parameter(
+                "noise['mechanism'] is deterministic, which only the trustee's noise can be; use 'discrete_gaussian' or \
+                 'geometric'"
+                    .to_owned(),
+            )),
+        }
+    }
+
     /// What every Duchy of a ring adds.
-    pub(crate) fn of_ring(&self) -> llv2::NoiseParameters {
-        llv2::NoiseParameters {
-            mechanism: self.mechanism,
+    pub(crate) fn of_ring(&self) -> Result<llv2::NoiseParameters, Error> {
+        Ok(llv2::NoiseParameters {
+            mechanism: self.shared()?,
             calibration: self.calibration,
             honest_contributors: self.honest_contributors,
             reach: self.reach,
             frequency: self.frequency,
             blinded_histogram: self.blinded_histogram,
             noise_for_publisher_noise: self.publisher_noise,
-        }
+        })
     }
 
     /// What both workers of a share shuffle add.
-    pub(crate) fn of_shuffle(&self) -> hmss::NoiseParameters {
-        hmss::NoiseParameters {
-            mechanism: self.mechanism,
+    pub(crate) fn of_shuffle(&self) -> Result<hmss::NoiseParameters, Error> {
+        Ok(hmss::NoiseParameters {
+            mechanism: self.shared()?,
             calibration: self.calibration,
             honest_contributors: self.honest_contributors,
             reach: self.reach,
             frequency: self.frequency,
+        })
+    }
+
+    /// What the trustee adds.
+    pub(crate) fn of_trustee(noise: Option<&Self>) -> Result<trustee::Noise, Error> {
+        let Some(noise) = noise else { return Ok(trustee::Noise::None) };
+        let budget =
+            trustee::Budget { reach: noise.reach, frequency: noise.frequency, impressions: noise.impressions };
+        match noise.mechanism {
+            Mechanism::Fresh(NoiseMechanism::DiscreteGaussian) => Ok(trustee::Noise::DiscreteGaussian(budget)),
+            Mechanism::Sticky => Ok(trustee::Noise::Sticky(budget)),
+            Mechanism::Reference => Ok(trustee::Noise::Reference),
+            Mechanism::Fresh(NoiseMechanism::Geometric) => Err(Error::Parameter(
+                "noise['mechanism'] is 'geometric', which the trustee does not have; use 'discrete_gaussian', 'sticky' or \
+                 'deterministic_truncated_laplace'"
+                    .to_owned(),
+            )),
         }
     }
 
     /// What a publisher adds to hide the size of its sketch.
     pub(crate) fn of_publisher(&self) -> Result<ShiftedNoise, Error> {
-        Ok(NoiseSpec::publisher(self.mechanism, self.calibration, self.publisher).calibrate()?)
+        Ok(NoiseSpec::publisher(self.shared()?, self.calibration, self.publisher).calibrate()?)
     }
 }
 

@@ -3,10 +3,13 @@
 mod clear;
 mod ring;
 mod shuffle;
+mod trustee;
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use halo_core::privacy::MaximumFrequency;
+use halo_duchy::protocol::trustee::Thresholds;
 use halo_duchy::protocol::{Body, MemoryWorkspace, RecordSink, Workspace};
 use halo_edp_sdk::progress::Progress;
 use halo_edp_sdk::sketch as publisher;
@@ -20,8 +23,11 @@ use crate::door::{self, Control};
 use crate::error::Error;
 use crate::outcome::{Exact, Outcome};
 use crate::params::{self, Noise, SAMPLING_INDICATOR_SIZE, Seed};
-use crate::trace::{Row, Trace};
+use crate::trace::Trace;
 use crate::vector::Population;
+
+/// Name of all computations of simulations.
+const COMPUTATION: &str = "simulation";
 
 /// What a simulation is asked for.
 pub(crate) struct Job {
@@ -32,7 +38,7 @@ pub(crate) struct Job {
     noise: Option<Noise>,
     duchies: usize,
     seed: Seed,
-    trace: Trace,
+    thresholds: Option<Thresholds>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,6 +47,19 @@ enum Protocol {
     Rollv2,
     Hmss,
     HmssNative,
+    Trustee,
+}
+
+impl Protocol {
+    /// How many Duchies it can have.
+    const fn duchies(self) -> RangeInclusive<i64> {
+        match self {
+            Self::Llv2 | Self::Rollv2 => 2..=20,
+            Self::Hmss | Self::HmssNative => 3..=3,
+            // There is one, whatever is asked for.
+            Self::Trustee => i64::MIN..=i64::MAX,
+        }
+    }
 }
 
 /// The arguments that all simulations have in common.
@@ -53,6 +72,7 @@ pub(crate) struct Arguments<'py> {
     noise: Option<Bound<'py, PyDict>>,
     duchies: i64,
     seed: Option<Bound<'py, PyAny>>,
+    thresholds: Option<(u64, u64)>,
 }
 
 impl Job {
@@ -65,24 +85,22 @@ impl Job {
             "rollv2" => Some(Protocol::Rollv2),
             "hmss" => Some(Protocol::Hmss),
             "hmss-native" => Some(Protocol::HmssNative),
+            "trustee" => Some(Protocol::Trustee),
             _ => None,
         };
         let Some(protocol) = protocol else {
             let allowed = allowed.join(", ");
             return Err(Error::Parameter(format!("protocol is {name:?}; it must be one of {allowed}")).into());
         };
-        let duchies = match (protocol, usize::try_from(arguments.duchies)) {
-            (Protocol::Llv2 | Protocol::Rollv2, Ok(duchies @ 2..=20)) => duchies,
-            (Protocol::Hmss | Protocol::HmssNative, Ok(3)) => 3,
-            (Protocol::Llv2 | Protocol::Rollv2, _) => {
-                let given = arguments.duchies;
-                return Err(Error::Parameter(format!("duchies is {given}; {name} takes 2 to 20")).into());
-            }
-            _ => {
-                let given = arguments.duchies;
-                return Err(Error::Parameter(format!("duchies is {given}; {name} has exactly 3")).into());
-            }
-        };
+        let (duchies, possible) = (arguments.duchies, protocol.duchies());
+        if !possible.contains(&duchies) {
+            let (least, most) = (possible.start(), possible.end());
+            return Err(Error::Parameter(format!("duchies is {duchies}; {name} takes {least} to {most}")).into());
+        }
+        if arguments.thresholds.is_some() && protocol != Protocol::Trustee {
+            let advice = format!("thresholds are the trustee's; {name} has none, leave them out");
+            return Err(Error::Parameter(advice).into());
+        }
         let asked = params::frequency(arguments.max_frequency)?;
         let maximum_frequency = if protocol == Protocol::Rollv2 { MaximumFrequency::REACH_ONLY } else { asked };
         Ok(Self {
@@ -91,20 +109,14 @@ impl Job {
             maximum_frequency,
             sampling_width: params::interval(0.0, arguments.sampling_width)?.width(),
             noise: Noise::new(arguments.noise.as_ref())?,
-            duchies,
+            duchies: usize::try_from(duchies).unwrap_or_default(),
             seed: Seed::new(arguments.seed.as_ref())?,
-            trace: Trace::default(),
+            thresholds: arguments.thresholds.map(|(users, impressions)| Thresholds::new(users, impressions)),
         })
     }
 
     fn interval(&self) -> Result<halo_core::privacy::VidSamplingInterval, Error> {
         params::interval(0.0, f64::from(self.sampling_width))
-    }
-
-    /// Writes a publisher's work down.
-    fn note(&self, stage: &str, party: &str, sent: (u64, u64), seconds: f64) {
-        let (records, bytes) = sent;
-        self.trace.push(Row { stage: stage.to_owned(), party: party.to_owned(), records, bytes, seconds });
     }
 }
 
@@ -142,7 +154,7 @@ pub(crate) fn simulate<'py>(
     population: Option<Bound<'py, PyAny>>,
     arguments: Arguments<'py>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let job = Job::new(&arguments, SAMPLING_INDICATOR_SIZE, &["llv2", "rollv2", "hmss", "hmss-native"])?;
+    let job = Job::new(&arguments, SAMPLING_INDICATOR_SIZE, &["llv2", "rollv2", "hmss", "hmss-native", "trustee"])?;
     let population = population.map(|population| Population::of(&population)).transpose()?;
     let mut columns = Vec::with_capacity(publishers.len());
     for (name, data) in &publishers {
@@ -154,8 +166,9 @@ pub(crate) fn simulate<'py>(
     }
     let vids: Vec<(&str, Vec<&[u64]>)> = columns.iter().map(|(name, vids)| (*name, vids.slices())).collect();
     let population = population.as_ref().map(Population::map);
-    let outcome = door::run(py, |control| of_vids(&job, &vids, population, control))?;
-    outcome.to_dict(py, &job.trace.rows())
+    let mut trace = Trace::default();
+    let outcome = door::run(py, |control| of_vids(&job, &vids, population, &mut trace, control))?;
+    outcome.to_dict(py, &trace.rows())
 }
 
 /// Says whose column it is, in an exception of the same class.
@@ -171,6 +184,7 @@ fn of_vids(
     job: &Job,
     publishers: &[(&str, Vec<&[u64]>)],
     population: Option<&VidIndexMap>,
+    trace: &mut Trace,
     control: &Control,
 ) -> Result<Outcome, Error> {
     let exact = clear::people(publishers, job.maximum_frequency);
@@ -187,13 +201,13 @@ fn of_vids(
                     }
                 }
                 let sketch = sketcher.finish().sketch;
-                job.note("sketch", name, (0, 0), stopwatch.seconds());
+                trace.push("sketch", name, (0, 0), stopwatch.seconds());
                 sketches.push((*name, sketch.registers().collect::<Vec<_>>()));
             }
             let publisher_noise = job.noise.as_ref().map(Noise::of_publisher).transpose()?;
-            ring::run(job, &sketches, publisher_noise.as_ref(), control)?
+            ring::run(job, &sketches, publisher_noise.as_ref(), trace, control)?
         }
-        Protocol::Hmss | Protocol::HmssNative => {
+        Protocol::Hmss | Protocol::HmssNative | Protocol::Trustee => {
             let range;
             let population = match population {
                 Some(population) => population,
@@ -216,14 +230,26 @@ fn of_vids(
                         return Err(halo_edp_sdk::Error::Interrupted.into());
                     }
                 }
-                job.note("count", name, (0, 0), stopwatch.seconds());
+                trace.push("count", name, (0, 0), stopwatch.seconds());
                 vectors.push((*name, vector.cells().to_vec()));
             }
-            shuffle::run(job, &vectors, control)?
+            run_vectors(job, &vectors, trace, control)?
         }
     };
     outcome.exact = exact;
     Ok(outcome)
+}
+
+fn run_vectors(
+    job: &Job,
+    vectors: &[(&str, Vec<u8>)],
+    trace: &mut Trace,
+    control: &Control,
+) -> Result<Outcome, Error> {
+    match job.protocol {
+        Protocol::Trustee => trustee::run(job, vectors, trace, control),
+        _ => shuffle::run(job, vectors, trace, control),
+    }
 }
 
 /// The range of VIDs in the data.
@@ -260,12 +286,13 @@ pub(crate) fn simulate_registers<'py>(
     }
     let sketches: Vec<(&str, Vec<Register>)> =
         sketches.iter().map(|(name, registers)| (name.as_str(), registers.clone())).collect();
+    let mut trace = Trace::default();
     let outcome = door::run(py, |control| {
-        let mut outcome = ring::run(&job, &sketches, None, control)?;
+        let mut outcome = ring::run(&job, &sketches, None, &mut trace, control)?;
         outcome.exact = clear::registers(&job, &sketches)?;
         Ok(outcome)
     })?;
-    outcome.to_dict(py, &job.trace.rows())
+    outcome.to_dict(py, &trace.rows())
 }
 
 pub(crate) fn register(sketch: &Params, triple: &Triple) -> Result<Register, String> {
@@ -295,7 +322,7 @@ pub(crate) fn simulate_vectors<'py>(
     publishers: Vec<Vec<i64>>,
     arguments: Arguments<'py>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let job = Job::new(&arguments, SAMPLING_INDICATOR_SIZE, &["hmss", "hmss-native"])?;
+    let job = Job::new(&arguments, SAMPLING_INDICATOR_SIZE, &["hmss", "hmss-native", "trustee"])?;
     let Some(first) = publishers.first() else {
         return Err(Error::Parameter("there are no publishers; give at least one vector".to_owned()).into());
     };
@@ -320,12 +347,13 @@ pub(crate) fn simulate_vectors<'py>(
         vectors.push((format!("publisher{}", position + 1), cells));
     }
     let vectors: Vec<(&str, Vec<u8>)> = vectors.iter().map(|(name, cells)| (name.as_str(), cells.clone())).collect();
+    let mut trace = Trace::default();
     let outcome = door::run(py, |control| {
-        let mut outcome = shuffle::run(&job, &vectors, control)?;
+        let mut outcome = run_vectors(&job, &vectors, &mut trace, control)?;
         outcome.exact = clear::vectors(&job, &vectors);
         Ok(outcome)
     })?;
-    outcome.to_dict(py, &job.trace.rows())
+    outcome.to_dict(py, &trace.rows())
 }
 
 impl Exact {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from halo_cmm import _halo
-from halo_cmm.errors import MissingDependencyError, ParameterError
+from halo_cmm.errors import ColumnTypeError, MissingDependencyError, ParameterError
 from halo_cmm.estimators import interval
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class Result:
         The answer in the clear.
     counted : dict
         What the protocol itself found: `active_registers` and `registers`, or `reached` and `cells`; the `histogram` that
-        shares are estimated from; the standard deviations `reach_noise` and `frequency_noise`.
+        shares are estimated from; the standard deviations `reach_noise` and `frequency_noise`; of the trustee, whether the
+        result was `suppressed`.
     trace : list of TraceRow
         What every party did, how much it sent and how long it took, in order.
     """
@@ -210,6 +212,7 @@ def _arguments(
     noise: Noise | None,
     duchies: int,
     seed: int | bytes | None,
+    thresholds: tuple[int, int] | None = None,
 ) -> SimpleNamespace:
     if noise is not None and not isinstance(noise, Mapping):
         raise ParameterError(
@@ -224,6 +227,7 @@ def _arguments(
         noise=None if noise is None else dict(noise),
         duchies=duchies,
         seed=seed,
+        thresholds=thresholds,
     )
 
 
@@ -239,6 +243,7 @@ def simulate(
     seed: int | bytes | None = None,
     *,
     population: Any = None,
+    thresholds: tuple[int, int] | None = None,
 ) -> Result:
     """Measure reach and frequency over publishers' VIDs, with all parties in this process.
 
@@ -252,9 +257,9 @@ def simulate(
         copied.
     vid : str, default "vid"
         The column of tables.
-    protocol : {"llv2", "rollv2", "hmss", "hmss-native"}
-        Liquid Legions v2, its variant for reach only, or the honest-majority share shuffle, bit-compatible with the
-        reference or in its native variant.
+    protocol : {"llv2", "rollv2", "hmss", "hmss-native", "trustee"}
+        Liquid Legions v2, its variant for reach only, the honest-majority share shuffle, bit-compatible with the reference
+        or in its native variant, or the trustee with a simulated attestation.
     sketch : tuple of (float, int), default (12.0, 100_000)
         Decay rate and number of registers of sketches.
     max_frequency : int, default 10
@@ -266,14 +271,18 @@ def simulate(
         ``"blinded_histogram"``, ``"noise_for_publisher_noise"`` and ``"publisher"`` can set the noises inside the protocol
         apart, which are those of reach otherwise; ``"mechanism"`` is ``"discrete_gaussian"`` or ``"geometric"``,
         ``"calibration"`` ``"exact"`` or ``"reference"``, and ``"honest_contributors"`` how many Duchies' noise alone is
-        enough (1).
+        enough (1). The trustee has the mechanisms ``"discrete_gaussian"``, ``"sticky"`` and
+        ``"deterministic_truncated_laplace"`` (the reference's, whose ε and δ are fixed), and needs ``"impressions"`` where
+        a threshold asks for impressions.
     duchies : int, default 3
-        The number of Duchies; the share shuffle has 3.
+        The number of Duchies; the share shuffle has 3, and the trustee is alone.
     seed : int or bytes, optional
         The same seed gives the same result; without it the operating system's generator gives one.
     population : Population or what one is made of, optional
         Of vector protocols, whom all publishers number alike; by default all VIDs from the least to the greatest in the
         data, which is then public.
+    thresholds : tuple of (int, int), optional
+        Of the trustee: results of fewer people, or of fewer impressions, are released as 0.
 
     Returns
     -------
@@ -307,7 +316,7 @@ def simulate(
     """
     if not isinstance(publishers, Mapping):
         raise ParameterError("publishers must be a mapping from names to VIDs, such as {'news': table, 'sports': table}")
-    arguments = _arguments(protocol, sketch, max_frequency, sampling_width, noise, duchies, seed)
+    arguments = _arguments(protocol, sketch, max_frequency, sampling_width, noise, duchies, seed, thresholds)
     found = _halo.simulate([(str(name), data) for name, data in publishers.items()], vid, population, arguments)
     return _result(protocol, found)
 
@@ -346,8 +355,19 @@ def simulate_registers(
     1.0
     """
     arguments = _arguments(protocol, sketch, max_frequency, sampling_width, noise, duchies, seed)
-    registers = [list(map(tuple, publisher)) for publisher in publishers]
-    return _result(protocol, _halo.simulate_registers(registers, arguments))
+    return _result(protocol, _halo.simulate_registers([_registers(publisher) for publisher in publishers], arguments))
+
+
+def _registers(registers: Sequence[tuple[int, int | None, int]]) -> list[tuple[int, int | None, int]]:
+    try:
+        return [
+            (operator.index(index), None if key is None else operator.index(key), operator.index(count))
+            for index, key, count in registers
+        ]
+    except (TypeError, ValueError) as error:
+        raise ColumnTypeError(
+            f"registers are tuples of index, key (or None) and count, all whole numbers: {error}"
+        ) from error
 
 
 def simulate_vectors(
@@ -358,17 +378,19 @@ def simulate_vectors(
     noise: Noise | None = None,
     duchies: int = 3,
     seed: int | bytes | None = None,
+    *,
+    thresholds: tuple[int, int] | None = None,
 ) -> Result:
     """Run a protocol over frequency vectors that are given count by count, for exact cases.
 
     Parameters
     ----------
     publishers : list of list of int
-        By publisher, how often it has reached each person. Publishers number people alike and send no count above
-        `max_frequency`.
-    protocol : {"hmss", "hmss-native"}
+        By publisher, how often it has reached each person. Publishers number people alike; what is above `max_frequency`
+        they send as that.
+    protocol : {"hmss", "hmss-native", "trustee"}
         The protocol.
-    max_frequency, sampling_width, noise, duchies, seed
+    max_frequency, sampling_width, noise, duchies, seed, thresholds
         As for `simulate`.
 
     Returns
@@ -382,6 +404,12 @@ def simulate_vectors(
     >>> result.reach, result.frequency
     (3.0, {1: 0.666..., 2: 0.333..., 3: 0.0})
     """
-    arguments = _arguments(protocol, (12.0, 100_000), max_frequency, sampling_width, noise, duchies, seed)
-    vectors = [[int(count) for count in publisher] for publisher in publishers]
-    return _result(protocol, _halo.simulate_vectors(vectors, arguments))
+    arguments = _arguments(protocol, (12.0, 100_000), max_frequency, sampling_width, noise, duchies, seed, thresholds)
+    return _result(protocol, _halo.simulate_vectors([_counts(publisher) for publisher in publishers], arguments))
+
+
+def _counts(counts: Sequence[int]) -> list[int]:
+    try:
+        return [operator.index(count) for count in counts]
+    except TypeError as error:
+        raise ColumnTypeError(f"a frequency vector is a sequence of whole numbers: {error}") from error

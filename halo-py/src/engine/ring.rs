@@ -26,7 +26,7 @@ fn parameters(
         sketch: params::sketch(sketch, SAMPLING_INDICATOR_SIZE as i64)?,
         maximum_frequency: params::frequency(max_frequency)?,
         sampling_width: params::interval(0.0, sampling_width)?.width(),
-        noise: Noise::new(noise)?.as_ref().map(Noise::of_ring),
+        noise: Noise::new(noise)?.as_ref().map(Noise::of_ring).transpose()?,
         publishers,
     })
 }

@@ -198,7 +198,7 @@ impl ShareShuffle {
             maximum_frequency: params::frequency(max_frequency)?,
             sampling_width: params::interval(0.0, sampling_width)?.width(),
             requisitions,
-            noise: Noise::new(noise)?.as_ref().map(Noise::of_shuffle),
+            noise: Noise::new(noise)?.as_ref().map(Noise::of_shuffle).transpose()?,
         };
         let roles = Roles {
             first_worker: keys::duchy(&roles.0)?,

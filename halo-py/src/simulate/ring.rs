@@ -6,20 +6,17 @@ use halo_core::clock::Stopwatch;
 use halo_crypto::elgamal::{CompositeKey, KeyShareSecret};
 use halo_crypto::proof::{PossessionContext, VerifiedShare};
 use halo_crypto::secret::Secret;
-use halo_duchy::protocol::local::{self, Engine, Faithful, Party};
+use halo_duchy::protocol::local::{self, Engine, Party};
 use halo_duchy::protocol::{Body, DuchyId, ProtocolError, llv2, rollv2};
 use halo_edp_sdk::encrypt::{self, Encryption};
 use halo_sketch::liquid_legions::Register;
 use halo_sketch::noise::ShiftedNoise;
 
-use super::{Job, Protocol, Room, body, observe};
+use super::{COMPUTATION, Job, Protocol, Room, body, observe};
 use crate::door::Control;
 use crate::error::Error;
 use crate::outcome::Outcome;
-use crate::trace::{Traced, Upload};
-
-/// Name of all computations of simulations.
-const COMPUTATION: &str = "simulation";
+use crate::trace::{self, Trace};
 
 /// The Duchies with their keys.
 struct Ring {
@@ -58,13 +55,14 @@ pub(super) fn run(
     job: &Job,
     publishers: &[(&str, Vec<Register>)],
     publisher_noise: Option<&ShiftedNoise>,
+    trace: &mut Trace,
     control: &Control,
 ) -> Result<Outcome, Error> {
     let parameters = llv2::Parameters {
         sketch: job.sketch,
         maximum_frequency: job.maximum_frequency,
         sampling_width: job.sampling_width,
-        noise: job.noise.as_ref().map(crate::params::Noise::of_ring),
+        noise: job.noise.as_ref().map(crate::params::Noise::of_ring).transpose()?,
         publishers: contributors(publishers),
     };
     parameters.check(job.duchies)?;
@@ -73,15 +71,12 @@ pub(super) fn run(
     for (position, (name, registers)) in publishers.iter().enumerate() {
         let stopwatch = Stopwatch::start();
         let upload = upload(job, &ring.key, registers, publisher_noise, position, control)?;
-        job.note("encrypt", name, upload.size(), stopwatch.seconds());
+        trace.push("encrypt", name, trace::size(&upload), stopwatch.seconds());
         uploads[position % job.duchies].push(upload);
     }
     let outcome = match job.protocol {
-        Protocol::Rollv2 => {
-            let duchy = rollv2::Duchy::new;
-            drive(job, &parameters, &ring, uploads, duchy, control)?
-        }
-        _ => drive(job, &parameters, &ring, uploads, llv2::Duchy::new, control)?,
+        Protocol::Rollv2 => drive(job, &parameters, &ring, uploads, rollv2::Duchy::new, trace, control)?,
+        _ => drive(job, &parameters, &ring, uploads, llv2::Duchy::new, trace, control)?,
     };
     Outcome::of_ring(&outcome, &parameters)
 }
@@ -132,6 +127,7 @@ fn drive<E>(
     ring: &Ring,
     uploads: Vec<Vec<Body>>,
     new: New<E>,
+    trace: &mut Trace,
     control: &Control,
 ) -> Result<llv2::Outcome, Error>
 where
@@ -141,9 +137,9 @@ where
     for ((participant, secret), requisitions) in ring.participants.iter().zip(&ring.secrets).zip(uploads) {
         let id = participant.id.clone();
         let seed = Secret::new(job.seed.of(&format!("seed of {id}")));
-        let engine =
+        let duchy =
             new(parameters.clone(), COMPUTATION.to_owned(), ring.participants.clone(), id, secret.clone(), seed)?;
-        parties.push(Party { duchy: Traced { engine, trace: job.trace.clone() }, requisitions });
+        parties.push(Party { duchy, requisitions });
     }
-    Ok(local::run(&parties, &Room(control), &mut Faithful)?)
+    Ok(local::run(&parties, &Room(control), trace)?)
 }

@@ -6,20 +6,17 @@ use halo_core::clock::Stopwatch;
 use halo_crypto::consent::tink::PrivateKeyset;
 use halo_crypto::secret::Secret;
 use halo_duchy::protocol::hmss::{Duchy, Parameters, Requisition, Roles, Variant};
-use halo_duchy::protocol::local::{self, Faithful, Party};
+use halo_duchy::protocol::local::{self, Party};
 
-use super::{Job, Protocol, Room, ring};
+use super::{COMPUTATION, Job, Protocol, Room, ring};
 use crate::door::Control;
 use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::shares::{self, default_modulus};
-use crate::trace::{Traced, Upload};
-
-/// Name of all computations of simulations.
-const COMPUTATION: &str = "simulation";
+use crate::trace::{self, Trace};
 
 /// Shares the publishers' vectors and runs the three Duchies.
-pub(super) fn run(job: &Job, publishers: &[(&str, Vec<u8>)], control: &Control) -> Result<Outcome, Error> {
+pub(super) fn run(job: &Job, publishers: &[(&str, Vec<u8>)], trace: &mut Trace, control: &Control) -> Result<Outcome, Error> {
     let variant = match job.protocol {
         Protocol::HmssNative => Variant::Native,
         _ => Variant::Compatible { modulus: default_modulus(job.maximum_frequency, publishers.len())? },
@@ -30,7 +27,7 @@ pub(super) fn run(job: &Job, publishers: &[(&str, Vec<u8>)], control: &Control) 
         maximum_frequency: job.maximum_frequency,
         sampling_width: job.sampling_width,
         requisitions: (1..=publishers.len()).map(|number| format!("requisition{number}")).collect(),
-        noise: job.noise.as_ref().map(crate::params::Noise::of_shuffle),
+        noise: job.noise.as_ref().map(crate::params::Noise::of_shuffle).transpose()?,
     };
     parameters.check()?;
     let ids = [ring::duchy(0, 3)?, ring::duchy(1, 3)?, ring::duchy(2, 3)?];
@@ -47,7 +44,9 @@ pub(super) fn run(job: &Job, publishers: &[(&str, Vec<u8>)], control: &Control) 
         // The share goes to one worker, with the seed that only the other worker can open.
         let (to, other) = (position % 2, 1 - position % 2);
         let requisition = shares::requisition(id, cells, modulus, &keysets[other].public(), &mut rng)?;
-        job.note("share", name, requisition.size(), stopwatch.seconds());
+        let (records, bytes) = trace::size(&requisition.share);
+        let bytes = bytes + requisition.encrypted_seed.len() as u64;
+        trace.push("share", name, (records, bytes), stopwatch.seconds());
         at[to].push(requisition);
     }
 
@@ -55,8 +54,8 @@ pub(super) fn run(job: &Job, publishers: &[(&str, Vec<u8>)], control: &Control) 
     for ((id, keyset), requisitions) in ids.into_iter().zip(keysets).zip(at) {
         let seed = Secret::new(job.seed.of(&format!("seed of {id}")));
         let open = shares::opener(keyset);
-        let engine = Duchy::new(parameters.clone(), COMPUTATION.to_owned(), roles.clone(), id, seed, open)?;
-        parties.push(Party { duchy: Traced { engine, trace: job.trace.clone() }, requisitions });
+        let duchy = Duchy::new(parameters.clone(), COMPUTATION.to_owned(), roles.clone(), id, seed, open)?;
+        parties.push(Party { duchy, requisitions });
     }
-    Outcome::of_shuffle(&local::run(&parties, &Room(control), &mut Faithful)?, &parameters)
+    Outcome::of_shuffle(&local::run(&parties, &Room(control), trace)?, &parameters)
 }
