@@ -102,7 +102,8 @@ impl Truth {
         let mut publishers = Vec::with_capacity(files.len());
         let mut vids: Option<RangeInclusive<u64>> = None;
         for (name, path) in files {
-            let own = seen(path, limits.seconds.is_some()).context(|| format!("cannot read the impressions of {name}"))?;
+            let own =
+                seen(path, limits.seconds.is_some()).context(|| format!("cannot read the impressions of {name}"))?;
             for (vid, seen) in &own {
                 *people.entry(*vid).or_default() += seen.impressions;
                 let range = vids.get_or_insert(*vid..=*vid);
@@ -125,10 +126,17 @@ impl Truth {
 /// What each person of one file has seen.
 fn seen(path: &Path, durations: bool) -> std::result::Result<HashMap<u64, Seen>, halo_edp_sdk::Error> {
     let mut people: HashMap<u64, Seen> = HashMap::new();
-    events::read_vids(path, |vids| {
-        for vid in vids {
-            people.entry(*vid).or_default().impressions += 1;
+    if !durations {
+        events::read_vids(path, |vids| vids.iter().for_each(|vid| people.entry(*vid).or_default().impressions += 1))?;
+        return Ok(people);
+    }
+    events::try_read_watched(path, |vids, seconds| {
+        for (vid, seconds) in vids.iter().zip(seconds) {
+            let seen = people.entry(*vid).or_default();
+            seen.impressions += 1;
+            seen.seconds = seen.seconds.saturating_add(*seconds);
         }
+        Ok(())
     })?;
     Ok(people)
 }

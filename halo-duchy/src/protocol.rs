@@ -70,20 +70,21 @@ pub enum Description {
 }
 
 impl Description {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::SetupPhaseInput,
+        Self::ExecutionPhaseOneInput,
+        Self::ExecutionPhaseTwoInput,
+        Self::ExecutionPhaseThreeInput,
+        Self::ReachOnlyExecutionInput,
+        Self::ShuffleInput,
+        Self::AggregationInput,
+        Self::FrequencyVectors,
+    ];
+
     /// The description with this number, if there is one.
     pub fn from_number(number: u8) -> Option<Self> {
-        [
-            Self::SetupPhaseInput,
-            Self::ExecutionPhaseOneInput,
-            Self::ExecutionPhaseTwoInput,
-            Self::ExecutionPhaseThreeInput,
-            Self::ReachOnlyExecutionInput,
-            Self::ShuffleInput,
-            Self::AggregationInput,
-            Self::FrequencyVectors,
-        ]
-        .into_iter()
-        .find(|description| description.number() == number)
+        Self::ALL.into_iter().find(|description| description.number() == number)
     }
 
     /// The number on the wire.

@@ -14,14 +14,16 @@
 //! | [`config`] | the configuration file |
 //! | `parties` | certificates, keys and connections of everybody whom this Duchy knows |
 //! | `terms` | what a computation is about, every rule checked |
+//! | `protocols` | the protocols that are served, behind one trait |
 //! | `herald` | follows what the Kingdom reports |
 //! | `services` | takes bodies in; [`receive`] does so in one stream or in several |
 //! | `mill` | computes and delivers |
 //! | `janitor` | removes what is left of computations that are over |
-//! | [`stage`] | the thirteen stages that a computation passes at one Duchy |
+//! | [`stage`] | the stages that a computation passes at one Duchy |
 //! | [`store`] | what a Duchy remembers: the [`store::Store`] contract, SQLite, the conformance suite |
 //! | [`blobs`] | bodies: spool files of partial ones, content-addressed blobs of complete ones |
-//! | [`secrets`] | key shares and seeds, sealed at rest |
+//! | [`secrets`] | what a computation keeps secret |
+//! | [`keys`] | makes, seals, opens, rotates and destroys it, and keeps the audit trail |
 //! | [`failpoint`] | named points at which a test build kills itself |
 //!
 //! # What a Duchy assumes
@@ -38,8 +40,10 @@ mod error;
 pub mod failpoint;
 mod herald;
 mod janitor;
+pub mod keys;
 mod mill;
 mod parties;
+mod protocols;
 pub mod receive;
 pub mod secrets;
 mod services;
@@ -73,9 +77,9 @@ pub use error::Error;
 
 use blobs::Blobs;
 use duchy::{Duchy, Settings, system_rng};
+use keys::KeyManager;
 use parties::Parties;
 use receive::Turns;
-use secrets::Vault;
 use services::{Control, Fulfillment, Transfers};
 use store::{SqliteStore, Store};
 
@@ -118,10 +122,13 @@ pub async fn serve_on(
 ) -> Result<(), Error> {
     tracing::info!(backend = %Backend::current()?, "computes");
     let (parties, identity, roots) = Parties::load(&config)?;
-    let vault = Vault::new(secrets::key_encryption_key(&config)?, config.id.clone());
+    let keys = secrets::key_encryption_keys(&config)?;
     let tls = ServerTls::new(identity, &roots)?;
     let _lock = lock(&config.state_dir)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.state_dir.join(DATABASE)).await?);
+    let store = Arc::new(SqliteStore::open(&config.state_dir.join(DATABASE)).await?);
+    let key_store = Arc::clone(&store);
+    let keys = KeyManager::start(keys, config.id.clone(), key_store, clock.now(), &mut system_rng()).await?;
+    let store: Arc<dyn Store> = store;
     // The lock says that whoever held a lease is gone.
     store.break_leases().await?;
     let blobs = Blobs::local(&config.state_dir, config.id.clone())?;
@@ -129,7 +136,7 @@ pub async fn serve_on(
         parties,
         store,
         blobs,
-        vault,
+        keys,
         clock,
         settings: settings(&config)?,
         turns: Turns::default(),
@@ -208,8 +215,10 @@ fn settings(config: &Config) -> Result<Settings, Error> {
         }
         _ => {}
     }
-    let records = (config.memory_budget_mib.saturating_sub(OTHER_MIB) << 20) / ENGINE_BYTES_PER_RECORD;
+    let memory = config.memory_budget_mib.saturating_sub(OTHER_MIB) << 20;
+    let records = memory / ENGINE_BYTES_PER_RECORD;
     Ok(Settings {
+        memory,
         noise_floor: config.noise_floor,
         retention: Duration::from_secs(config.retention_days * 24 * 60 * 60),
         chunk_records: usize::try_from(records).unwrap_or(usize::MAX).min(CHUNK_RECORDS),

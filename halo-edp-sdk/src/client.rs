@@ -1,6 +1,7 @@
 //! The publisher as a process: watches its requisitions at the Kingdom and answers each, until it is stopped.
 //!
-//! A requisition is opened, sketched, encrypted into the spool, and submitted to the Duchy whose turn it is. What is
+//! A requisition is opened, its events are counted, the answer is made into the spool, and handed in to the Duchy whose
+//! turn it is, or to the Kingdom. When the process begins it tells the Kingdom what it can do. What is
 //! interrupted goes on where it stopped, also after a restart of either side: errors of the network are retried for as
 //! long as the requisition is open. What the publisher does not agree to is refused. What is wrong with its own data or
 //! files is reported and leaves the requisition open, so that it can be answered once that is repaired and the process
@@ -18,6 +19,7 @@
 //! ```
 
 mod answer;
+mod capabilities;
 mod config;
 mod submit;
 mod sweep;
@@ -40,8 +42,12 @@ use halo_core::{
     transport::{Client, Identity, Roots, TransportError},
 };
 use halo_crypto::{
+    attestation::AttestationVerifier,
     batch::{Backend, BackendError},
-    consent::tink::PrivateKeyset,
+    consent::{
+        tink::PrivateKeyset,
+        x509::{Certificate, SigningKey},
+    },
     secret::Secret,
 };
 use serde::Serialize;
@@ -51,8 +57,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{requisition::Trust, spool::Spool};
-pub use config::{Config, ConsumerConfig, DuchyConfig, EndpointConfig, TlsConfig};
+use crate::{
+    requisition::{Recipient, Trust},
+    sign::Signer,
+    spool::Spool,
+};
+pub use config::{Config, ConsentConfig, ConsumerConfig, DuchyConfig, EndpointConfig, TlsConfig};
 
 /// Updates of requisitions that may wait to be looked at.
 const WAITING_UPDATES: usize = 64;
@@ -115,16 +125,27 @@ pub enum Event {
         /// Time it took.
         seconds: f64,
     },
-    /// The sketch is encrypted and spooled.
+    /// The impressions are counted by person: a frequency vector, or a publisher's own result.
+    Counted {
+        /// The requisition.
+        requisition: String,
+        /// Impressions that were read.
+        impressions: u64,
+        /// Sampled people that were reached.
+        people: u64,
+        /// Time it took.
+        seconds: f64,
+    },
+    /// The answer is encrypted, or cut into shares, and spooled.
     Encrypted {
         /// The requisition.
         requisition: String,
-        /// Encrypted registers, noise included.
+        /// Encrypted registers, noise included; cells of a share; bytes of an envelope; 1 for a result.
         records: u64,
         /// Time it took.
         seconds: f64,
     },
-    /// The Duchy has the whole body.
+    /// The Duchy has the whole body, or the Kingdom the result.
     Uploaded {
         /// The requisition.
         requisition: String,
@@ -170,11 +191,12 @@ struct Shared {
     config: Config,
     trust: Trust,
     keyset: PrivateKeyset,
+    signer: Option<Signer>,
     kingdom: Client,
     duchies: BTreeMap<DuchyId, Client>,
     spool: Spool,
     clock: Arc<dyn Clock>,
-    /// One sketch at a time: each uses all cores, and memory for a sketch of its own.
+    /// One answer is made at a time: each uses all cores, and memory for a sketch or vector of its own.
     computing: Semaphore,
 }
 
@@ -187,11 +209,28 @@ impl Publisher {
         Self::with_clock(config, Arc::new(SystemClock))
     }
 
+    /// As [`Publisher::new`], where `attestation` decides which trustees may open this publisher's vectors: that of an
+    /// operator with hardware enclaves. `protocols` must name `trustee`.
+    ///
+    /// # Errors
+    /// As [`Publisher::new`].
+    pub fn with_attestation(config: Config, attestation: Arc<dyn AttestationVerifier>) -> Result<Self, ClientError> {
+        Self::with(config, Arc::new(SystemClock), Some(attestation))
+    }
+
     /// As [`Publisher::new`], with another clock for the validity of certificates.
     ///
     /// # Errors
     /// As [`Publisher::new`].
     pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+        Self::with(config, clock, None)
+    }
+
+    fn with(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        attestation: Option<Arc<dyn AttestationVerifier>>,
+    ) -> Result<Self, ClientError> {
         config.check().map_err(|problem| ClientError::Config { problem })?;
         Backend::current()?;
         let identity = read_identity(&config.tls)?;
@@ -205,8 +244,9 @@ impl Publisher {
         }
         Ok(Self {
             shared: Arc::new(Shared {
-                trust: config.trust()?,
+                trust: config.trust(attestation)?,
                 keyset: read_keyset(&config.encryption_private_keyset)?,
+                signer: config.consent.as_ref().map(read_signer).transpose()?,
                 spool: Spool::open(&config.spool_dir)?,
                 kingdom,
                 duchies,
@@ -218,7 +258,7 @@ impl Publisher {
     }
 
     /// Answers requisitions until `shutdown` is cancelled, and tells `events` about it. Several requisitions are answered
-    /// at the same time; one sketch is made at a time.
+    /// at the same time; one answer is made at a time.
     ///
     /// # Errors
     /// [`ClientError::Transport`] when the very first connection with the Kingdom fails in a way that time does not heal,
@@ -233,6 +273,8 @@ impl Publisher {
         let spooled = self.shared.spool.names()?;
         let mut sweeping = JoinSet::new();
         sweeping.spawn(sweep::closed(self.shared.kingdom.clone(), self.shared.config.data_provider.clone(), spooled));
+        let mut announcing = JoinSet::new();
+        announcing.spawn(capabilities::announce(self.shared.kingdom.clone(), capabilities::request(&self.shared)));
         let mut desk = Desk {
             shared: Arc::clone(&self.shared),
             reporter,
@@ -246,6 +288,7 @@ impl Publisher {
                 Some(event) = reports.recv() => events(event),
                 Some(update) = updates.recv() => desk.take(update),
                 Some(answered) = desk.answers.join_next() => desk.settle(unwind(answered)),
+                Some(announced) = announcing.join_next() => unwind(announced),
                 Some(closed) = sweeping.join_next() => desk.sweep(unwind(closed)),
                 Some(ended) = watching.join_next() => break unwind(ended),
             }
@@ -369,9 +412,13 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 impl Shared {
+    fn recipient(&self) -> Recipient<'_> {
+        Recipient { name: &self.config.data_provider, keyset: &self.keyset, signer: self.signer.as_ref() }
+    }
+
     /// Removes the body of a requisition that needs it no more. A body that stays is encrypted and harmless.
     fn discard(&self, name: &RequisitionName) {
-        if let Err(error) = self.spool.remove(&name.requisition.to_string()) {
+        if let Err(error) = self.spool.close(&name.requisition.to_string()) {
             tracing::warn!(requisition = %name, %error, "the spooled body stays");
         }
     }
@@ -391,6 +438,18 @@ fn read_identity(tls: &TlsConfig) -> Result<Identity, ClientError> {
 fn read_keyset(path: &Path) -> Result<PrivateKeyset, ClientError> {
     PrivateKeyset::from_bytes(read_credentials(path)?.expose())
         .map_err(|error| ClientError::Credentials { path: path.to_owned(), problem: error.to_string() })
+}
+
+/// Reads what answers are signed with. The text of the key is wiped.
+fn read_signer(consent: &ConsentConfig) -> Result<Signer, ClientError> {
+    let refuse = |path: &Path, problem: String| ClientError::Credentials { path: path.to_owned(), problem };
+    let (certificate, key) = (&consent.certificate, &consent.private_key);
+    let read = Certificate::from_pem(read_credentials(certificate)?.expose())
+        .map_err(|error| refuse(certificate, error.to_string()))?;
+    let text = read_credentials(key)?;
+    let text = std::str::from_utf8(text.expose()).map_err(|error| refuse(key, error.to_string()))?;
+    let signing = SigningKey::from_pkcs8_pem(text).map_err(|error| refuse(key, error.to_string()))?;
+    Signer::new(read, signing).map_err(|error| refuse(certificate, error.to_string()))
 }
 
 fn read_credentials(path: &Path) -> Result<Secret<Vec<u8>>, ClientError> {

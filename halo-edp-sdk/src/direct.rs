@@ -1,7 +1,7 @@
 //! Direct measurements: one publisher counts its own people and adds noise before anything leaves; no Duchy takes part.
 //!
 //! ```
-//! use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
+//! use halo_core::privacy::VidSamplingInterval;
 //! use halo_edp_sdk::direct::{Ask, Audience};
 //! use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 //!
@@ -10,10 +10,12 @@
 //!     audience.add(vid, 1, seconds);
 //! }
 //! let mut rng = ChaCha20Rng::seed_from_u64(1); // an example; a publisher takes the operating system's generator
-//! let twice_at_most = Ask::Impression { maximum_per_person: MaximumFrequency::new(2)?, privacy: None };
+//! let twice_at_most = Ask::Impression { maximum_per_person: 2, privacy: None };
 //! assert_eq!(audience.measure(&twice_at_most, &mut rng)?.value.value, 3.0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+
+mod result;
 
 use std::{collections::HashMap, path::Path};
 
@@ -30,6 +32,8 @@ use crate::{
     Error, events,
     progress::{Observer, Stage, report},
 };
+
+pub use result::{population_result, result};
 
 /// The noise of one statistic: one contributor, the publisher.
 ///
@@ -65,8 +69,8 @@ pub enum Ask {
     Impression {
         /// Of the number.
         privacy: Option<Privacy>,
-        /// More impressions of one person do not count.
-        maximum_per_person: MaximumFrequency,
+        /// More impressions of one person do not count; at least 1.
+        maximum_per_person: u32,
     },
     /// How many seconds were watched.
     Duration {
@@ -75,6 +79,26 @@ pub enum Ask {
         /// More seconds of one person do not count; at least 1.
         maximum_seconds_per_person: u32,
     },
+}
+
+impl Ask {
+    /// Whether the noise can be made.
+    ///
+    /// # Errors
+    /// [`Error::Sketch`] when ε and δ ask for noise that nobody can draw.
+    pub fn check(&self) -> Result<(), Error> {
+        let (scalar, histogram) = match *self {
+            Self::Reach { privacy } => (privacy.map(|privacy| (privacy, 1)), None),
+            Self::ReachAndFrequency { reach, frequency, .. } => (reach.map(|privacy| (privacy, 1)), frequency),
+            Self::Impression { privacy, maximum_per_person: most } => (privacy.map(|privacy| (privacy, most)), None),
+            Self::Duration { privacy, maximum_seconds_per_person: most } => {
+                (privacy.map(|privacy| (privacy, most)), None)
+            }
+        };
+        scalar.map(|(privacy, most)| calibrated(privacy, Sensitivity::scalar(most))).transpose()?;
+        histogram.map(|privacy| calibrated(privacy, Sensitivity::histogram())).transpose()?;
+        Ok(())
+    }
 }
 
 /// A number with its error.
@@ -138,9 +162,38 @@ impl Audience {
         let mut audience = Self::new(interval);
         events::try_read_vids(path, |vids| {
             vids.iter().for_each(|vid| audience.add(*vid, 1, 0));
-            report(observer, Stage::Sketching, audience.impressions, None)
+            report(observer, Stage::Counting, audience.impressions, None)
         })?;
         Ok(audience)
+    }
+
+    /// The same with watch times, from the file's column `seconds`; where there is none, every impression counts for so
+    /// many `seconds`.
+    ///
+    /// # Errors
+    /// As [`Self::from_file`]; [`Error::NoSecondsColumn`] when neither is there.
+    pub fn from_watched_file(
+        path: &Path,
+        seconds: Option<u32>,
+        interval: VidSamplingInterval,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, Error> {
+        let mut audience = Self::new(interval);
+        let read = events::try_read_watched(path, |vids, seconds| {
+            vids.iter().zip(seconds).for_each(|(vid, seconds)| audience.add(*vid, 1, *seconds));
+            report(observer, Stage::Counting, audience.impressions, None)
+        });
+        match (read, seconds) {
+            (Err(Error::NoSecondsColumn { .. }), Some(seconds)) => {
+                let mut audience = Self::new(interval);
+                events::try_read_vids(path, |vids| {
+                    vids.iter().for_each(|vid| audience.add(*vid, 1, u64::from(seconds)));
+                    report(observer, Stage::Counting, audience.impressions, None)
+                })?;
+                Ok(audience)
+            }
+            (read, _) => read.map(|_| audience),
+        }
     }
 
     /// Counts so many impressions of a person, watched for so many seconds together.
@@ -159,31 +212,40 @@ impl Audience {
         self.impressions
     }
 
+    /// Sampled people with an impression.
+    #[must_use]
+    pub fn reach(&self) -> u64 {
+        self.reached().count() as u64
+    }
+
+    fn reached(&self) -> impl Iterator<Item = &Seen> {
+        self.people.values().filter(|seen| seen.impressions > 0)
+    }
+
     /// Counts what is asked for and adds the noise.
     ///
     /// # Errors
     /// [`Error::Sketch`] when noise parameters cannot be met or a limit is out of range.
     pub fn measure(&self, ask: &Ask, rng: &mut impl CryptoRng) -> Result<Found, Error> {
-        let reached = || self.people.values().filter(|seen| seen.impressions > 0);
         let width = self.interval.width_decimal();
         match *ask {
             Ask::Reach { privacy } => {
-                let value = scalar(reached().count() as u64, 1, privacy, width, rng)?;
+                let value = scalar(self.reach(), 1, privacy, width, rng)?;
                 Ok(Found { value, frequencies: None })
             }
             Ask::ReachAndFrequency { reach, frequency, maximum_frequency } => {
-                let value = scalar(reached().count() as u64, 1, reach, width, rng)?;
+                let value = scalar(self.reach(), 1, reach, width, rng)?;
                 let noise = frequency.map(|privacy| calibrated(privacy, Sensitivity::histogram())).transpose()?;
                 let classes = u64::from(maximum_frequency.get());
                 let mut counts = vec![0_u64; classes as usize];
-                reached().for_each(|seen| counts[(seen.impressions.min(classes) - 1) as usize] += 1);
+                self.reached().for_each(|seen| counts[(seen.impressions.min(classes) - 1) as usize] += 1);
                 let noised: Vec<f64> = counts.iter().map(|count| noised(*count, noise.as_ref(), rng)).collect();
                 Ok(Found { frequencies: self.frequencies(&noised, noise.as_ref(), &value)?, value })
             }
             Ask::Impression { privacy, maximum_per_person } => {
-                let most = u64::from(maximum_per_person.get());
-                let sum = reached().map(|seen| seen.impressions.min(most)).fold(0, u64::saturating_add);
-                Ok(Found { value: scalar(sum, maximum_per_person.get(), privacy, width, rng)?, frequencies: None })
+                let most = u64::from(maximum_per_person);
+                let sum = self.reached().map(|seen| seen.impressions.min(most)).fold(0, u64::saturating_add);
+                Ok(Found { value: scalar(sum, maximum_per_person, privacy, width, rng)?, frequencies: None })
             }
             Ask::Duration { privacy, maximum_seconds_per_person: most } => {
                 let sum =
@@ -294,7 +356,7 @@ mod tests {
     #[test]
     fn limits_hold_for_each_person() {
         let audience = audience(&[(1, 3, 100), (1, 4, 900), (2, 1, 5), (3, 0, 7)]);
-        let impressions = |most| Ask::Impression { privacy: None, maximum_per_person: limit(most) };
+        let impressions = |most| Ask::Impression { privacy: None, maximum_per_person: most };
         assert_eq!(measured(&audience, &impressions(255)).value.value, 8.0);
         assert_eq!(measured(&audience, &impressions(5)).value.value, 6.0);
         let seconds = |most| Ask::Duration { privacy: None, maximum_seconds_per_person: most };
@@ -328,7 +390,7 @@ mod tests {
             let privacy = privacy(mechanism);
             for (ask, truth) in [
                 (Ask::Reach { privacy }, 5_000.0),
-                (Ask::Impression { privacy, maximum_per_person: limit(3) }, 11_250.0),
+                (Ask::Impression { privacy, maximum_per_person: 3 }, 11_250.0),
                 (Ask::Duration { privacy, maximum_seconds_per_person: 15 }, 41_660.0),
             ] {
                 let found: Vec<Value> =

@@ -1,6 +1,7 @@
 //! From a sketch to the body of an upload: registers encrypted under the joint key of the Duchies.
 //!
-//! A record is three ciphertexts of 64 bytes: index, key, count. What each encrypts:
+//! A record of Liquid Legions v2 is three ciphertexts of 64 bytes: index, key, count. A record of the reach-only protocol
+//! is the index alone ([`Layout`]). What each encrypts:
 //!
 //! | register | index | key | count |
 //! |---|---|---|---|
@@ -8,12 +9,18 @@
 //! | destroyed (two persons) | H(index) | H("destroyed_register_key") | the same |
 //! | noise | H("publisher_noise_register_id") | H("blinded_histogram_noise_register_key") | a random element |
 //!
+<<<<<<< HEAD
 //! The reach-only protocol takes the index alone, one ciphertext a record ([`encrypt_reach_only`]).
 //!
 //! Noise registers hide how many registers the sketch has; the Duchies recognise them by index and key and drop them.
+=======
+//! Noise registers hide how many registers the sketch has; the Duchies recognise them by index and key and drop them. Of
+//! the reach-only protocol's the index is the same as of the Duchies' own, so all of them are one index that is not
+//! counted.
+>>>>>>> main
 //! Records are shuffled, so that neither order nor place tells anything.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use halo_core::privacy::MaximumFrequency;
 use halo_crypto::{
@@ -30,25 +37,55 @@ use halo_sketch::{
 use rand_core::CryptoRng;
 
 use crate::{
-    Error,
+    BodyError,
     progress::{Observer, Stage, report},
 };
 
-/// Bytes of an encrypted register.
+/// Bytes of an encrypted register of Liquid Legions v2.
 pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
 /// Bytes of an encrypted register of the reach-only protocol.
 pub const REACH_ONLY_REGISTER_BYTES: usize = CIPHERTEXT_BYTES;
 
+/// Bytes of an encrypted register of the reach-only protocol.
+pub const INDEX_BYTES: usize = CIPHERTEXT_BYTES;
+
 /// Registers that are encrypted at a time: what memory is bounded by, about 20 MB.
 const BATCH: usize = 16 * 1024;
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Index, key and count: Liquid Legions v2.
+    Full {
+        /// F: counts above F are all encrypted as F + 1, which the Duchies cannot tell from one another either.
+        maximum_frequency: MaximumFrequency,
+    },
+    /// The index alone: the reach-only protocol.
+    IndexOnly,
+}
+
+impl Layout {
+    /// Bytes of a record.
+    #[must_use]
+    pub const fn record_bytes(self) -> usize {
+        match self {
+            Self::Full { .. } => REGISTER_BYTES,
+            Self::IndexOnly => INDEX_BYTES,
+        }
+    }
+
+    const fn ciphertexts(self) -> usize {
+        self.record_bytes() / CIPHERTEXT_BYTES
+    }
+}
 
 /// How registers are to be encrypted.
 #[derive(Clone, Debug)]
 pub struct Encryption<'a> {
     /// The joint key of the Duchies.
     pub key: &'a CompositeKey,
-    /// F: counts above F are all encrypted as F + 1, which the Duchies cannot tell from one another either.
-    pub maximum_frequency: MaximumFrequency,
+    /// What a record holds.
+    pub layout: Layout,
     /// How many noise registers are added; `None` only where the whole measurement goes without noise.
     pub noise: Option<&'a ShiftedNoise>,
 }
@@ -65,13 +102,14 @@ enum Record {
 /// `rng` must be a cryptographic generator that was seeded by the operating system: whoever knows its seed can decrypt.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when the observer asks to stop; what `write` returns, as [`Error::File`] by the caller.
+/// [`BodyError`] when the observer asks to stop, or the records cannot be written.
 pub fn encrypt(
     sketch: &LiquidLegions,
     encryption: &Encryption<'_>,
-    out: &mut impl Write,
+    out: &mut (impl Write + ?Sized),
     observer: &mut dyn Observer,
     rng: &mut impl CryptoRng,
+<<<<<<< HEAD
 ) -> Result<u64, EncryptError> {
     let registers: Vec<Register> = sketch.registers().collect();
     encrypt_registers(&registers, encryption, out, observer, rng)
@@ -127,30 +165,33 @@ fn write<R: CryptoRng>(
     records.extend(std::iter::repeat_n(Record::Noise, noise as usize));
     shuffle(&mut records, rng);
 
+=======
+) -> Result<u64, BodyError> {
+    let mut records: Vec<Record> = sketch.registers().map(Record::Register).collect();
+    let noise = encryption.noise.map_or(0, |noise| noise.sample(rng));
+    records.extend(std::iter::repeat_n(Record::Noise, noise as usize));
+    shuffle(&mut records, rng);
+
+    let plaintexts = Plaintexts::new(encryption.layout);
+>>>>>>> main
     let total = records.len() as u64;
-    let mut bytes = Vec::with_capacity(BATCH.min(records.len()) * REGISTER_BYTES);
+    let mut bytes = Vec::with_capacity(BATCH.min(records.len()) * encryption.layout.record_bytes());
     for (batch, first) in records.chunks(BATCH).zip((0..).step_by(BATCH)) {
+<<<<<<< HEAD
         report(observer, Stage::Encrypting, first, Some(total)).map_err(EncryptError::Stopped)?;
         let points = points(batch, rng);
+=======
+        report(observer, Stage::Encrypting, first, Some(total)).map_err(BodyError::Stopped)?;
+        let points = plaintexts.of(batch, rng);
+>>>>>>> main
         let nonces: Secret<Vec<Scalar>> = Secret::new(points.expose().iter().map(|_| Scalar::random(rng)).collect());
         bytes.clear();
         let ciphertexts = batch::encrypt(key, points.expose(), nonces.expose());
         batch::encode_ciphertexts(&ciphertexts, &mut bytes);
-        out.write_all(&bytes).map_err(EncryptError::Write)?;
+        out.write_all(&bytes).map_err(BodyError::Write)?;
     }
-    report(observer, Stage::Encrypting, total, Some(total)).map_err(EncryptError::Stopped)?;
+    report(observer, Stage::Encrypting, total, Some(total)).map_err(BodyError::Stopped)?;
     Ok(total)
-}
-
-/// Why encryption ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum EncryptError {
-    /// The records could not be written.
-    #[error("cannot write encrypted registers: {0}")]
-    Write(io::Error),
-    /// The observer asked to stop.
-    #[error(transparent)]
-    Stopped(Error),
 }
 
 /// A uniform permutation (Fisher and Yates).
@@ -163,26 +204,44 @@ fn shuffle<T>(items: &mut [T], rng: &mut impl CryptoRng) {
 
 /// The elements that records stand for.
 struct Plaintexts {
+    layout: Layout,
     destroyed: Point,
     noise_index: Point,
     noise_key: Point,
-    /// Count c at position c − 1, up to F + 1.
+    /// Count c at position c − 1, up to F + 1; empty where there are no counts.
     counts: Vec<Point>,
 }
 
 impl Plaintexts {
-    fn new(maximum_frequency: MaximumFrequency) -> Self {
+    fn new(layout: Layout) -> Self {
+        let counts = match layout {
+            Layout::Full { maximum_frequency } => maximum_frequency.get() as usize + 1,
+            Layout::IndexOnly => 0,
+        };
         Self {
+            layout,
             destroyed: hash::constant("destroyed_register_key"),
             noise_index: noise_index(),
             noise_key: hash::constant("blinded_histogram_noise_register_key"),
-            counts: batch::multiples(&hash::constant("unit"), maximum_frequency.get() as usize + 1),
+            counts: batch::multiples(&hash::constant("unit"), counts),
         }
     }
 
-    /// Index, key and count of each record in turn. They tell who was reached, and are wiped with all that leads to them.
+    /// Index, key and count of each record in turn, or the index alone. They tell who was reached, and are wiped with
+    /// all that leads to them.
     fn of(&self, records: &[Record], rng: &mut impl CryptoRng) -> Secret<Vec<Point>> {
         let indexes = Secret::new(records.iter().filter_map(Record::index).collect::<Vec<_>>());
+        let indexes = Secret::new(batch::hash_to_group(Domain::Index, indexes.expose()));
+        let mut indexes = indexes.expose().iter();
+        // As long as it becomes, so that it never moves and leaves a copy behind.
+        let mut points = Vec::with_capacity(self.layout.ciphertexts() * records.len());
+        if self.layout == Layout::IndexOnly {
+            points.extend(records.iter().map(|record| match record {
+                Record::Register(_) => next(&mut indexes),
+                Record::Noise => self.noise_index,
+            }));
+            return Secret::new(points);
+        }
         let keys = Secret::new(records.iter().filter_map(Record::key).collect::<Vec<_>>());
         let ids = records.iter().filter(|record| matches!(record, Record::Noise)).map(|_| {
             let mut id = [0; 32];
@@ -190,14 +249,9 @@ impl Plaintexts {
             id
         });
         let ids = Secret::new(ids.collect::<Vec<_>>());
-        let indexes = Secret::new(batch::hash_to_group(Domain::Index, indexes.expose()));
         let keys = Secret::new(batch::hash_to_group(Domain::Key, keys.expose()));
         let random = Secret::new(batch::hash_to_group(Domain::NoiseId, ids.expose()));
-        let (mut indexes, mut keys, mut random) =
-            (indexes.expose().iter(), keys.expose().iter(), random.expose().iter());
-        let next = |source: &mut std::slice::Iter<'_, Point>| source.next().copied().unwrap_or_else(Point::identity);
-        // As long as it becomes, so that it never moves and leaves a copy behind.
-        let mut points = Vec::with_capacity(3 * records.len());
+        let (mut keys, mut random) = (keys.expose().iter(), random.expose().iter());
         for record in records {
             match record {
                 Record::Register(register) => {
@@ -218,6 +272,7 @@ impl Plaintexts {
     }
 }
 
+<<<<<<< HEAD
 /// The index that all noise registers have.
 fn noise_index() -> Point {
     hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id")
@@ -233,6 +288,11 @@ fn indexes(records: &[Record], noise_index: Point) -> Secret<Vec<Point>> {
         Record::Noise => noise_index,
     });
     Secret::new(points.collect())
+=======
+/// The next of as many points as are asked for.
+fn next(source: &mut std::slice::Iter<'_, Point>) -> Point {
+    source.next().copied().unwrap_or_else(Point::identity)
+>>>>>>> main
 }
 
 impl Record {

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use halo_core::measurement::Population;
+
 /// Why impressions could not be read, or a requisition not be answered; one variant for each thing to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,28 +34,75 @@ pub enum Error {
         /// The columns it has, separated by commas.
         columns: String,
     },
-    /// The column of VIDs is not of integers: convert it.
-    #[error("column `vid` of {} holds {found}; it must hold 32-bit or 64-bit integers", path.display())]
-    VidType {
+    /// A column is not of integers: convert it.
+    #[error("column `{column}` of {} holds {found}; it must hold 32-bit or 64-bit integers", path.display())]
+    ColumnType {
         /// The file.
         path: PathBuf,
+        /// The column.
+        column: &'static str,
         /// The type that it holds.
         found: String,
     },
-    /// A row has no VID, or one that is none: repair the row.
+    /// A row has no VID or no seconds, or something else in their place: repair the row.
     #[error("row {row} of {} (the first row is 1): {problem}", path.display())]
-    BadVid {
+    BadRow {
         /// The file.
         path: PathBuf,
         /// The row, counted from 1.
         row: u64,
-        /// What is wrong with its VID.
+        /// What is wrong with it.
         problem: String,
+    },
+    /// A person is not of the population that frequency vectors are over: ask the Kingdom's operator for a wider
+    /// population, or leave the row out.
+    #[error(
+        "row {row} of {} (the first row is 1): VID {vid} is outside of the population {population}, which the vectors are \
+         over; a wider `[population]` at the Kingdom takes it in, or leave such rows out", path.display()
+    )]
+    OutsidePopulation {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 1.
+        row: u64,
+        /// The VID.
+        vid: u64,
+        /// The population, `FIRST..LAST`.
+        population: Population,
+    },
+    /// The file says nothing about how long was watched: add the column, or state what an impression counts for.
+    #[error(
+        "{} has no column `seconds`, which a measurement of durations needs; add it, or state `seconds_per_impression` in \
+         the configuration", path.display()
+    )]
+    NoSecondsColumn {
+        /// The file.
+        path: PathBuf,
+    },
+    /// This answer has to be signed, and there is nothing to sign it with: configure the consent certificate and key.
+    #[error("a consent certificate and its key are needed to sign this answer (`consent` in the configuration)")]
+    NoSigner,
+    /// A key does not take what is encrypted to it, or a certificate does not belong to its key: replace it.
+    #[error(transparent)]
+    Consent(#[from] halo_crypto::consent::Error),
+    /// An envelope cannot be made: the trustee's key does not encrypt.
+    #[error(transparent)]
+    Envelope(#[from] halo_crypto::envelope::Error),
+    /// A value is too large for the shares' modulus: the measurement cannot be answered.
+    #[error(transparent)]
+    Share(#[from] halo_crypto::share::ShareError),
+    /// The requisition was answered before, and its body is gone. Nothing is drawn twice for one requisition: noise that
+    /// is drawn again averages out. Ask the Kingdom's operator why it is still open.
+    #[error("requisition {name} was answered before; nothing is drawn twice for one requisition")]
+    AlreadyAnswered {
+        /// Its id.
+        name: String,
     },
     /// Sketch or noise parameters are out of range: the measurement cannot be answered.
     #[error(transparent)]
     Sketch(#[from] halo_sketch::Error),
-    /// A spooled body does not match its manifest: remove both files, and encrypt again.
+    /// A spooled body does not match its manifest: restore it from a copy. Whoever removes both files instead lets a
+    /// second answer be drawn, with other noise, for the same requisition.
     #[error("spooled body {} is damaged: {reason}", path.display())]
     Spool {
         /// The body.
@@ -78,4 +127,15 @@ impl Error {
         let path = path.to_path_buf();
         move |source| Self::File { what, path, source }
     }
+}
+
+/// Why a body was not written to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It could not be written.
+    #[error("cannot write the body: {0}")]
+    Write(io::Error),
+    /// The observer asked to stop, or it cannot be made.
+    #[error(transparent)]
+    Stopped(Error),
 }

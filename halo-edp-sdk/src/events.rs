@@ -1,4 +1,5 @@
-//! Impressions from Parquet: one row an impression, the person in an integer column `vid`.
+//! Impressions from Parquet: one row an impression, the person in an integer column `vid`, and for durations how long it
+//! was watched, in whole seconds, in an integer column `seconds`.
 //!
 //! Other columns are not read. The file is streamed in batches of 64 Ki rows, so memory does not depend on its size.
 
@@ -13,13 +14,16 @@ use crate::Error;
 /// Rows of a batch.
 const BATCH_ROWS: usize = 65_536;
 
-/// Name of the column.
-const COLUMN: &str = "vid";
+/// Name of the column of people.
+const VID: &str = "vid";
+
+/// Name of the column of watch times.
+const SECONDS: &str = "seconds";
 
 /// Reads every row's VID, in order, and hands them over in batches. Returns the number of rows.
 ///
 /// # Errors
-/// [`Error::File`], [`Error::NotParquet`], [`Error::NoVidColumn`], [`Error::VidType`], and [`Error::BadVid`] for a null
+/// [`Error::File`], [`Error::NotParquet`], [`Error::NoVidColumn`], [`Error::ColumnType`], and [`Error::BadRow`] for a null
 /// or a negative number. A batch with a bad row is not handed over.
 pub fn read_vids(path: &Path, mut consume: impl FnMut(&[u64])) -> Result<u64, Error> {
     try_read_vids(path, |vids| {
@@ -33,58 +37,112 @@ pub fn read_vids(path: &Path, mut consume: impl FnMut(&[u64])) -> Result<u64, Er
 /// # Errors
 /// As [`read_vids`], and what the consumer returns.
 pub fn try_read_vids(path: &Path, mut consume: impl FnMut(&[u64]) -> Result<(), Error>) -> Result<u64, Error> {
+    let mut vids = Vec::with_capacity(BATCH_ROWS);
+    read_columns(path, &[VID], |columns, row| {
+        vids.clear();
+        columns[0].append(path, row, &mut vids)?;
+        consume(&vids)
+    })
+}
+
+/// Reads every row's VID and watch time, in order, and hands both over in batches of the same length.
+///
+/// # Errors
+/// As [`try_read_vids`]; [`Error::NoSecondsColumn`].
+pub fn try_read_watched(
+    path: &Path,
+    mut consume: impl FnMut(&[u64], &[u64]) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    let (mut vids, mut seconds) = (Vec::with_capacity(BATCH_ROWS), Vec::with_capacity(BATCH_ROWS));
+    read_columns(path, &[VID, SECONDS], |columns, row| {
+        vids.clear();
+        seconds.clear();
+        for column in columns {
+            column.append(path, row, if column.name == VID { &mut vids } else { &mut seconds })?;
+        }
+        consume(&vids, &seconds)
+    })
+}
+
+/// A column of one batch.
+struct Column<'a> {
+    name: &'static str,
+    values: &'a ArrayRef,
+}
+
+impl Column<'_> {
+    /// Appends the values of a batch that begins after `row` rows.
+    fn append(&self, path: &Path, row: u64, values: &mut Vec<u64>) -> Result<(), Error> {
+        convert(self.name, self.values, values).map_err(|(position, problem)| Error::BadRow {
+            path: path.to_path_buf(),
+            row: row + position as u64 + 1,
+            problem,
+        })
+    }
+}
+
+/// Streams columns of integers, with the number of rows before each batch.
+fn read_columns(
+    path: &Path,
+    names: &[&'static str],
+    mut consume: impl FnMut(&[Column<'_>], u64) -> Result<(), Error>,
+) -> Result<u64, Error> {
     let not_parquet = |reason: String| Error::NotParquet { path: path.to_path_buf(), reason };
     let file = File::open(path).map_err(Error::file("cannot open", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| not_parquet(error.to_string()))?;
     let schema = builder.schema();
-    if schema.column_with_name(COLUMN).is_none() {
+    if schema.column_with_name(VID).is_none() {
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let columns = if columns.is_empty() { "none at all".to_owned() } else { columns.join(", ") };
         return Err(Error::NoVidColumn { path: path.to_path_buf(), columns });
     }
-    let mask = ProjectionMask::columns(builder.parquet_schema(), [COLUMN]);
+    if names.iter().any(|name| schema.column_with_name(name).is_none()) {
+        return Err(Error::NoSecondsColumn { path: path.to_path_buf() });
+    }
+    let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
     let reader = builder
         .with_projection(mask)
         .with_batch_size(BATCH_ROWS)
         .build()
         .map_err(|error| not_parquet(error.to_string()))?;
-    let found = reader.schema().field(0).data_type().clone();
-    if !matches!(found, DataType::Int32 | DataType::Int64 | DataType::UInt32 | DataType::UInt64) {
-        return Err(Error::VidType { path: path.to_path_buf(), found: found.to_string() });
+    let schema = reader.schema();
+    let mut places = Vec::with_capacity(names.len());
+    for name in names {
+        let found = schema.column_with_name(name);
+        let (place, field) = found.ok_or_else(|| not_parquet(format!("column {name} is gone")))?;
+        if !matches!(field.data_type(), DataType::Int32 | DataType::Int64 | DataType::UInt32 | DataType::UInt64) {
+            let found = field.data_type().to_string();
+            return Err(Error::ColumnType { path: path.to_path_buf(), column: name, found });
+        }
+        places.push((*name, place));
     }
     let mut rows = 0;
-    let mut vids = Vec::with_capacity(BATCH_ROWS);
     for batch in reader {
         let batch = batch.map_err(|error| not_parquet(error.to_string()))?;
-        let column = batch.column(0);
-        vids.clear();
-        convert(column, &mut vids).map_err(|(position, problem)| Error::BadVid {
-            path: path.to_path_buf(),
-            row: rows + position as u64 + 1,
-            problem,
-        })?;
-        rows += vids.len() as u64;
-        consume(&vids)?;
+        let columns: Vec<Column<'_>> =
+            places.iter().map(|(name, place)| Column { name, values: batch.column(*place) }).collect();
+        consume(&columns, rows)?;
+        rows += batch.num_rows() as u64;
     }
     Ok(rows)
 }
 
-/// Appends a column's values; the first row that is no VID, and why.
-fn convert(column: &ArrayRef, vids: &mut Vec<u64>) -> Result<(), (usize, String)> {
+/// Appends a column's values; the first row that has none, and why.
+fn convert(name: &str, column: &ArrayRef, vids: &mut Vec<u64>) -> Result<(), (usize, String)> {
     if column.null_count() > 0 {
         let position = (0..column.len()).find(|row| column.is_null(*row)).unwrap_or_default();
-        return Err((position, "it has no VID (null)".to_owned()));
+        return Err((position, format!("its {name} is missing (null)")));
     }
-    fn signed(values: impl Iterator<Item = i64>, vids: &mut Vec<u64>) -> Result<(), (usize, String)> {
+    fn signed(name: &str, values: impl Iterator<Item = i64>, vids: &mut Vec<u64>) -> Result<(), (usize, String)> {
         for (position, value) in values.enumerate() {
-            let vid = u64::try_from(value).map_err(|_| (position, format!("its VID is negative ({value})")))?;
+            let vid = u64::try_from(value).map_err(|_| (position, format!("its {name} is negative ({value})")))?;
             vids.push(vid);
         }
         Ok(())
     }
     match column.data_type() {
         DataType::Int32 => {
-            signed(column.as_primitive::<types::Int32Type>().values().iter().map(|value| i64::from(*value)), vids)
+            signed(name, column.as_primitive::<types::Int32Type>().values().iter().map(|value| i64::from(*value)), vids)
         }
         DataType::UInt32 => {
             vids.extend(column.as_primitive::<types::UInt32Type>().values().iter().map(|value| u64::from(*value)));
@@ -94,6 +152,6 @@ fn convert(column: &ArrayRef, vids: &mut Vec<u64>) -> Result<(), (usize, String)
             vids.extend_from_slice(column.as_primitive::<types::UInt64Type>().values());
             Ok(())
         }
-        _ => signed(column.as_primitive::<types::Int64Type>().values().iter().copied(), vids),
+        _ => signed(name, column.as_primitive::<types::Int64Type>().values().iter().copied(), vids),
     }
 }

@@ -1,68 +1,50 @@
 //! Opening a requisition: who asks, for what, and under whose keys the answer is encrypted.
 //!
 //! A publisher trusts nobody's word for it. The consumer's signature must hold over what is asked, the Duchies must be
-//! those of the publisher's own configuration, and each of them must have signed its key share and proven to possess it
-//! for this very measurement. The joint key is put together here, so that nobody else can choose it. What does not hold
-//! is a [`Refusal`], in words for the consumer.
+//! those of the publisher's own configuration, and each must have signed its key. Where a joint key is used, every Duchy
+//! must have proven to possess its share for this very measurement; the joint key is put together here, so that nobody
+//! else can choose it. What does not hold is a [`Refusal`], in words for the consumer.
 
+mod asked;
 mod keys;
 mod refusal;
 mod terms;
+mod trust;
 
 use std::collections::BTreeMap;
 
 use halo_core::{
+    measurement::{DirectConfig, HmssConfig, LiquidLegionsNoise, MeasurementSpec, Protocol, TrusteeConfig},
     pb::api,
-    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
     resource::{
-        CertificateName, CertificateParent, DataProviderName, DuchyId, MeasurementConsumerName, MeasurementName,
-        RequisitionName,
+        CertificateName, CertificateParent, DataProviderName, DuchyId, DuchyName, MeasurementName, RequisitionName,
     },
     session,
     wire::{self, type_name},
 };
 use halo_crypto::{
-    consent::{
-        tink::PrivateKeyset,
-        x509::{Certificate, TrustRoots},
-    },
-    elgamal::CompositeKey,
+    consent::{tink::PrivateKeyset, x509::Certificate},
     secret::Secret,
 };
-use halo_sketch::{liquid_legions::Params, noise::ShiftedNoise};
+use halo_sketch::liquid_legions::Params;
 use prost::Message;
 use zeroize::Zeroize;
 
-use crate::{encrypt::Encryption, spool::Binding};
+use crate::{encrypt::Layout, sign::Signer, spool::Binding};
+pub use asked::{Asked, DirectTask, Question, SealTask, ShareTask, SketchTask};
+use keys::Checks;
 pub use refusal::{Justification, MAX_MESSAGE_BYTES, Refusal};
+pub use trust::Trust;
 
-/// Whom a publisher trusts, and what it asks of a measurement.
-#[derive(Clone, Debug)]
-pub struct Trust {
-    /// The consumers that may ask, each with the roots that issue its certificates.
-    pub consumers: BTreeMap<MeasurementConsumerName, TrustRoots>,
-    /// The Duchies that may take part, each with the roots that issue its certificates.
-    pub duchies: BTreeMap<DuchyId, TrustRoots>,
-    /// How many Duchies must share the key, at least 1: with fewer the requisition is declined.
-    pub minimum_duchies: usize,
-    /// Whether measurements without any noise are answered.
-    pub allow_no_noise: bool,
-    /// The least noise that may hide the size of this publisher's sketch: the noise of a measurement may cost at most
-    /// this ε and this δ, or the requisition is declined.
-    pub maximum_noise: PrivacyParams,
-}
-
-impl Trust {
-    /// The default of [`Trust::maximum_noise`]: ε = 1 and δ = 0.00001. With it, whoever sees the size of the upload
-    /// learns little about any one person: the odds that somebody was reached change by a factor of e at most.
-    ///
-    /// # Guarantee
-    /// (ε, δ)-differential privacy of the number of registers for one person more or less (Dwork and Roth, *The
-    /// Algorithmic Foundations of Differential Privacy*, 2014, definition 2.4).
-    #[must_use]
-    pub fn default_maximum_noise() -> PrivacyParams {
-        PrivacyParams::new(1.0, 1e-5).expect("both are in their ranges")
-    }
+/// To whom a requisition is handed out: the publisher itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipient<'a> {
+    /// Its name.
+    pub name: &'a DataProviderName,
+    /// What requisition specs are encrypted to.
+    pub keyset: &'a PrivateKeyset,
+    /// What it signs with; `None` answers the Liquid Legions protocols only, which need no signature.
+    pub signer: Option<&'a Signer>,
 }
 
 /// Certificates that a requisition names, in DER, as the Kingdom handed them out. They are checked against [`Trust`].
@@ -70,42 +52,30 @@ impl Trust {
 pub struct Certificates {
     /// The consumer's certificate.
     pub consumer: Vec<u8>,
+    /// The publisher's own certificate, where an answer has to be signed.
+    pub publisher: Vec<u8>,
     /// The Duchies' certificates.
     pub duchies: BTreeMap<CertificateName, Vec<u8>>,
 }
 
-/// A requisition whose every signature and proof holds: what is needed to sketch, encrypt and submit.
+/// A requisition whose every signature and proof holds: what is needed to make the answer and hand it in.
 #[derive(Clone, Debug)]
 pub struct OpenedRequisition {
     /// The requisition.
     pub name: RequisitionName,
     /// The measurement that it belongs to.
     pub measurement: MeasurementName,
-    /// Shape of the sketch.
-    pub params: Params,
-    /// Which people are sampled.
-    pub interval: VidSamplingInterval,
-    /// F; 1 for reach only.
-    pub maximum_frequency: MaximumFrequency,
-    /// The noise that hides the sketch's size; `None` where the whole measurement goes without noise.
-    pub noise: Option<ShiftedNoise>,
-    /// The joint key of the Duchies.
-    pub key: CompositeKey,
+    /// What is asked for, under whose keys.
+    pub asked: Asked,
     /// Session, fingerprint and key list: what the body belongs to.
     pub binding: Binding,
-    /// Shows the Duchies that this publisher agreed; revealed when the body is submitted, and not before.
+    /// Shows that this publisher agreed; revealed when the answer is handed in, and not before.
     pub nonce: Secret<u64>,
-    /// The Duchy that takes the body.
-    pub duchy: DuchyId,
+    /// The Duchy that takes the body; `None` where the Kingdom takes the result.
+    pub duchy: Option<DuchyId>,
 }
 
 impl OpenedRequisition {
-    /// How the sketch is to be encrypted.
-    #[must_use]
-    pub const fn encryption(&self) -> Encryption<'_> {
-        Encryption { key: &self.key, maximum_frequency: self.maximum_frequency, noise: self.noise.as_ref() }
-    }
-
     /// A plain file name for the spooled body: the id of the requisition.
     #[must_use]
     pub fn spool_name(&self) -> String {
@@ -113,8 +83,8 @@ impl OpenedRequisition {
     }
 }
 
-/// Opens a requisition that the Kingdom handed out to `publisher`, who holds `keyset`. `now_unix_s` (Unix seconds) is
-/// the time for which certificates must be valid.
+/// Opens a requisition that the Kingdom handed out to `publisher`. `now_unix_s` (Unix seconds) is the time for which
+/// certificates must be valid.
 ///
 /// Signatures are checked over the bytes as they came. The events that a requisition asks for are those of the file that
 /// the publisher keeps for it; a filter expression on them cannot be evaluated, and is refused.
@@ -125,15 +95,14 @@ pub fn open(
     requisition: &api::Requisition,
     trust: &Trust,
     certificates: &Certificates,
-    publisher: &DataProviderName,
-    keyset: &PrivateKeyset,
+    publisher: Recipient<'_>,
     now_unix_s: i64,
 ) -> Result<OpenedRequisition, Refusal> {
     let name: RequisitionName = requisition.name.parse().map_err(Refusal::spec("name"))?;
-    if name.parent() != *publisher {
+    if name.parent() != *publisher.name {
         return Err(Refusal::new(
             Justification::SpecInvalid,
-            format!("requisition {name} is for another publisher than {publisher}"),
+            format!("requisition {name} is for another publisher than {}", publisher.name),
         ));
     }
     let measurement: MeasurementName = requisition.measurement.parse().map_err(Refusal::spec("measurement"))?;
@@ -144,11 +113,11 @@ pub fn open(
     let spec = wire::parse_measurement_spec(spec_bytes)?;
 
     let ciphertext = ciphertext(requisition)?;
-    let own_bytes = own_spec(ciphertext, keyset, &consumer)?;
+    let own_bytes = own_spec(ciphertext, publisher.keyset, &consumer)?;
     let mut own_spec =
         wire::parse_requisition_spec(own_bytes.expose()).map_err(|error| Refusal::secret_spec(&error))?;
     let nonce = Secret::new(own_spec.nonce);
-    let agreed = terms::check_agreement(&spec, &own_spec, publisher);
+    let agreed = terms::check_agreement(&spec, &own_spec, publisher.name);
     own_spec.nonce.zeroize();
     agreed?;
 
@@ -160,35 +129,187 @@ pub fn open(
             "protocol_config is not what serialized_protocol_config says".to_owned(),
         ));
     }
-    let terms = terms::agree(&spec, &config, trust)?;
+    terms::check_limits(&spec, &config, trust)?;
 
-    let entries = keys::entries(requisition, trust)?;
-    let duchies: Vec<DuchyId> = entries.iter().map(|entry| entry.duchy.clone()).collect();
-    if !duchies.contains(&terms.aggregator) {
-        let message = format!("aggregator {} is none of the measurement's Duchies", terms.aggregator);
-        return Err(Refusal::new(Justification::SpecInvalid, message));
-    }
-    let session = session::session_id(spec_bytes, config_bytes, &duchies);
-    let joint = keys::combine(&entries, trust, certificates, session, now_unix_s)?;
-    let duchy = session::fulfilling_duchy(&name, &duchies)
-        .ok_or_else(|| Refusal::new(Justification::Unfulfillable, "there is no Duchy to submit to".to_owned()))?;
-
+    let opening = Opening {
+        requisition,
+        name: &name,
+        spec: &spec,
+        spec_bytes,
+        checks: Checks { trust, certificates, now_unix_s },
+        publisher,
+    };
+    let Answerable { asked, session, key_list_hash, duchy } = match &config.protocol {
+        Protocol::Llv2(llv2) => {
+            let maximum_frequency = spec.kind.maximum_frequency();
+            let params = Params::new(llv2.decay_rate, llv2.max_size, llv2.sampling_indicator_size);
+            opening.sketch(&config.protocol, params, Layout::Full { maximum_frequency }, llv2.noise.as_ref())?
+        }
+        Protocol::Rollv2(rollv2) => {
+            // Keys are not compared: any number of them does.
+            let params = Params::new(rollv2.decay_rate, rollv2.max_size, 1);
+            opening.sketch(&config.protocol, params, Layout::IndexOnly, rollv2.noise.as_ref())?
+        }
+        Protocol::Hmss(hmss) => opening.shares(&config.protocol, hmss)?,
+        Protocol::Direct(direct) => opening.direct(direct)?,
+        Protocol::Trustee(trustee) => opening.sealed(trustee)?,
+    };
     Ok(OpenedRequisition {
         measurement,
-        params: terms.params,
-        interval: terms.interval,
-        maximum_frequency: terms.maximum_frequency,
-        noise: terms.noise,
-        key: joint.key,
+        asked,
         binding: Binding {
             session,
             fingerprint: session::requisition_fingerprint(spec_bytes, ciphertext),
-            key_list_hash: joint.key_list_hash,
+            key_list_hash,
         },
         nonce,
-        duchy: duchy.clone(),
+        duchy,
         name,
     })
+}
+
+/// A requisition whose consumer is known, on its way to be opened.
+struct Opening<'a> {
+    requisition: &'a api::Requisition,
+    name: &'a RequisitionName,
+    spec: &'a MeasurementSpec,
+    spec_bytes: &'a [u8],
+    checks: Checks<'a>,
+    publisher: Recipient<'a>,
+}
+
+/// What the protocol adds.
+struct Answerable {
+    asked: Asked,
+    session: [u8; 32],
+    key_list_hash: [u8; 32],
+    duchy: Option<DuchyId>,
+}
+
+impl Opening<'_> {
+    fn session(&self, participants: &[DuchyId]) -> [u8; 32] {
+        session::session_id(self.spec_bytes, &self.requisition.serialized_protocol_config, participants)
+    }
+
+    /// The Duchy that takes the body.
+    fn fulfilling(&self, protocol: &Protocol, participants: &[DuchyId]) -> Result<DuchyId, Refusal> {
+        session::fulfilling_duchy(self.name, &protocol.fulfilling_duchies(participants))
+            .cloned()
+            .ok_or_else(|| Refusal::new(Justification::Unfulfillable, "there is no Duchy to submit to".to_owned()))
+    }
+
+    fn sketch(
+        &self,
+        protocol: &Protocol,
+        params: Result<Params, halo_sketch::Error>,
+        layout: Layout,
+        noise: Option<&LiquidLegionsNoise>,
+    ) -> Result<Answerable, Refusal> {
+        let params = params.map_err(Refusal::spec("protocol_config: sketch_params"))?;
+        let interval = self.spec.vid_sampling_interval.without_wrapping().map_err(Refusal::spec("measurement_spec"))?;
+        let noise = terms::sketch_noise(noise, self.checks.trust)?;
+        let entries = keys::entries(self.requisition, self.checks.trust)?;
+        keys::enough(entries.len(), self.checks.trust)?;
+        let participants: Vec<DuchyId> = entries.iter().map(|entry| entry.duchy.clone()).collect();
+        if let Some(aggregator) = protocol.aggregator().filter(|aggregator| !participants.contains(aggregator)) {
+            let message = format!("aggregator {aggregator} is none of the measurement's Duchies");
+            return Err(Refusal::new(Justification::SpecInvalid, message));
+        }
+        let session = self.session(&participants);
+        let joint = keys::combine(&entries, layout == Layout::IndexOnly, self.checks, session)?;
+        Ok(Answerable {
+            asked: Asked::Sketch(SketchTask { params, interval, layout, noise, key: joint.key }),
+            session,
+            key_list_hash: joint.key_list_hash,
+            duchy: Some(self.fulfilling(protocol, &participants)?),
+        })
+    }
+
+    fn shares(&self, protocol: &Protocol, hmss: &HmssConfig) -> Result<Answerable, Refusal> {
+        let trust = self.checks.trust;
+        let vector = terms::vector(self.spec, hmss.population, trust)?;
+        let sharing = terms::sharing(self.spec, hmss)?;
+        let mut participants = vec![hmss.first_worker.clone(), hmss.second_worker.clone(), hmss.aggregator.clone()];
+        participants.sort_unstable();
+        participants.dedup();
+        if participants.len() != 3 {
+            return Err(Refusal::spec("protocol_config")("the two workers and the aggregator must be three Duchies"));
+        }
+        if let Some(stranger) = participants.iter().find(|duchy| !trust.duchies.contains_key(duchy)) {
+            return Err(Refusal::consent("protocol_config")(format!(
+                "duchy {stranger} takes part, which this publisher does not trust"
+            )));
+        }
+        keys::enough(participants.len(), trust)?;
+        let entries = keys::entries(self.requisition, trust)?;
+        let duchy = self.fulfilling(protocol, &participants)?;
+        let worker = keys::worker_key(&entries, hmss, &duchy, self.checks)?;
+        Ok(Answerable {
+            asked: Asked::Shares(ShareTask {
+                vector,
+                sharing,
+                worker_key: worker.key,
+                certificate: self.own_certificate()?,
+            }),
+            session: self.session(&participants),
+            key_list_hash: worker.key_list_hash,
+            duchy: Some(duchy),
+        })
+    }
+
+    fn sealed(&self, trustee: &TrusteeConfig) -> Result<Answerable, Refusal> {
+        let vector = terms::trustee_vector(self.spec, trustee, self.checks.trust)?;
+        let entries = keys::entries(self.requisition, self.checks.trust)?;
+        let session = self.session(std::slice::from_ref(&trustee.duchy));
+        let key = keys::trustee_key(&entries, &trustee.duchy, self.checks, session)?;
+        Ok(Answerable {
+            asked: Asked::Sealed(SealTask { vector, trustee: DuchyName::new(trustee.duchy.clone()), key: key.key }),
+            session,
+            key_list_hash: key.key_list_hash,
+            duchy: Some(trustee.duchy.clone()),
+        })
+    }
+
+    fn direct(&self, direct: &DirectConfig) -> Result<Answerable, Refusal> {
+        if !self.requisition.duchies.is_empty() {
+            return Err(Refusal::spec("duchies")("there are some, but every publisher computes by itself"));
+        }
+        let (question, mechanism) = terms::question(self.spec, direct, self.checks.trust)?;
+        let result_key = keys::encryption_key(&self.spec.measurement_public_key)
+            .map_err(Refusal::spec("measurement_spec.measurement_public_key"))?;
+        Ok(Answerable {
+            asked: Asked::Direct(DirectTask {
+                question,
+                interval: self.spec.vid_sampling_interval,
+                mechanism,
+                result_key,
+                certificate: self.own_certificate()?,
+            }),
+            session: self.session(&[]),
+            key_list_hash: session::key_list_hash(&[]),
+            duchy: None,
+        })
+    }
+
+    /// The name of the certificate that this publisher signs with, if it is the one that others know.
+    fn own_certificate(&self) -> Result<CertificateName, Refusal> {
+        let path = "data_provider_certificate";
+        let signer = self.publisher.signer.ok_or_else(|| {
+            let message = "this publisher signs nothing, and this protocol needs it to (consent)";
+            Refusal::new(Justification::Unfulfillable, message.to_owned())
+        })?;
+        let name: CertificateName =
+            self.requisition.data_provider_certificate.parse().map_err(Refusal::consent(path))?;
+        if name.parent != CertificateParent::DataProvider(self.publisher.name.clone()) {
+            return Err(Refusal::consent(path)(format!("{name} is no certificate of this publisher")));
+        }
+        if self.checks.certificates.publisher != signer.certificate().der() {
+            return Err(Refusal::consent(path)(format!(
+                "{name} is not the certificate that this publisher signs with"
+            )));
+        }
+        Ok(name)
+    }
 }
 
 /// The certificate of the consumer, if the consumer is trusted and one of its roots issued it.

@@ -1,12 +1,13 @@
-//! Encrypted bodies on disk, written once and sent as often as it takes.
+//! Answers on disk, made once and sent as often as it takes.
 //!
-//! Encrypting the same sketch again would give other bytes, and a Duchy takes one body for a requisition only. So a body
-//! is written, made durable and described by a manifest before the first byte is sent, and every retry and every restart
-//! sends the very same bytes.
+//! Encrypting or sharing the same data again would give other bytes, and noise that is drawn again averages out. So an
+//! answer is written, made durable and described by a manifest before the first byte is sent, and every retry and every
+//! restart sends the very same bytes: one answer for a requisition, for good.
 //!
-//! Files: `NAME.body`, and `NAME.manifest`, which exists only when the body is complete. Unfinished bodies
-//! (`NAME.partial`) are removed when the requisition is taken up again. `lock` is held by the process that uses the
-//! directory, so that no two processes write the same body.
+//! Files: `NAME.body`, and `NAME.manifest`, which exists only when the body is complete. When the requisition is closed the
+//! body is removed, and the manifest stays as `NAME.answered` (a few hundred bytes): should the requisition ever be handed
+//! out again, nothing is drawn for it a second time. Unfinished bodies (`NAME.partial`) are removed when the requisition is
+//! taken up again. `lock` is held by the process that uses the directory, so that no two processes write the same body.
 
 mod manifest;
 
@@ -18,15 +19,9 @@ use std::{
     sync::Arc,
 };
 
-use halo_sketch::liquid_legions::LiquidLegions;
-use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    Error,
-    encrypt::{self, EncryptError, Encryption},
-    progress::Observer,
-};
+use crate::{BodyError, Error};
 pub use manifest::Manifest;
 
 /// What a body belongs to, besides its bytes.
@@ -51,6 +46,9 @@ pub struct Spooled {
 
 /// Kinds of files of one body, the manifest first: without it a body counts for nothing.
 const KINDS: [&str; 4] = ["manifest", "body", "partial", "manifest.partial"];
+
+/// Kind of what stays of a manifest.
+const ANSWERED: &str = "answered";
 
 /// Name of the file that is locked.
 const LOCK: &str = "lock";
@@ -83,7 +81,7 @@ impl Spool {
         }
     }
 
-    /// The names of everything that is kept here, complete or not.
+    /// The names of all bodies that are kept here, complete or not.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -107,12 +105,14 @@ impl Spool {
     ///
     /// # Errors
     /// [`Error::Spool`] when body and manifest do not match, or were made for another session or other keys;
-    /// [`Error::File`].
+    /// [`Error::AlreadyAnswered`] when the requisition was closed before; [`Error::File`].
     pub fn find(&self, name: &str, binding: &Binding) -> Result<Option<Spooled>, Error> {
         let (body, manifest_path) = (self.path(name, "body"), self.path(name, "manifest"));
         let bytes = match fs::read(&manifest_path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return self.check_unanswered(name).map(|()| None);
+            }
             Err(error) => return Err(Error::file("cannot read", &manifest_path)(error)),
         };
         let damaged = |reason: String| Error::Spool { path: body.clone(), reason };
@@ -132,24 +132,37 @@ impl Spool {
         Ok(Some(Spooled { body, manifest }))
     }
 
-    /// Encrypts a sketch into a new body of this name. `name` must be a plain file name. It is durable when this
+    /// Fails when the requisition was closed before.
+    fn check_unanswered(&self, name: &str) -> Result<(), Error> {
+        let path = self.path(name, ANSWERED);
+        match path.try_exists() {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Error::AlreadyAnswered { name: name.to_owned() }),
+            Err(error) => Err(Error::file("cannot look for", &path)(error)),
+        }
+    }
+
+    /// Makes a new body of this name, which must be a plain file name. `write` writes it and returns the number of its
+    /// records; `attach` is given the body's SHA-256 and makes what the header carries. Both are durable when this
     /// returns; when it fails or is interrupted, nothing is left but what the next attempt removes.
     ///
     /// # Errors
-    /// [`Error::File`], [`Error::Interrupted`].
-    pub fn create(
+    /// [`Error::AlreadyAnswered`], [`Error::File`], [`Error::Interrupted`], and what `write` and `attach` return.
+    pub fn create<T>(
         &self,
         name: &str,
         binding: &Binding,
-        sketch: &LiquidLegions,
-        encryption: &Encryption<'_>,
-        observer: &mut dyn Observer,
-        rng: &mut impl CryptoRng,
+        write: impl FnOnce(&mut dyn Write) -> Result<(u64, T), BodyError>,
+        attach: impl FnOnce(T, &[u8; 32]) -> Result<Vec<u8>, Error>,
     ) -> Result<Spooled, Error> {
+        self.check_unanswered(name)?;
         let (partial, body) = (self.path(name, "partial"), self.path(name, "body"));
-        let written = self.write_body(&partial, sketch, encryption, observer, rng);
-        let (records, length, sha256) = match written {
-            Ok(written) => written,
+        let written = write_body(&partial, write).and_then(|(record_count, body_length, body_sha256, rest)| {
+            let attachment = attach(rest, &body_sha256)?;
+            Ok(Manifest { record_count, body_length, body_sha256, binding: *binding, attachment })
+        });
+        let manifest = match written {
+            Ok(manifest) => manifest,
             Err(error) => {
                 // Best effort: the file is of no use, and the next attempt overwrites it.
                 let _ = fs::remove_file(&partial);
@@ -157,42 +170,32 @@ impl Spool {
             }
         };
         fs::rename(&partial, &body).map_err(Error::file("cannot rename to", &body))?;
-        let manifest = Manifest { record_count: records, body_length: length, body_sha256: sha256, binding: *binding };
         let (draft, final_path) = (self.path(name, "manifest.partial"), self.path(name, "manifest"));
         let mut file = File::create(&draft).map_err(Error::file("cannot create", &draft))?;
         file.write_all(&manifest.to_bytes()).map_err(Error::file("cannot write", &draft))?;
         file.sync_all().map_err(Error::file("cannot make durable", &draft))?;
         fs::rename(&draft, &final_path).map_err(Error::file("cannot rename to", &final_path))?;
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(Error::file("cannot make durable", &self.directory))?;
+        self.sync()?;
         Ok(Spooled { body, manifest })
     }
 
-    fn write_body(
-        &self,
-        partial: &Path,
-        sketch: &LiquidLegions,
-        encryption: &Encryption<'_>,
-        observer: &mut dyn Observer,
-        rng: &mut impl CryptoRng,
-    ) -> Result<(u64, u64, [u8; 32]), Error> {
-        let file = File::create(partial).map_err(Error::file("cannot create", partial))?;
-        let mut out = Hashing { inner: BufWriter::new(file), hash: Sha256::new(), length: 0 };
-        let records = encrypt::encrypt(sketch, encryption, &mut out, observer, rng).map_err(|error| match error {
-            EncryptError::Write(source) => Error::file("cannot write", partial)(source),
-            EncryptError::Stopped(error) => error,
-        })?;
-        let file = out.inner.into_inner().map_err(|error| Error::file("cannot write", partial)(error.into_error()))?;
-        file.sync_all().map_err(Error::file("cannot make durable", partial))?;
-        Ok((records, out.length, out.hash.finalize().into()))
+    fn sync(&self) -> Result<(), Error> {
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(Error::file("cannot make durable", &self.directory))
     }
 
-    /// Removes a body and its manifest, when they are there: after the requisition is fulfilled.
+    /// Removes a body, after its requisition is closed. Where it was complete it is kept in mind that there was an answer.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn remove(&self, name: &str) -> Result<(), Error> {
+    pub fn close(&self, name: &str) -> Result<(), Error> {
+        let (manifest, answered) = (self.path(name, "manifest"), self.path(name, ANSWERED));
+        match fs::rename(&manifest, &answered) {
+            Ok(()) => self.sync()?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::file("cannot rename to", &answered)(error)),
+        }
         for kind in KINDS {
             let path = self.path(name, kind);
             match fs::remove_file(&path) {
@@ -204,6 +207,22 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+/// Writes a body: its records, length and SHA-256, and what else was made.
+fn write_body<T>(
+    partial: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(u64, T), BodyError>,
+) -> Result<(u64, u64, [u8; 32], T), Error> {
+    let file = File::create(partial).map_err(Error::file("cannot create", partial))?;
+    let mut out = Hashing { inner: BufWriter::new(file), hash: Sha256::new(), length: 0 };
+    let (records, rest) = write(&mut out).map_err(|error| match error {
+        BodyError::Write(source) => Error::file("cannot write", partial)(source),
+        BodyError::Stopped(error) => error,
+    })?;
+    let file = out.inner.into_inner().map_err(|error| Error::file("cannot write", partial)(error.into_error()))?;
+    file.sync_all().map_err(Error::file("cannot make durable", partial))?;
+    Ok((records, out.length, out.hash.finalize().into(), rest))
 }
 
 /// Counts and hashes what passes through.

@@ -5,21 +5,27 @@ use std::{collections::BTreeMap, fs::File, ops::ControlFlow, path::Path, sync::A
 
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{Field, Schema};
-use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
+use halo_core::{
+    measurement::Population,
+    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
+};
 use halo_crypto::{
     batch,
     elgamal::{CompositeKey, KeyShareSecret},
     group::{EncodedPoint, Point, Scalar},
     hash::{self, Domain},
     proof::PossessionContext,
+    share::Modulus,
 };
 use halo_edp_sdk::{
     Error,
-    encrypt::{self, Encryption, REGISTER_BYTES},
+    encrypt::{self, Encryption, Layout, REGISTER_BYTES},
     events,
-    progress::{Progress, Stage, Unobserved},
+    progress::{Observer, Progress, Stage, Unobserved},
+    share::{self, Encoding, Sharing},
     sketch,
-    spool::{Binding, Manifest, Spool},
+    spool::{Binding, Manifest, Spool, Spooled},
+    vector::{self, VectorTerms},
 };
 use halo_sketch::{
     liquid_legions::{LiquidLegions, Params, Register, RegisterKey},
@@ -82,16 +88,16 @@ fn bad_files_say_what_is_wrong_and_where() {
     assert!(message(&path).contains("user, page"), "{}", message(&path));
 
     write(&path, vec![("vid", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])))]);
-    assert!(matches!(read(&path), Err(Error::BadVid { row: 2, .. })), "{}", message(&path));
+    assert!(matches!(read(&path), Err(Error::BadRow { row: 2, .. })), "{}", message(&path));
 
     let mut many = vec![5; 70_000];
     many[69_998] = -4;
     write(&path, vec![("vid", Arc::new(Int64Array::from(many)))]);
-    assert!(matches!(read(&path), Err(Error::BadVid { row: 69_999, .. })));
+    assert!(matches!(read(&path), Err(Error::BadRow { row: 69_999, .. })));
     assert!(message(&path).contains("-4"));
 
     write(&path, vec![("vid", Arc::new(Float64Array::from(vec![1.0])))]);
-    assert!(matches!(read(&path), Err(Error::VidType { .. })));
+    assert!(matches!(read(&path), Err(Error::ColumnType { .. })));
 
     std::fs::write(&path, b"no Parquet at all").unwrap();
     assert!(matches!(read(&path), Err(Error::NotParquet { .. })));
@@ -116,6 +122,26 @@ fn keys(rng: &mut ChaCha20Rng) -> (Vec<KeyShareSecret>, CompositeKey) {
 
 fn frequency() -> MaximumFrequency {
     MaximumFrequency::new(10).unwrap()
+}
+
+fn full() -> Layout {
+    Layout::Full { maximum_frequency: frequency() }
+}
+
+/// Spools a sketch.
+fn create(
+    spool: &Spool,
+    sketch: &LiquidLegions,
+    encryption: &Encryption<'_>,
+    observer: &mut dyn Observer,
+    rng: &mut ChaCha20Rng,
+) -> Result<Spooled, Error> {
+    spool.create(
+        "r",
+        &BINDING,
+        |out| encrypt::encrypt(sketch, encryption, out, observer, rng).map(|records| (records, ())),
+        |(), sha256| Ok(sha256.to_vec()),
+    )
 }
 
 fn noise() -> ShiftedNoise {
@@ -191,7 +217,7 @@ fn a_body_opens_to_the_registers_and_noise() {
     assert_ne!(index, params().index(100));
 
     let noise = noise();
-    let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise: Some(&noise) };
+    let encryption = Encryption { key: &key, layout: full(), noise: Some(&noise) };
     let mut body = Vec::new();
     let records = encrypt::encrypt(&sketch, &encryption, &mut body, &mut Unobserved, &mut rng).unwrap();
     assert_eq!(body.len(), records as usize * REGISTER_BYTES);
@@ -220,7 +246,7 @@ fn an_empty_sketch_is_a_body_of_noise_or_nothing() {
     let sketch = LiquidLegions::new(params());
     let noise = noise();
     for (noise, expected) in [(None, Some(0)), (Some(&noise), None)] {
-        let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise };
+        let encryption = Encryption { key: &key, layout: full(), noise };
         let mut body = Vec::new();
         let records = encrypt::encrypt(&sketch, &encryption, &mut body, &mut Unobserved, &mut rng).unwrap();
         assert_eq!(body.len(), records as usize * REGISTER_BYTES);
@@ -237,9 +263,10 @@ fn a_spooled_body_stays_what_it_is() {
     let spool = Spool::open(&directory.path().join("spool")).unwrap();
     assert_eq!(spool.find("r", &BINDING).unwrap(), None);
     let sketched = sketch::sketch_vids(&[1, 2, 3, 4], params(), VidSamplingInterval::FULL);
-    let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise: None };
-    let spooled = spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut Unobserved, &mut rng).unwrap();
+    let encryption = Encryption { key: &key, layout: full(), noise: None };
+    let spooled = create(&spool, &sketched.sketch, &encryption, &mut Unobserved, &mut rng).unwrap();
     assert_eq!((spooled.manifest.record_count, spooled.manifest.body_length), (4, 4 * 192));
+    assert_eq!(spooled.manifest.attachment, spooled.manifest.body_sha256);
     assert_eq!(spool.find("r", &BINDING).unwrap().as_ref(), Some(&spooled));
 
     // For another session or other keys it is of no use.
@@ -255,9 +282,17 @@ fn a_spooled_body_stays_what_it_is() {
     }
     std::fs::write(&spooled.body, &good).unwrap();
     assert!(spool.find("r", &BINDING).unwrap().is_some());
-    spool.remove("r").unwrap();
-    spool.remove("r").unwrap();
-    assert_eq!(spool.find("r", &BINDING).unwrap(), None);
+    // Closed, it is gone, and nothing is made for it again.
+    spool.close("r").unwrap();
+    spool.close("r").unwrap();
+    assert!(!spooled.body.exists() && spool.names().unwrap().is_empty());
+    assert!(matches!(spool.find("r", &BINDING), Err(Error::AlreadyAnswered { .. })));
+    let again = create(&spool, &sketched.sketch, &encryption, &mut Unobserved, &mut rng);
+    assert!(again.unwrap_err().to_string().contains("answered before"));
+    // What was never complete leaves no trace.
+    std::fs::write(directory.path().join("spool/s.partial"), "").unwrap();
+    spool.close("s").unwrap();
+    assert_eq!(spool.find("s", &BINDING).unwrap(), None);
 }
 
 #[test]
@@ -270,7 +305,7 @@ fn a_spool_belongs_to_one_at_a_time() {
         std::fs::write(directory.path().join(file), "").unwrap();
     }
     assert_eq!(spool.names().unwrap().into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
-    spool.remove("a").unwrap();
+    spool.close("a").unwrap();
     assert_eq!(spool.names().unwrap().into_iter().collect::<Vec<_>>(), ["b", "c"]);
     drop(spool);
     assert!(Spool::open(directory.path()).is_ok(), "a spool that nobody uses is free");
@@ -284,12 +319,12 @@ fn work_can_be_stopped() {
     let spool = Spool::open(directory.path()).unwrap();
     let vids: Vec<u64> = (0..1_000).collect();
     let sketched = sketch::sketch_vids(&vids, params(), VidSamplingInterval::FULL);
-    let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise: None };
+    let encryption = Encryption { key: &key, layout: full(), noise: None };
     let mut stop = |progress: Progress| {
         assert_eq!(progress.stage, Stage::Encrypting);
         if progress.done > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let outcome = spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut stop, &mut rng);
+    let outcome = create(&spool, &sketched.sketch, &encryption, &mut stop, &mut rng);
     assert!(matches!(outcome, Err(Error::Interrupted)));
     assert!(spool.names().unwrap().is_empty(), "nothing is left behind");
 
@@ -334,6 +369,43 @@ fn real_publishers_make_the_known_number_of_registers() {
     assert_eq!(registers, 162_993);
 }
 
+/// The vectors of six real publishers, put together again from shares, add up to the known reach and frequencies.
+#[test]
+fn real_publishers_have_the_known_reach_and_frequencies() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/msnbc");
+    if !data.exists() {
+        println!("SKIPPED: ../shared/data/msnbc is missing");
+        return;
+    }
+    let files =
+        ["news", "tech", "local", "weather", "business", "sports"].map(|name| data.join(format!("{name}.parquet")));
+    let (mut first, mut last) = (u64::MAX, 0);
+    for file in &files {
+        let range = |vids: &[u64]| vids.iter().for_each(|vid| (first, last) = (first.min(*vid), last.max(*vid)));
+        events::read_vids(file, range).unwrap();
+    }
+    let population = Population::new(first, last).unwrap();
+    let terms = VectorTerms { population, interval: VidSamplingInterval::FULL, maximum_frequency: frequency() };
+    let sharing = Sharing { modulus: Modulus::new(256).unwrap(), encoding: Encoding::Bytes };
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let mut sums = vec![0; population.size() as usize];
+    for file in &files {
+        let counted = vector::count_file(file, &terms, &mut Unobserved).unwrap();
+        let mut body = Vec::new();
+        let cells = counted.vector.cells().to_vec();
+        let seed = share::share(cells, &sharing, &mut body, &mut Unobserved, &mut rng).unwrap();
+        let mut other = vec![0; sums.len()];
+        seed.generator().uniform(sharing.modulus, &mut other);
+        for share in [&body, &other] {
+            halo_crypto::share::add(sharing.modulus, &mut sums, share).unwrap();
+        }
+    }
+    let mut histogram = [0; 11];
+    sums.iter().for_each(|sum| histogram[usize::from(*sum).min(10)] += 1);
+    assert_eq!(histogram[1..].iter().sum::<u64>(), 585_389);
+    assert_eq!(histogram[1..], [245_821, 103_485, 60_280, 39_614, 30_301, 23_105, 16_288, 12_752, 9_661, 44_082]);
+}
+
 /// A binding of random hashes.
 fn arb_binding() -> impl Strategy<Value = Binding> {
     any::<[[u8; 32]; 3]>().prop_map(|[session, fingerprint, key_list_hash]| Binding {
@@ -372,11 +444,12 @@ proptest! {
     #[test]
     fn manifests_round_trip_and_nothing_else_is_read(
         (record_count, body_length, body_sha256) in any::<(u64, u64, [u8; 32])>(),
+        attachment in prop::collection::vec(any::<u8>(), 0..300),
         binding in arb_binding(),
         position in any::<prop::sample::Index>(),
         flip in 1_u8..,
     ) {
-        let manifest = Manifest { record_count, body_length, body_sha256, binding };
+        let manifest = Manifest { record_count, body_length, body_sha256, binding, attachment };
         let mut bytes = manifest.to_bytes();
         prop_assert_eq!(Manifest::from_bytes(&bytes), Ok(manifest));
         let position = position.index(bytes.len());
@@ -424,11 +497,11 @@ proptest! {
         let sketched = sketch::sketch_vids(&vids, params(), VidSamplingInterval::FULL);
         let noise = noise();
         let maximum_frequency = MaximumFrequency::new(maximum).unwrap();
-        let encryption = Encryption { key: &key, maximum_frequency, noise: noisy.then_some(&noise) };
+        let encryption = Encryption { key: &key, layout: Layout::Full { maximum_frequency }, noise: noisy.then_some(&noise) };
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::open(directory.path()).unwrap();
         let spooled =
-            spool.create("r", &BINDING, &sketched.sketch, &encryption, &mut Unobserved, &mut rng).unwrap();
+            create(&spool, &sketched.sketch, &encryption, &mut Unobserved, &mut rng).unwrap();
         let body = std::fs::read(&spooled.body).unwrap();
         prop_assert_eq!(body.len() as u64, spooled.manifest.record_count * REGISTER_BYTES as u64);
 

@@ -1,9 +1,11 @@
 //! Why the Kingdom refuses something.
 
 use halo_core::{
-    measurement::{MeasurementState, ParticipantState, RequisitionState},
+    measurement::{MeasurementState, ParticipantState, ProtocolKind, RequisitionState},
     resource::{CertificateName, DuchyId, MeasurementName, RequisitionName},
 };
+
+use crate::planner::{Reason, joined};
 
 /// What planning and the lifecycle refuse. Nothing has changed when one of these is returned.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +15,7 @@ pub enum Error {
     #[error("the setting {field} is not usable: {detail}")]
     Settings {
         /// Key of the configuration.
-        field: &'static str,
+        field: String,
         /// What is wrong, and what would do.
         detail: String,
     },
@@ -24,6 +26,12 @@ pub enum Error {
         field: &'static str,
         /// What is wrong, and what would do.
         detail: String,
+    },
+    /// No protocol of this Kingdom can compute the measurement: change the specification, or ask other publishers.
+    #[error("no protocol of this Kingdom can compute this measurement: {}", joined(reasons))]
+    NoProtocol {
+        /// Of each protocol, why.
+        reasons: Vec<Reason>,
     },
     /// The measurement is in a state in which this does not happen.
     #[error("{measurement} is {state}; {action} is not possible any more or not yet")]
@@ -75,6 +83,14 @@ pub enum Error {
         /// The Duchy.
         duchy: DuchyId,
     },
+    /// A publisher's own result is taken only where every publisher computes by itself.
+    #[error("{requisition} is fulfilled at a Duchy, because its measurement is computed with {protocol}")]
+    NotDirect {
+        /// The requisition.
+        requisition: RequisitionName,
+        /// How the measurement is computed.
+        protocol: ProtocolKind,
+    },
     /// Only the aggregator of the computation hands in its result.
     #[error("Duchy {duchy} is not the aggregator of this computation")]
     NotAggregator {
@@ -109,9 +125,9 @@ pub enum Error {
         /// The Duchy that sent the hash.
         duchy: DuchyId,
     },
-    /// A Duchy's key share is not acceptable.
-    #[error("the key share of Duchy {duchy} is refused: {detail}")]
-    KeyShare {
+    /// A Duchy's key is not acceptable.
+    #[error("the key of Duchy {duchy} is refused: {detail}")]
+    Key {
         /// The Duchy that sent it.
         duchy: DuchyId,
         /// What does not verify.
@@ -132,12 +148,14 @@ impl Error {
     #[must_use]
     pub fn culprits(&self) -> Vec<DuchyId> {
         match self {
-            Self::KeyShare { duchy, .. }
+            Self::Key { duchy, .. }
             | Self::KeyList { duchy }
             | Self::NotAggregator { duchy }
             | Self::WrongDuchy { duchy, .. } => vec![duchy.clone()],
             Self::Settings { .. }
             | Self::Infeasible { .. }
+            | Self::NoProtocol { .. }
+            | Self::NotDirect { .. }
             | Self::MeasurementState { .. }
             | Self::RequisitionState { .. }
             | Self::ParticipantState { .. }

@@ -10,6 +10,7 @@
 //! ```text
 //! PENDING_REQUISITION_PARAMS ──last key share──► PENDING_REQUISITION_FULFILLMENT ──last requisition──►
 //! PENDING_PARTICIPANT_CONFIRMATION ──last confirmation──► PENDING_COMPUTATION ──result──► SUCCEEDED
+//! in direct measurements: PENDING_REQUISITION_FULFILLMENT ──last requisition──► SUCCEEDED
 //! any pending state ──refusal, failed Duchy, revoked certificate──► FAILED
 //! any pending state ──consumer, deadline──► CANCELLED
 //! ```
@@ -21,7 +22,8 @@ use std::collections::BTreeMap;
 use halo_core::{
     clock::Timestamp,
     measurement::{
-        MeasurementEvent, MeasurementState, ParticipantEvent, ParticipantState, RequisitionEvent, RequisitionState,
+        MeasurementEvent, MeasurementState, ParticipantEvent, ParticipantState, Protocol, RequisitionEvent,
+        RequisitionState,
     },
     resource::{CertificateName, DuchyId, DuchyName, RequisitionName},
     session,
@@ -30,7 +32,7 @@ use halo_core::{
 use crate::{
     Error,
     record::{
-        ComputationResult, Failure, FailureReason, Fulfilment, Measurement, Parameters, Participant,
+        ComputationResult, Delivery, Failure, FailureReason, Fulfilment, Measurement, Parameters, Participant,
         ParticipantFailure, Refusal, Requisition,
     },
 };
@@ -41,14 +43,15 @@ pub use transition::{Note, ParticipantChange, RequisitionChange, Transition, app
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A Duchy gives its key share; signature, certificate and proof of possession have been verified.
+    /// A Duchy gives its key; signature, certificate and whatever proves the key have been verified.
     ParametersSet {
         /// The Duchy.
         duchy: DuchyId,
-        /// Its signed key share.
+        /// Its signed key.
         parameters: Parameters,
     },
-    /// A Duchy announces that a publisher's data has arrived.
+    /// A Duchy announces that a publisher's data has arrived, or a publisher hands in its own result, whose certificate
+    /// has been verified.
     Fulfilled {
         /// The requisition.
         requisition: RequisitionName,
@@ -101,7 +104,7 @@ impl Event {
     /// The event as the end of a sentence that says that it is not possible.
     const fn action(&self) -> &'static str {
         match self {
-            Self::ParametersSet { .. } => "giving a key share",
+            Self::ParametersSet { .. } => "giving a key",
             Self::Fulfilled { .. } => "fulfilling a requisition",
             Self::Refused { .. } => "refusing a requisition",
             Self::Confirmed { .. } => "confirming",
@@ -148,11 +151,7 @@ impl Step<'_> {
         let participant = self.participant(duchy)?;
         if let Some(given) = &participant.parameters {
             // A key is for good: a second one would let a Duchy choose its share after it has seen the others'.
-            return if given == parameters {
-                Ok(None)
-            } else {
-                Err(different(format!("the key share of Duchy {duchy}")))
-            };
+            return if given == parameters { Ok(None) } else { Err(different(format!("the key of Duchy {duchy}"))) };
         }
         self.expect(MeasurementState::PendingRequisitionParams)?;
         self.in_time(now)?;
@@ -163,7 +162,7 @@ impl Step<'_> {
                 parameters: Some(parameters.clone()),
                 failure: None,
             }],
-            timeline: vec![Note::new(DuchyName::new(duchy.clone()), "gave its key share")],
+            timeline: vec![Note::new(DuchyName::new(duchy.clone()), "gave its key")],
             ..Transition::default()
         };
         let last = self.measurement.participants.iter().all(|part| part.duchy == *duchy || part.parameters.is_some());
@@ -184,16 +183,10 @@ impl Step<'_> {
         fulfilment: &Fulfilment,
         now: Timestamp,
     ) -> Result<Option<Transition>, Error> {
-        let duchy = &fulfilment.duchy;
-        let participant = self.participant(duchy)?;
         let requisition = self.requisition(name)?;
-        let duchies = self.measurement.duchies();
-        match session::fulfilling_duchy(name, &duchies) {
-            Some(chosen) if chosen != duchy => {
-                let (requisition, duchy, chosen) = (name.clone(), duchy.clone(), chosen.clone());
-                return Err(Error::WrongDuchy { requisition, duchy, chosen });
-            }
-            _ => {}
+        match &fulfilment.delivery {
+            Delivery::Upload(upload) => self.check_place(name, &upload.duchy)?,
+            Delivery::Result(result) => self.check_direct(name, &result.certificate)?,
         }
         if session::nonce_hash(fulfilment.nonce) != requisition.nonce_hash {
             return Err(Error::Nonce { requisition: name.clone() });
@@ -205,7 +198,10 @@ impl Step<'_> {
         let state = self.on_requisition(requisition, RequisitionEvent::Fulfill)?;
         self.expect(MeasurementState::PendingRequisitionFulfillment)?;
         self.in_time(now)?;
-        if self.measurement.key_list_hash() != Some(fulfilment.key_list_hash) {
+        if let Delivery::Upload(upload) = &fulfilment.delivery
+            && self.measurement.upload_key_list_hash(name) != Some(upload.key_list_hash)
+        {
+            let duchy = &upload.duchy;
             // The publisher knew the nonce, so this is its word, unless the Duchy altered it.
             let publisher = name.parent();
             let message = format!(
@@ -213,7 +209,8 @@ impl Step<'_> {
                  gave to the Kingdom"
             );
             let culprits = vec![publisher.to_string(), DuchyName::new(duchy.clone()).to_string()];
-            let mut transition = self.fail_participant(participant, &ParticipantFailure { message, culprits })?;
+            let failure = ParticipantFailure { message, culprits };
+            let mut transition = self.fail_participant(self.participant(duchy)?, &failure)?;
             transition.other_keys = Some(duchy.clone());
             return Ok(Some(transition));
         }
@@ -222,17 +219,51 @@ impl Step<'_> {
                 fulfilment: Some(fulfilment.clone()),
                 ..change(requisition, state)
             }],
-            timeline: vec![Note::new(DuchyName::new(duchy.clone()), format!("holds the data of {name}"))],
+            timeline: vec![match &fulfilment.delivery {
+                Delivery::Upload(upload) => {
+                    Note::new(DuchyName::new(upload.duchy.clone()), format!("holds the data of {name}"))
+                }
+                Delivery::Result(_) => Note::new(name.parent(), format!("handed in its encrypted result for {name}")),
+            }],
             ..Transition::default()
         };
         let last = self.measurement.requisitions.iter().all(|other| other.name == *name || other.fulfilment.is_some());
         if last {
-            transition.state = Some(self.on_measurement(MeasurementEvent::AllFulfilledToConfirm)?);
-            transition
-                .timeline
-                .push(Note::new("kingdom", "every requisition is fulfilled; asked the Duchies to confirm"));
+            let (event, told) = match self.measurement.protocol {
+                Protocol::Direct(_) => (MeasurementEvent::AllFulfilledDirectly, "every publisher's result is there"),
+                _ => (
+                    MeasurementEvent::AllFulfilledToConfirm,
+                    "every requisition is fulfilled; asked the Duchies to confirm",
+                ),
+            };
+            transition.state = Some(self.on_measurement(event)?);
+            transition.timeline.push(Note::new("kingdom", told));
         }
         Ok(Some(transition))
+    }
+
+    /// Whether a requisition's data belongs at this Duchy.
+    fn check_place(&self, name: &RequisitionName, duchy: &DuchyId) -> Result<(), Error> {
+        self.participant(duchy)?;
+        match self.measurement.fulfilling_duchy(name) {
+            Some(chosen) if chosen != *duchy => {
+                Err(Error::WrongDuchy { requisition: name.clone(), duchy: duchy.clone(), chosen })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a publisher's own result, signed with this certificate, is what a requisition asks for.
+    fn check_direct(&self, name: &RequisitionName, certificate: &CertificateName) -> Result<(), Error> {
+        if !matches!(self.measurement.protocol, Protocol::Direct(_)) {
+            let protocol = self.measurement.protocol.kind();
+            return Err(Error::NotDirect { requisition: name.clone(), protocol });
+        }
+        if certificate.parent == name.parent().into() {
+            return Ok(());
+        }
+        let detail = format!("it is no certificate of {}", name.parent());
+        Err(Error::Certificate { certificate: certificate.clone(), detail })
     }
 
     fn refused(&self, name: &RequisitionName, refusal: &Refusal, now: Timestamp) -> Result<Option<Transition>, Error> {
@@ -333,7 +364,7 @@ impl Step<'_> {
         now: Timestamp,
     ) -> Result<Option<Transition>, Error> {
         self.participant(duchy)?;
-        if *duchy != self.measurement.aggregator {
+        if self.measurement.protocol.aggregator() != Some(duchy) {
             return Err(Error::NotAggregator { duchy: duchy.clone() });
         }
         if let Some(given) = &self.measurement.result {
@@ -392,7 +423,7 @@ impl Step<'_> {
         };
         let (what, owing) = match self.measurement.state {
             MeasurementState::PendingRequisitionParams => {
-                ("key shares are missing", duchies(&|participant| participant.parameters.is_none()))
+                ("keys are missing", duchies(&|participant| participant.parameters.is_none()))
             }
             MeasurementState::PendingRequisitionFulfillment => {
                 let open = self.measurement.requisitions.iter().filter(|requisition| requisition.fulfilment.is_none());
@@ -415,11 +446,21 @@ impl Step<'_> {
 
     fn certificate_revoked(&self, certificate: &CertificateName) -> Result<Option<Transition>, Error> {
         let measurement = self.measurement;
-        let open = |requisition: &Requisition| {
+        // With its certificate a publisher signs its answer, and in a share shuffle what only one worker may read, which
+        // that worker verifies later.
+        let needed = |requisition: &Requisition| {
             matches!(requisition.state, RequisitionState::PendingParams | RequisitionState::Unfulfilled)
+                || matches!(measurement.protocol, Protocol::Hmss(_))
+        };
+        let signed = |requisition: &Requisition| {
+            let result = requisition.fulfilment.as_ref().and_then(Fulfilment::result);
+            result.is_some_and(|result| result.certificate == *certificate)
         };
         let used = measurement.consumer_certificate == *certificate
-            || measurement.requisitions.iter().any(|part| open(part) && part.certificate == *certificate)
+            || measurement
+                .requisitions
+                .iter()
+                .any(|part| (needed(part) && part.certificate == *certificate) || signed(part))
             || measurement
                 .participants
                 .iter()

@@ -1,29 +1,90 @@
 //! From what a consumer asks for to a protocol, its parameters and the Duchies that compute it.
 //!
-//! Every measurement is planned for Liquid Legions v2; other kinds than reach and reach-and-frequency are refused by
-//! name. What a Duchy or a publisher could only find out later is checked here, when the consumer can still correct it,
-//! each noise by itself. How much all noises together may need, and how little a Duchy's operator accepts, the Duchies
-//! say when they are asked for their keys: the measurement then fails at once, with their words.
+//! [`Planner::plan`] is a pure function of the specification and of what each publisher can do. It looks at the protocols
+//! in a fixed order and takes the first that can compute the measurement:
+//!
+//! 1. *direct*, for impressions, durations and populations, and for whatever is asked of one publisher alone;
+//! 2. *trustee*, *hmss-native*, *hmss*: every publisher must be able to take part;
+//! 3. *rollv2*, for reach alone;
+//! 4. *llv2*.
+//!
+//! A protocol other than direct counts when the Kingdom's configuration has its section. Why each protocol was taken or
+//! not is a part of the plan, or of the refusal when none is left. What a Duchy or a publisher could only find out later
+//! is checked here, when the consumer can still correct it; how little noise a Duchy's or a publisher's operator accepts,
+//! these say themselves.
 
-use std::collections::BTreeSet;
+mod direct;
+mod liquid_legions;
+#[cfg(test)]
+mod tests;
+mod vectors;
+
+use std::{collections::BTreeSet, fmt};
 
 use halo_core::{
-    measurement::{Llv2Config, MeasurementSpec, MeasurementType, Protocol, ProtocolConfig},
-    privacy::PrivacyParams,
-    resource::DuchyId,
+    measurement::{
+        DirectConfig, HmssConfig, Llv2Config, MeasurementKind, MeasurementSpec, MeasurementType, Protocol,
+        ProtocolConfig, ProtocolKind, Rollv2Config, TrusteeConfig, TrusteeNoise,
+    },
+    privacy::{NoiseCalibration, NoiseMechanism, PrivacyParams},
+    resource::{DataProviderName, DuchyId},
 };
-use halo_sketch::{
-    liquid_legions::Params,
-    noise::{NoiseSpec, Sensitivity},
-};
+use halo_sketch::noise::{NoiseSpec, Sensitivity, ShiftedNoise};
 
 use crate::Error;
+use liquid_legions::LiquidLegions;
 
 /// The largest number of publishers of one measurement.
 ///
 /// A computation keeps one record more for each publisher in every group of equal registers, and its configuration and
 /// requisitions travel in messages of at most 4 MiB.
 pub const MAX_PUBLISHERS: usize = 1000;
+
+/// In which order the protocols are looked at.
+const PRECEDENCE: [ProtocolKind; 6] = [
+    ProtocolKind::Direct,
+    ProtocolKind::Trustee,
+    ProtocolKind::HmssNative,
+    ProtocolKind::Hmss,
+    ProtocolKind::Rollv2,
+    ProtocolKind::Llv2,
+];
+
+/// So many publishers are named where something is said of several.
+const NAMED: usize = 3;
+
+/// How this Kingdom plans each protocol. One that is `None` is not planned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Liquid Legions v2.
+    pub llv2: Option<Llv2Settings>,
+    /// Reach-only Liquid Legions v2.
+    pub rollv2: Option<Rollv2Settings>,
+    /// The share shuffle as the reference has it.
+    pub hmss: Option<HmssConfig>,
+    /// The share shuffle with one-byte cells.
+    pub hmss_native: Option<HmssConfig>,
+    /// One Duchy's trusted execution environment.
+    pub trustee: Option<TrusteeConfig>,
+    /// What publishers may do on their own.
+    pub direct: DirectConfig,
+}
+
+impl Settings {
+    /// The protocols whose results may have no noise.
+    pub fn without_noise(&self) -> impl Iterator<Item = ProtocolKind> {
+        let hmss = |settings: &Option<HmssConfig>| settings.as_ref().is_some_and(|hmss| hmss.noise.is_none());
+        let noiseless = [
+            (ProtocolKind::Llv2, self.llv2.as_ref().is_some_and(|llv2| llv2.protocol.noise.is_none())),
+            (ProtocolKind::Rollv2, self.rollv2.as_ref().is_some_and(|rollv2| rollv2.protocol.noise.is_none())),
+            (ProtocolKind::Hmss, hmss(&self.hmss)),
+            (ProtocolKind::HmssNative, hmss(&self.hmss_native)),
+            (ProtocolKind::Trustee, self.trustee.as_ref().is_some_and(|one| one.noise == TrusteeNoise::None)),
+            (ProtocolKind::Direct, self.direct.noise.contains(&None)),
+        ];
+        noiseless.into_iter().filter(|(_, without)| *without).map(|(kind, _)| kind)
+    }
+}
 
 /// How this Kingdom plans Liquid Legions v2.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,19 +95,88 @@ pub struct Llv2Settings {
     pub minimum_duchies: usize,
 }
 
+/// How this Kingdom plans reach-only Liquid Legions v2.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollv2Settings {
+    /// Parameters of every measurement.
+    pub protocol: Rollv2Config,
+    /// The least number of Duchies, at least 2.
+    pub minimum_duchies: usize,
+}
+
+/// What a publisher's software can do, as it says itself. Liquid Legions protocols and direct measurements, every
+/// publisher can take part in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Can share frequency vectors as the reference does.
+    pub hmss: bool,
+    /// Can share frequency vectors of one-byte cells.
+    pub hmss_native: bool,
+    /// Can send frequency vectors to a trusted execution environment.
+    pub trustee: bool,
+    /// Accepts measurements without noise. The planner does not look at it: a publisher refuses for itself.
+    pub no_noise: bool,
+    /// Accepts deterministic noise in a trusted execution environment.
+    pub deterministic_noise: bool,
+}
+
+/// A publisher that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publisher {
+    /// Resource name.
+    pub name: DataProviderName,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
 /// A planned measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The protocol with its parameters.
     pub config: ProtocolConfig,
-    /// The Duchies that compute it, ascending by id.
+    /// The Duchies that compute it, ascending by id; none where publishers do so themselves.
     pub participants: Vec<DuchyId>,
+    /// Why this protocol was taken, and each of the others was not, in the order in which they were looked at.
+    pub reasons: Vec<Reason>,
+}
+
+/// Why a protocol was taken or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The protocol.
+    pub protocol: ProtocolKind,
+    /// Whether it was taken.
+    pub taken: bool,
+    /// Why, in words.
+    pub why: String,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = if self.taken { "" } else { "not " };
+        write!(f, "{not}{}: {}", self.protocol, self.why)
+    }
+}
+
+impl Plan {
+    /// The reasons in one line, that of the protocol which was taken first.
+    #[must_use]
+    pub fn explanation(&self) -> String {
+        let mut ordered: Vec<&Reason> = self.reasons.iter().collect();
+        ordered.sort_by_key(|reason| !reason.taken);
+        joined(ordered)
+    }
+}
+
+/// Reasons, one after the other.
+pub(crate) fn joined<'a>(reasons: impl IntoIterator<Item = &'a Reason>) -> String {
+    reasons.into_iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Plans measurements for the Duchies of this Kingdom.
 #[derive(Clone, Debug)]
 pub struct Planner {
-    llv2: Llv2Config,
+    settings: Settings,
     duchies: Vec<DuchyId>,
 }
 
@@ -55,48 +185,28 @@ impl Planner {
     ///
     /// # Errors
     /// [`Error::Settings`] names the setting that is not usable.
-    pub fn new(settings: Llv2Settings, duchies: impl IntoIterator<Item = DuchyId>) -> Result<Self, Error> {
+    pub fn new(settings: Settings, duchies: impl IntoIterator<Item = DuchyId>) -> Result<Self, Error> {
         let duchies: BTreeSet<DuchyId> = duchies.into_iter().collect();
-        let refuse = |field, detail: String| Error::Settings { field, detail };
-        let Llv2Settings { protocol: llv2, minimum_duchies } = settings;
-        if !duchies.contains(&llv2.aggregator) {
-            let detail = format!("Duchy {} is not among the configured Duchies", llv2.aggregator);
-            return Err(refuse("llv2.aggregator", detail));
+        let duchies: Vec<DuchyId> = duchies.into_iter().collect();
+        if let Some(llv2) = &settings.llv2 {
+            LiquidLegions::from(llv2).check_settings(&duchies)?;
         }
-        if minimum_duchies < 2 {
-            let detail = format!("it is {}; one Duchy alone could decrypt every upload", minimum_duchies);
-            return Err(refuse("llv2.minimum_duchies", detail));
+        if let Some(rollv2) = &settings.rollv2 {
+            LiquidLegions::from(rollv2).check_settings(&duchies)?;
         }
-        if duchies.len() < minimum_duchies {
-            let detail = format!("it is {}, but {} Duchies are configured", minimum_duchies, duchies.len());
-            return Err(refuse("llv2.minimum_duchies", detail));
+        if let Some(hmss) = &settings.hmss {
+            vectors::check_hmss_settings("hmss", hmss, &duchies)?;
         }
-        Params::new(llv2.decay_rate, llv2.max_size, llv2.sampling_indicator_size)
-            .map_err(|error| refuse("llv2", error.to_string()))?;
-        // Wider than this, the numbers would be negative in the messages.
-        for (field, size) in
-            [("llv2.max_size", llv2.max_size), ("llv2.sampling_indicator_size", llv2.sampling_indicator_size)]
-        {
-            i64::try_from(size).map_err(|_| refuse(field, format!("{size} is more than {}", i64::MAX)))?;
+        if let Some(hmss) = &settings.hmss_native {
+            vectors::check_hmss_settings("hmss_native", hmss, &duchies)?;
         }
-        if let Some(noise) = &llv2.noise
-            && !(1..=duchies.len()).contains(&(noise.honest_contributors as usize))
-        {
-            let detail = format!("it is {}, with {} Duchies configured", noise.honest_contributors, duchies.len());
-            return Err(refuse("llv2.honest_contributors", detail));
+        if let Some(trustee) = &settings.trustee {
+            known_duchy("trustee.duchy", &trustee.duchy, &duchies)?;
         }
-        let planner = Self { llv2, duchies: duchies.into_iter().collect() };
-        if let Some(noise) = planner.llv2.noise {
-            let publisher = NoiseSpec::publisher(noise.mechanism, noise.calibration, noise.data_provider);
-            publisher.calibrate().map_err(|error| refuse("llv2.data_provider_noise", error.to_string()))?;
-            // How many publishers share a register is a histogram. How much noise they added depends on their number,
-            // and may be impossible for very many; for one publisher it must be possible.
-            planner
-                .calibrate(noise.blinded_histogram, Sensitivity::histogram())
-                .map_err(|detail| refuse("llv2.blinded_histogram_noise", detail))?;
-            planner.check_publisher_noise(1).map_err(|detail| refuse("llv2.noise_for_publisher_noise", detail))?;
+        if settings.direct.noise.is_empty() {
+            return Err(refuse_setting("direct.noise_mechanisms", "it is empty; name at least one noise".into()));
         }
-        Ok(planner)
+        Ok(Self { settings, duchies })
     }
 
     /// The Duchies of this Kingdom, ascending by id.
@@ -105,218 +215,221 @@ impl Planner {
         &self.duchies
     }
 
-    /// Plans one measurement of so many publishers.
+    /// Plans one measurement of these publishers.
     ///
     /// # Errors
-    /// [`Error::Infeasible`] names the field of the specification and what would do.
-    pub fn plan(&self, spec: &MeasurementSpec, publishers: usize) -> Result<Plan, Error> {
-        let refuse = |field, detail: String| Error::Infeasible { field, detail };
-        match spec.kind {
-            MeasurementType::Impression { .. } | MeasurementType::Duration { .. } | MeasurementType::Population => {
-                let detail =
-                    format!("{} is not computed by this Kingdom; ask for reach or reach_and_frequency", spec.kind);
-                return Err(refuse("measurement_spec.measurement_type", detail));
-            }
-            MeasurementType::Reach { reach } => {
-                self.check_noise("measurement_spec.reach.privacy_params", reach, Sensitivity::scalar(1))?;
-            }
-            MeasurementType::ReachAndFrequency { reach, frequency, maximum_frequency } => {
-                if !maximum_frequency.counts_frequency() {
-                    let detail = "it is 1; ask for reach instead, or for a frequency above 1".into();
-                    return Err(refuse("measurement_spec.reach_and_frequency.maximum_frequency", detail));
+    /// [`Error::Infeasible`] names the field that no protocol could compute; [`Error::NoProtocol`] says of every
+    /// protocol why it is none for this measurement.
+    pub fn plan(&self, spec: &MeasurementSpec, publishers: &[Publisher]) -> Result<Plan, Error> {
+        check_publishers(publishers.len())?;
+        if let MeasurementType::ReachAndFrequency { maximum_frequency, .. } = spec.kind
+            && !maximum_frequency.counts_frequency()
+        {
+            return Err(Error::Infeasible {
+                field: "measurement_spec.reach_and_frequency.maximum_frequency",
+                detail: "it is 1; ask for reach instead, or for a frequency above 1".into(),
+            });
+        }
+        let mut taken: Option<Protocol> = None;
+        let mut reasons = Vec::with_capacity(PRECEDENCE.len());
+        for kind in PRECEDENCE {
+            let outcome = match &taken {
+                Some(protocol) => Err(format!("{} comes before it", protocol.kind())),
+                None => self.consider(kind, spec, publishers),
+            };
+            let (is_taken, why) = match outcome {
+                Ok((protocol, why)) => {
+                    taken = Some(protocol);
+                    (true, why)
                 }
-                let field = "measurement_spec.reach_and_frequency.reach_privacy_params";
-                self.check_noise(field, reach, Sensitivity::scalar(1))?;
-                let field = "measurement_spec.reach_and_frequency.frequency_privacy_params";
-                self.check_noise(field, frequency, Sensitivity::histogram())?;
+                Err(why) => (false, why),
+            };
+            reasons.push(Reason { protocol: kind, taken: is_taken, why });
+        }
+        let Some(protocol) = taken else {
+            return Err(Error::NoProtocol { reasons });
+        };
+        let participants = self.participants(&protocol);
+        Ok(Plan { config: ProtocolConfig { kind: spec.kind.kind(), protocol }, participants, reasons })
+    }
+
+    /// The Duchies that compute with a protocol, ascending by id.
+    fn participants(&self, protocol: &Protocol) -> Vec<DuchyId> {
+        match protocol {
+            Protocol::Llv2(_) | Protocol::Rollv2(_) => self.duchies.clone(),
+            Protocol::Hmss(hmss) => {
+                let mut three = vec![hmss.first_worker.clone(), hmss.second_worker.clone(), hmss.aggregator.clone()];
+                three.sort_unstable();
+                three
+            }
+            Protocol::Trustee(trustee) => vec![trustee.duchy.clone()],
+            Protocol::Direct(_) => Vec::new(),
+        }
+    }
+
+    /// The protocol with its parameters and why it can be taken, or why not.
+    fn consider(
+        &self,
+        kind: ProtocolKind,
+        spec: &MeasurementSpec,
+        publishers: &[Publisher],
+    ) -> Result<(Protocol, String), String> {
+        let settings = &self.settings;
+        let asked = spec.kind.kind();
+        match kind {
+            ProtocolKind::Direct => {
+                let why = direct::applies(asked, publishers.len())?;
+                let config = direct::feasible(&settings.direct, spec)?;
+                Ok((Protocol::Direct(config), why))
+            }
+            ProtocolKind::Trustee => {
+                let trustee = offered(settings.trustee.as_ref(), "trustee")?;
+                counts_people(asked)?;
+                vectors::check_trustee(trustee, spec, publishers)?;
+                Ok((Protocol::Trustee(trustee.clone()), everybody_can(publishers.len())))
+            }
+            ProtocolKind::HmssNative => {
+                let hmss = offered(settings.hmss_native.as_ref(), "hmss_native")?;
+                self.consider_hmss(hmss, spec, publishers, |can| can.hmss_native)
+            }
+            ProtocolKind::Hmss => {
+                let hmss = offered(settings.hmss.as_ref(), "hmss")?;
+                self.consider_hmss(hmss, spec, publishers, |can| can.hmss)
+            }
+            ProtocolKind::Rollv2 => {
+                let rollv2 = offered(settings.rollv2.as_ref(), "rollv2")?;
+                if asked != MeasurementKind::Reach {
+                    return Err(format!("it computes reach alone, and {asked} is asked for"));
+                }
+                LiquidLegions::from(rollv2).check(spec, publishers.len(), self.duchies.len())?;
+                Ok((Protocol::Rollv2(rollv2.protocol.clone()), "only reach is asked for".into()))
+            }
+            ProtocolKind::Llv2 => {
+                let llv2 = offered(settings.llv2.as_ref(), "llv2")?;
+                counts_people(asked)?;
+                LiquidLegions::from(llv2).check(spec, publishers.len(), self.duchies.len())?;
+                Ok((Protocol::Llv2(llv2.protocol.clone()), "no protocol before it can be taken".into()))
             }
         }
-        spec.vid_sampling_interval
-            .without_wrapping()
-            .map_err(|error| refuse("measurement_spec.vid_sampling_interval", error.to_string()))?;
-        if publishers == 0 || publishers > MAX_PUBLISHERS {
-            let detail = format!("there are {publishers}; a measurement has 1 to {MAX_PUBLISHERS} publishers");
-            return Err(refuse("data_providers", detail));
-        }
-        self.check_publisher_noise(publishers).map_err(|detail| {
-            let detail = format!("noise_for_publisher_noise is not possible for {publishers} publishers: {detail}");
-            refuse("data_providers", detail)
-        })?;
-        let config = ProtocolConfig { kind: spec.kind.kind(), protocol: Protocol::Llv2(self.llv2.clone()) };
-        Ok(Plan { config, participants: self.duchies.clone() })
     }
 
-    fn check_noise(&self, field: &'static str, params: PrivacyParams, sensitivity: Sensitivity) -> Result<(), Error> {
-        self.calibrate(params, sensitivity).map_err(|detail| Error::Infeasible { field, detail })
-    }
-
-    /// Whether the Duchies can hide the noise of so many publishers: one person may be known to all of them.
-    fn check_publisher_noise(&self, publishers: usize) -> Result<(), String> {
-        let Some(noise) = self.llv2.noise else {
-            return Ok(());
-        };
-        let publishers = u32::try_from(publishers).map_err(|error| error.to_string())?;
-        self.calibrate(noise.for_publisher_noise, Sensitivity::scalar(publishers))
-    }
-
-    /// Whether the Duchies can add this noise.
-    fn calibrate(&self, params: PrivacyParams, sensitivity: Sensitivity) -> Result<(), String> {
-        let Some(noise) = self.llv2.noise else {
-            return Ok(());
-        };
-        let contributors = u32::try_from(self.duchies.len()).map_err(|error| error.to_string())?;
-        let spec = NoiseSpec {
-            mechanism: noise.mechanism,
-            calibration: noise.calibration,
-            params: params.for_protocol_noise().map_err(|error| error.to_string())?,
-            sensitivity,
-            contributors,
-            honest_contributors: noise.honest_contributors,
-        };
-        spec.calibrate().map(drop).map_err(|error| error.to_string())
+    fn consider_hmss(
+        &self,
+        hmss: &HmssConfig,
+        spec: &MeasurementSpec,
+        publishers: &[Publisher],
+        capability: impl Fn(&Capabilities) -> bool,
+    ) -> Result<(Protocol, String), String> {
+        counts_people(spec.kind.kind())?;
+        all_can(publishers, "can take part in it", capability)?;
+        vectors::check_hmss(hmss, spec, publishers.len())?;
+        Ok((Protocol::Hmss(hmss.clone()), everybody_can(publishers.len())))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use halo_core::{
-        measurement::{LiquidLegionsNoise, MeasurementKind},
-        privacy::{MaximumFrequency, NoiseCalibration, NoiseMechanism, VidSamplingInterval},
-    };
+/// Refuses a number of publishers that no measurement has.
+///
+/// # Errors
+/// [`Error::Infeasible`].
+pub fn check_publishers(publishers: usize) -> Result<(), Error> {
+    if (1..=MAX_PUBLISHERS).contains(&publishers) {
+        return Ok(());
+    }
+    let detail = format!("there are {publishers}; a measurement has 1 to {MAX_PUBLISHERS} publishers");
+    Err(Error::Infeasible { field: "data_providers", detail })
+}
 
-    use super::*;
+fn refuse_setting(field: impl Into<String>, detail: String) -> Error {
+    Error::Settings { field: field.into(), detail }
+}
 
-    fn id(text: &str) -> DuchyId {
-        DuchyId::new(text).unwrap()
+fn known_duchy(field: impl Into<String>, duchy: &DuchyId, duchies: &[DuchyId]) -> Result<(), Error> {
+    if duchies.contains(duchy) {
+        return Ok(());
+    }
+    Err(refuse_setting(field, format!("Duchy {duchy} is not among the configured Duchies")))
+}
+
+fn offered<'a, T>(settings: Option<&'a T>, section: &str) -> Result<&'a T, String> {
+    settings.ok_or_else(|| format!("the Kingdom's configuration has no section [{section}]"))
+}
+
+fn counts_people(asked: MeasurementKind) -> Result<(), String> {
+    if matches!(asked, MeasurementKind::Reach | MeasurementKind::ReachAndFrequency) {
+        return Ok(());
+    }
+    Err(format!("it computes reach and frequency, and {asked} is asked for"))
+}
+
+fn everybody_can(publishers: usize) -> String {
+    format!("all {publishers} publishers can take part in it")
+}
+
+/// Refuses when some publisher cannot do something, and names such publishers.
+fn all_can(publishers: &[Publisher], what: &str, can: impl Fn(&Capabilities) -> bool) -> Result<(), String> {
+    let lacking: Vec<String> =
+        publishers.iter().filter(|one| !can(&one.capabilities)).map(|one| one.name.to_string()).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let more = if lacking.len() > NAMED { format!(" and {} more", lacking.len() - NAMED) } else { String::new() };
+    let named = lacking.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let verb = if lacking.len() == 1 { "does" } else { "do" };
+    Err(format!("{named}{more} {verb} not say to the Kingdom that it {what}"))
+}
+
+/// The noises of a measurement of people, each with the field that asks for it and what one person changes.
+fn noises_of_people(spec: &MeasurementSpec) -> Vec<(&'static str, PrivacyParams, Sensitivity)> {
+    match spec.kind {
+        MeasurementType::Reach { reach } => {
+            vec![("measurement_spec.reach.privacy_params", reach, Sensitivity::scalar(1))]
+        }
+        MeasurementType::ReachAndFrequency { reach, frequency, .. } => vec![
+            ("measurement_spec.reach_and_frequency.reach_privacy_params", reach, Sensitivity::scalar(1)),
+            ("measurement_spec.reach_and_frequency.frequency_privacy_params", frequency, Sensitivity::histogram()),
+        ],
+        MeasurementType::Impression { .. } | MeasurementType::Duration { .. } | MeasurementType::Population => {
+            Vec::new()
+        }
+    }
+}
+
+/// Noise, and who adds it.
+#[derive(Clone, Copy)]
+struct NoiseMakers {
+    mechanism: NoiseMechanism,
+    calibration: NoiseCalibration,
+    contributors: usize,
+    honest_contributors: u32,
+}
+
+impl NoiseMakers {
+    /// One alone.
+    const fn one(mechanism: NoiseMechanism) -> Self {
+        Self { mechanism, calibration: NoiseCalibration::Exact, contributors: 1, honest_contributors: 1 }
     }
 
-    fn params(epsilon: f64, delta: f64) -> PrivacyParams {
-        PrivacyParams::new(epsilon, delta).unwrap()
-    }
-
-    fn settings() -> Llv2Settings {
-        let config = Llv2Config {
-            aggregator: id("aggregator"),
-            decay_rate: 12.0,
-            max_size: 100_000,
-            sampling_indicator_size: 10_000_000,
-            noise: Some(LiquidLegionsNoise {
-                mechanism: NoiseMechanism::DiscreteGaussian,
-                calibration: NoiseCalibration::Exact,
-                honest_contributors: 1,
-                data_provider: params(1.0, 1e-9),
-                blinded_histogram: params(1.0, 1e-9),
-                for_publisher_noise: params(1.0, 1e-9),
-            }),
+    /// The noise of each of them.
+    fn calibrate(self, params: PrivacyParams, sensitivity: Sensitivity) -> Result<ShiftedNoise, String> {
+        let spec = NoiseSpec {
+            mechanism: self.mechanism,
+            calibration: self.calibration,
+            params: params.for_protocol_noise().map_err(|error| error.to_string())?,
+            sensitivity,
+            contributors: u32::try_from(self.contributors).map_err(|error| error.to_string())?,
+            honest_contributors: self.honest_contributors,
         };
-        Llv2Settings { protocol: config, minimum_duchies: 3 }
+        spec.calibrate().map_err(|error| error.to_string())
     }
 
-    fn with(change: impl FnOnce(&mut Llv2Settings)) -> Llv2Settings {
-        let mut settings = settings();
-        change(&mut settings);
-        settings
-    }
-
-    /// Settings of the reference's calibration, which itself has no use for honest contributors, with a change.
-    fn with_noise(change: impl FnOnce(&mut LiquidLegionsNoise)) -> Llv2Settings {
-        with(|settings| {
-            let noise = settings.protocol.noise.as_mut().unwrap();
-            noise.calibration = NoiseCalibration::Reference;
-            change(noise);
-        })
-    }
-
-    fn three() -> [DuchyId; 3] {
-        [id("worker2"), id("worker1"), id("aggregator")]
-    }
-
-    fn asked(kind: MeasurementType) -> MeasurementSpec {
-        MeasurementSpec {
-            kind,
-            vid_sampling_interval: VidSamplingInterval::FULL,
-            nonce_hashes: Vec::new(),
-            measurement_public_key: Vec::new(),
-        }
-    }
-
-    fn reach(epsilon: f64, delta: f64) -> MeasurementSpec {
-        asked(MeasurementType::Reach { reach: params(epsilon, delta) })
-    }
-
-    #[track_caller]
-    fn assert_infeasible(planner: &Planner, spec: &MeasurementSpec, publishers: usize, field: &str) {
-        match planner.plan(spec, publishers) {
-            Err(Error::Infeasible { field: found, detail }) => assert_eq!(found, field, "{detail}"),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn every_duchy_takes_part_in_order() {
-        let plan = Planner::new(settings(), three()).unwrap().plan(&reach(1.0, 1e-9), 2).unwrap();
-        assert_eq!(plan.participants, [id("aggregator"), id("worker1"), id("worker2")]);
-        assert_eq!(plan.config.kind, MeasurementKind::Reach);
-    }
-
-    #[test]
-    fn other_kinds_are_refused_by_name() {
-        let planner = Planner::new(settings(), three()).unwrap();
-        let error = planner.plan(&asked(MeasurementType::Population), 2).unwrap_err();
-        assert!(error.to_string().contains("POPULATION is not computed"), "{error}");
-    }
-
-    #[test]
-    fn what_cannot_be_computed_is_refused_with_its_field() {
-        let planner = Planner::new(settings(), three()).unwrap();
-        assert_infeasible(&planner, &reach(1.0, 0.0), 2, "measurement_spec.reach.privacy_params");
-        assert_infeasible(&planner, &reach(1e-12, 1e-9), 2, "measurement_spec.reach.privacy_params");
-        let wrapped = VidSamplingInterval::new(0.7, 0.5).unwrap();
-        let wrapped = MeasurementSpec { vid_sampling_interval: wrapped, ..reach(1.0, 1e-9) };
-        assert_infeasible(&planner, &wrapped, 2, "measurement_spec.vid_sampling_interval");
-        for publishers in [0, MAX_PUBLISHERS + 1] {
-            assert_infeasible(&planner, &reach(1.0, 1e-9), publishers, "data_providers");
-        }
-        let once = MeasurementType::ReachAndFrequency {
-            reach: params(1.0, 1e-9),
-            frequency: params(1.0, 1e-9),
-            maximum_frequency: MaximumFrequency::REACH_ONLY,
+    /// The noises that a specification asks for, with ε not below `least_epsilon`.
+    fn calibrate_people(self, spec: &MeasurementSpec, least_epsilon: f64) -> Result<Vec<ShiftedNoise>, String> {
+        let one = |(field, params, sensitivity): (&str, PrivacyParams, Sensitivity)| {
+            if params.epsilon.get() < least_epsilon {
+                return Err(format!("{field}: epsilon is {}; at least {least_epsilon} is possible", params.epsilon));
+            }
+            self.calibrate(params, sensitivity).map_err(|detail| format!("{field}: {detail}"))
         };
-        assert_infeasible(&planner, &asked(once), 2, "measurement_spec.reach_and_frequency.maximum_frequency");
-    }
-
-    #[test]
-    fn the_publishers_noise_is_hidden_for_as_many_as_there_are() {
-        let tight = with(|settings| settings.protocol.noise.as_mut().unwrap().for_publisher_noise = params(1e-4, 1e-9));
-        let planner = Planner::new(tight, three()).unwrap();
-        planner.plan(&reach(1.0, 1e-9), 1).unwrap();
-        assert_infeasible(&planner, &reach(1.0, 1e-9), MAX_PUBLISHERS, "data_providers");
-        let planner = Planner::new(settings(), three()).unwrap();
-        planner.plan(&reach(1.0, 1e-9), MAX_PUBLISHERS).unwrap();
-    }
-
-    #[test]
-    fn without_noise_nothing_is_calibrated() {
-        let planner = Planner::new(with(|settings| settings.protocol.noise = None), three()).unwrap();
-        assert!(planner.plan(&reach(1e-12, 0.0), 2).is_ok());
-    }
-
-    #[test]
-    fn settings_that_make_no_sense_are_refused() {
-        for (settings, duchies) in [
-            (with(|settings| settings.protocol.aggregator = id("nobody")), three().to_vec()),
-            (with(|settings| settings.minimum_duchies = 1), three().to_vec()),
-            (with(|settings| settings.minimum_duchies = 4), three().to_vec()),
-            (with(|settings| settings.protocol.decay_rate = 0.5), three().to_vec()),
-            (with(|settings| settings.protocol.max_size = 0), three().to_vec()),
-            (with(|settings| settings.protocol.max_size = 1 << 63), three().to_vec()),
-            (with(|settings| settings.protocol.sampling_indicator_size = 1 << 63), three().to_vec()),
-            (with_noise(|noise| noise.honest_contributors = 0), three().to_vec()),
-            (with_noise(|noise| noise.honest_contributors = 4), three().to_vec()),
-            (with_noise(|noise| noise.honest_contributors = u32::MAX), three().to_vec()),
-            (settings(), vec![id("aggregator")]),
-        ] {
-            assert!(matches!(Planner::new(settings, duchies), Err(Error::Settings { .. })));
-        }
+        noises_of_people(spec).into_iter().map(one).collect()
     }
 }

@@ -4,8 +4,9 @@
 
 use halo_core::{
     clock::Timestamp,
-    measurement::{MeasurementState, ParticipantState, RequisitionState},
+    measurement::{MeasurementState, ParticipantState, Protocol, RequisitionState},
     resource::{CertificateName, ComputationName, DuchyId, MeasurementName, RequisitionName},
+    session,
 };
 
 /// A message of any type with the name of the type, as in `google.protobuf.Any`.
@@ -33,7 +34,7 @@ pub struct Signed {
 pub struct Measurement {
     /// Public name.
     pub name: MeasurementName,
-    /// Name that the Duchies use.
+    /// Name that the Duchies use; where none computes, nobody is told it.
     pub computation: ComputationName,
     /// The consumer's own label; not interpreted.
     pub reference_id: String,
@@ -43,8 +44,8 @@ pub struct Measurement {
     pub spec: Signed,
     /// The serialized `ProtocolConfig`, frozen at creation.
     pub protocol_config: Vec<u8>,
-    /// The Duchy that hands in the result.
-    pub aggregator: DuchyId,
+    /// What `protocol_config` says of the protocol.
+    pub protocol: Protocol,
     /// Where the measurement stands.
     pub state: MeasurementState,
     /// When it was created, Kingdom clock.
@@ -55,11 +56,11 @@ pub struct Measurement {
     pub deadline: Timestamp,
     /// One for each publisher, in the order of the request.
     pub requisitions: Vec<Requisition>,
-    /// The Duchies, ascending by id.
+    /// The Duchies that compute, ascending by id; none where publishers do so themselves.
     pub participants: Vec<Participant>,
     /// Why it failed or was cancelled.
     pub failure: Option<Failure>,
-    /// The result, encrypted for the consumer.
+    /// The Duchies' result, encrypted for the consumer.
     pub result: Option<ComputationResult>,
     /// Number of changes so far. A change is stored only if nobody else stored one in between.
     pub revision: u64,
@@ -95,13 +96,34 @@ impl Measurement {
                 Some((participant.duchy.clone(), key.public_key.as_slice()))
             })
             .collect::<Option<_>>()?;
-        Some(halo_core::session::key_list_hash(&keys))
+        Some(session::key_list_hash(&keys))
+    }
+
+    /// The Duchy that takes a requisition's data; `None` where no Duchy does.
+    #[must_use]
+    pub fn fulfilling_duchy(&self, requisition: &RequisitionName) -> Option<DuchyId> {
+        session::fulfilling_duchy(requisition, &self.protocol.fulfilling_duchies(&self.duchies())).cloned()
+    }
+
+    /// The hash of the list of those keys under which a requisition's data is encrypted: in a share shuffle the key of
+    /// the worker that does not take the data, in the other protocols those of all Duchies. `None` until they are given.
+    #[must_use]
+    pub fn upload_key_list_hash(&self, requisition: &RequisitionName) -> Option<[u8; 32]> {
+        let Protocol::Hmss(hmss) = &self.protocol else {
+            return self.key_list_hash();
+        };
+        let other = match self.fulfilling_duchy(requisition)? {
+            duchy if duchy == hmss.first_worker => &hmss.second_worker,
+            _ => &hmss.first_worker,
+        };
+        let key = self.participant(other)?.parameters.as_ref()?;
+        Some(session::key_list_hash(&[(other.clone(), key.public_key.as_slice())]))
     }
 
     /// The identity of the session that publishers and Duchies bind proofs and uploads to.
     #[must_use]
     pub fn session_id(&self) -> [u8; 32] {
-        halo_core::session::session_id(&self.spec.message.bytes, &self.protocol_config, &self.duchies())
+        session::session_id(&self.spec.message.bytes, &self.protocol_config, &self.duchies())
     }
 }
 
@@ -128,21 +150,66 @@ pub struct Requisition {
     pub refusal: Option<Refusal>,
 }
 
-/// What a Duchy announces when a publisher's data has arrived completely.
+/// What a publisher did for a measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fulfilment {
-    /// The Duchy that holds the data.
-    pub duchy: DuchyId,
     /// The nonce that the publisher revealed; never 0.
     pub nonce: u64,
+    /// What it delivered, and where.
+    pub delivery: Delivery,
+    /// Software and warnings that the publisher reported.
+    pub context: Option<FulfillmentContext>,
+}
+
+/// What a publisher delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Data, to a Duchy.
+    Upload(Upload),
+    /// Its own result, to the Kingdom.
+    Result(DirectResult),
+}
+
+/// What a Duchy announces when a publisher's data has arrived completely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// The Duchy that holds the data.
+    pub duchy: DuchyId,
     /// Hash of the list of Duchy keys under which the publisher encrypted.
     pub key_list_hash: [u8; 32],
     /// SHA-256 of the uploaded records.
     pub body_sha256: [u8; 32],
     /// Number of uploaded records.
     pub record_count: u64,
-    /// Software and warnings that the publisher reported.
-    pub context: Option<FulfillmentContext>,
+}
+
+/// A publisher's own result, encrypted for the consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectResult {
+    /// The publisher's certificate that verifies the signed result.
+    pub certificate: CertificateName,
+    /// Ciphertext of the serialized `SignedMessage` of the result.
+    pub ciphertext: Vec<u8>,
+}
+
+impl Fulfilment {
+    /// The upload, where there is one.
+    #[must_use]
+    pub const fn upload(&self) -> Option<&Upload> {
+        match &self.delivery {
+            Delivery::Upload(upload) => Some(upload),
+            Delivery::Result(_) => None,
+        }
+    }
+
+    /// The publisher's own result, where there is one.
+    #[must_use]
+    pub const fn result(&self) -> Option<&DirectResult> {
+        match &self.delivery {
+            Delivery::Result(result) => Some(result),
+            Delivery::Upload(_) => None,
+        }
+    }
 }
 
 /// Software and warnings that a publisher reports with its data.
@@ -172,23 +239,26 @@ pub struct Participant {
     pub state: ParticipantState,
     /// When it last changed, Kingdom clock.
     pub update_time: Timestamp,
-    /// Its key share for this measurement.
+    /// Its key for this measurement.
     pub parameters: Option<Parameters>,
     /// Why it failed.
     pub failure: Option<ParticipantFailure>,
 }
 
-/// A Duchy's signed key share.
+/// A Duchy's signed key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
     /// Certificate that verifies the signature.
     pub certificate: CertificateName,
-    /// The serialized `ElGamalPublicKey`, with its proof of possession.
+    /// The serialized key: in Liquid Legions protocols the `ElGamalPublicKey` with its proof of possession, in the
+    /// others the `EncryptionPublicKey`. Empty for the aggregator of a share shuffle, to which nobody encrypts.
     pub public_key: Vec<u8>,
-    /// Signature over `public_key`.
+    /// Signature over `public_key`; may be empty where that is.
     pub signature: Vec<u8>,
     /// Algorithm of the signature, as a dotted object identifier.
     pub algorithm_oid: String,
+    /// Evidence of what runs at a trustee; empty in other protocols.
+    pub attestation: Vec<u8>,
 }
 
 /// A permanent error of one Duchy.

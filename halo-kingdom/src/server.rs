@@ -61,7 +61,9 @@ pub use cli::{cli, run};
 pub use config::Config;
 pub use error::Error;
 pub use refusal::ERROR_DOMAIN;
-pub use stored::{StoredMeasurement, StoredResult, stored_measurements, stored_result};
+pub use stored::{
+    StoredMeasurement, StoredResult, stored_measurements, stored_result, stored_results, stored_stage_attempts,
+};
 
 use crate::planner::Planner;
 use kingdom::Kingdom;
@@ -97,7 +99,7 @@ pub async fn serve_on(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     Backend::current()?;
-    let planner = Planner::new(config.llv2.clone(), config.duchies())?;
+    let planner = Planner::new(config.protocols.clone(), config.duchies())?;
     let directory = &config.state_dir;
     let _lock = lock(directory)?;
     let store = Arc::new(SqliteStore::open(&directory.join(DATABASE)).await?);
@@ -109,10 +111,8 @@ pub async fn serve_on(
     let deadlines = (config.measurement_deadline, config.maximum_deadline);
     let kingdom = Arc::new(Kingdom::new(shared, clock, planner, deadlines, shutdown.clone(), &parties));
     settle(&kingdom, &parties).await?;
-    if config.llv2.protocol.noise.is_none() {
-        tracing::warn!(
-            "noise_mechanism is \"none\": results of this Kingdom's measurements are NOT differentially private"
-        );
+    for protocol in config.protocols.without_noise() {
+        tracing::warn!(%protocol, "results of this Kingdom's measurements with this protocol have NO noise");
     }
     let deadlines = tokio::spawn(deadline::keep_deadlines(Arc::clone(&kingdom)));
     match listener.local_addr() {

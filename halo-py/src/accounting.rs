@@ -34,7 +34,7 @@ fn change(value: Option<&Bound<'_, PyAny>>) -> PyResult<halo_sketch::noise::Sens
 /// >>> from halo_cmm.accounting import Gdp
 /// >>> query = Gdp.within(0.1, 1e-12)
 /// >>> next(count for count in range(1000) if (query * (count + 1)).delta(1.0) > 1e-9)
-/// 135
+/// 125
 #[pyclass(module = "halo_cmm.accounting", frozen, eq)]
 #[derive(Clone, PartialEq)]
 pub(crate) struct Gdp(InnerGdp);

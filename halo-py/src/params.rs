@@ -201,8 +201,7 @@ impl Noise {
     /// What the trustee adds.
     pub(crate) fn of_trustee(noise: Option<&Self>) -> Result<trustee::Noise, Error> {
         let Some(noise) = noise else { return Ok(trustee::Noise::None) };
-        let budget =
-            trustee::Budget { reach: noise.reach, frequency: noise.frequency, impressions: noise.impressions };
+        let budget = trustee::Budget { reach: noise.reach, frequency: noise.frequency, impressions: noise.impressions };
         match noise.mechanism {
             Mechanism::Fresh(NoiseMechanism::DiscreteGaussian) => Ok(trustee::Noise::DiscreteGaussian(budget)),
             Mechanism::Sticky => Ok(trustee::Noise::Sticky(budget)),

@@ -240,12 +240,7 @@ fn of_vids(
     Ok(outcome)
 }
 
-fn run_vectors(
-    job: &Job,
-    vectors: &[(&str, Vec<u8>)],
-    trace: &mut Trace,
-    control: &Control,
-) -> Result<Outcome, Error> {
+fn run_vectors(job: &Job, vectors: &[(&str, Vec<u8>)], trace: &mut Trace, control: &Control) -> Result<Outcome, Error> {
     match job.protocol {
         Protocol::Trustee => trustee::run(job, vectors, trace, control),
         _ => shuffle::run(job, vectors, trace, control),

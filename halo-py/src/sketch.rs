@@ -34,12 +34,12 @@ const BLOCK: usize = 1 << 18;
 /// >>> from halo_cmm import LiquidLegions
 /// >>> sketch = LiquidLegions.from_vids(np.arange(50_000))
 /// >>> sketch
-/// LiquidLegions(sketch=(12.0, 100000), active=19922)
+/// LiquidLegions(sketch=(12.0, 100000), active=19804)
 /// >>> reach = sketch.reach()
 /// >>> abs(reach.value - 50_000) < 4 * reach.standard_error
 /// True
 /// >>> sketch.merge(LiquidLegions.from_vids([7, 7, 123_456])).active
-/// 19923
+/// 19805
 #[pyclass(module = "halo_cmm", name = "LiquidLegions", eq)]
 #[derive(Clone, PartialEq)]
 pub(crate) struct LiquidLegions(pub(crate) Inner);
@@ -47,7 +47,7 @@ pub(crate) struct LiquidLegions(pub(crate) Inner);
 #[pymethods]
 impl LiquidLegions {
     #[new]
-    #[pyo3(signature = (sketch = (12.0, 100_000), *, sampling_indicator_size = SAMPLING_INDICATOR_SIZE as i64))]
+    #[pyo3(signature = (sketch = (12.0, 100_000), *, sampling_indicator_size = 10_000_000))]
     fn new(sketch: Sketch, sampling_indicator_size: i64) -> PyResult<Self> {
         Ok(Self(Inner::new(params::sketch(sketch, sampling_indicator_size)?)))
     }
@@ -211,7 +211,7 @@ impl LiquidLegions {
     /// --------
     /// >>> from halo_cmm import LiquidLegions
     /// >>> LiquidLegions.from_vids(range(1000)).reach()
-    /// Estimate(value=994.2, standard_error=5.5)
+    /// Estimate(value=991.7, standard_error=5.5)
     #[pyo3(signature = (sampling_width = 1.0, *, noise = 0.0))]
     fn reach<'py>(&self, py: Python<'py>, sampling_width: f64, noise: f64) -> PyResult<Estimate<'py>> {
         let active = self.0.active() as f64;

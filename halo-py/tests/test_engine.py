@@ -158,7 +158,7 @@ def test_shares_alone_are_uniform() -> None:
         (lambda: shuffle(max_frequency=1, modulus=128), ParameterError, "no prime"),
         (lambda: shuffle(modulus=257), ParameterError, "from 2 to 256"),
         (lambda: engine.KeyShare().participant("Worker 1"), ParameterError, "Duchy id"),
-        (lambda: engine.Participant("worker1", bytes(32), bytes(64)), ProtocolError, ""),
+        (lambda: engine.Participant("worker1", bytes(32), bytes(64)), ProtocolError, "identity|proof|element"),
         (lambda: engine.encrypt(ONE, []), ParameterError, "no common key"),
         (lambda: engine.share(FrequencyVector((1, 5)), "r", b"no key"), ParameterError, "no public key"),
         (lambda: engine.Message("a", "b", "gossip", b"", 1), ParameterError, "messages are setup phase input"),

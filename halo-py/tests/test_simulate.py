@@ -195,7 +195,7 @@ def test_no_data_is_no_data() -> None:
 
 
 def test_results_show_themselves() -> None:
-    result = simulate_vectors([[1, 2, 0, 0]], max_frequency=3, noise=PRIVATE, seed=1)
+    result = simulate_vectors([[1, 2, 0, 0]], max_frequency=3)
     assert repr(result).startswith("Result(protocol='hmss', reach=")
     html = result._repr_html_()
     assert html.startswith("<table>") and "3+" in html and "exact" in html

@@ -34,10 +34,15 @@ mod ledger;
 pub mod pld;
 mod zcdp;
 
-pub use acdp::Acdp;
+pub use acdp::{Acdp, excess_of_sum};
 pub use gaussian::{Gdp, gaussian_sigma};
 pub use ledger::{LedgerCharge, Units};
 pub use zcdp::Zcdp;
+
+/// How many standard deviations around its mean a normal law has a share of `level`, above 0 and below 1.
+pub(crate) fn normal_quantile(level: f64) -> f64 {
+    bracket(1.0, |z| gaussian::erfc(z / std::f64::consts::SQRT_2) <= 1.0 - level).1
+}
 
 /// Halvings after which a bracket of doubles is as narrow as it gets.
 const HALVINGS: u32 = 200;

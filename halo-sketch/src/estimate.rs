@@ -20,14 +20,23 @@
 //! assert!(low < 585_389.0 && 585_389.0 < high);
 //! # Ok::<(), halo_sketch::Error>(())
 //! ```
+//!
+//! Results of every other [methodology](crate::variance::Methodology) are made here too: [`scalar`] and
+//! [`vector_reach`] from counts, [`distribution`] for frequencies and reach at k or more impressions. No value, error or bound
+//! is something else than a number, and no error is below 0, whatever is put in.
 
+mod measured;
 mod special;
 
-use crate::{Error, liquid_legions::Params};
+use crate::{Error, accounting, liquid_legions::Params, variance::SketchShape};
+pub use measured::{FrequencyDistribution, distribution, scalar, vector_reach};
 use special::ein;
 
 /// Half the width of a 95 % confidence interval in standard errors.
 const Z95: f64 = 1.959_963_984_540_054;
+
+/// More people than any sketch tells from fewer.
+const MOST_PEOPLE: f64 = 1e300;
 
 /// A number with its standard error, both in the same unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +51,23 @@ impl Estimate {
     /// The 95 % confidence interval, not below 0.
     #[must_use]
     pub fn interval95(&self) -> (f64, f64) {
-        let half = Z95 * self.standard_error;
+        self.within(Z95)
+    }
+
+    /// The central confidence interval of another level, such as 0.8, by the normal law; not below 0.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when `level` is not above 0 and below 1.
+    pub fn interval(&self, level: f64) -> Result<(f64, f64), Error> {
+        if level > 0.0 && level < 1.0 {
+            Ok(self.within(accounting::normal_quantile(level)))
+        } else {
+            Err(Error::out_of_range("confidence level", level, "above 0 and below 1"))
+        }
+    }
+
+    fn within(&self, errors: f64) -> (f64, f64) {
+        let half = errors * self.standard_error;
         ((self.value - half).max(0.0), self.value + half)
     }
 }
@@ -67,7 +92,9 @@ struct Ends {
 }
 
 impl Ends {
+    /// What is no number of people is taken for the nearest that is.
     fn new(params: &Params, people: f64) -> Self {
+        let people = if people > 0.0 { people.min(MOST_PEOPLE) } else { 0.0 };
         let (a, m) = (params.decay_rate(), params.size() as f64);
         let first = a * people / m / -(-a).exp_m1();
         Self { scale: m / a, people, first, last: first * (-a).exp() }
@@ -124,8 +151,12 @@ pub fn people(params: &Params, active: f64) -> Result<f64, Error> {
     if active <= 0.0 {
         return Ok(0.0);
     }
-    let saturated =
-        || Error::Saturated { active, size: params.size(), decay_rate: a, capacity: 0.5 * m * a.exp_m1() / a };
+    let saturated = || Error::Saturated {
+        active,
+        size: params.size(),
+        decay_rate: a,
+        capacity: 0.5 * SketchShape::from(params).saturation(),
+    };
     if active >= m {
         return Err(saturated());
     }
@@ -170,62 +201,80 @@ pub fn people(params: &Params, active: f64) -> Result<f64, Error> {
 /// Var = (V_A(y) + σ²)/(s·g(y))² + n·(1/s − 1) with y = s·n sampled people.
 ///
 /// # Errors
-/// [`Error::Saturated`] when all registers are active; [`Error::OutOfRange`] for an impossible width.
+/// [`Error::Saturated`] when all registers are active; [`Error::OutOfRange`] for a width or a noise that cannot be.
 pub fn reach(params: &Params, active: f64, sampling_width: f64, noise: f64) -> Result<Estimate, Error> {
     if !(sampling_width > 0.0 && sampling_width <= 1.0) {
         return Err(Error::out_of_range("sampling width", sampling_width, "above 0 and at most 1"));
+    }
+    if !(0.0..=1e100).contains(&noise) {
+        return Err(Error::out_of_range("deviation of the noise", noise, "from 0 to 10^100"));
     }
     let sampled = people(params, active)?;
     let ends = Ends::new(params, sampled);
     let value = sampled / sampling_width;
     let slope = sampling_width * ends.slope();
-    let counting = (ends.variance() + noise * noise) / (slope * slope);
+    let counting = (ends.variance() + noise * noise) / slope / slope;
     let variance = counting + value * (1.0 / sampling_width - 1.0);
-    Ok(Estimate { value, standard_error: variance.sqrt() })
+    if value.is_finite() && variance.is_finite() {
+        Ok(Estimate { value, standard_error: variance.sqrt() })
+    } else {
+        Err(Error::out_of_range("sampling width", sampling_width, "wide enough that the standard error is a number"))
+    }
 }
 
 /// Shares by frequency from usable registers.
 ///
 /// `histogram` counts usable registers by frequency, the last entry those of F or more; it may be noised and below 0.
-/// `noise` is the standard deviation of the noise in each entry, `reach` the estimated people, sampled or not. The histogram is projected onto what can be (no entry below 0, the same
-/// total); that is unbiased where setting negative entries to 0 is not.
+/// `noise` is the standard deviation of the noise in each entry, `reach` the estimated people, sampled or not. The
+/// histogram is projected onto what can be (no entry below 0, the same total). Where entries are 0 in truth, that leaves them
+/// less than half of what they would keep of the noise if negative entries were set to 0 (science 1.6).
 /// Var\[r\] = r(1 − r)/U·(1 − U/n) + σ²/U²·(1 − 2r + F·r²), with U the total and n the reach: the U are a sample of all
 /// who were reached (protocols 5.5; science 1.6 has s·n, which holds for the frequencies among the sampled people only).
+/// A reach that is unknown (no number) leaves the correction for U/n out; a noise that is unknown makes the errors infinite.
 ///
 /// `None` when the total is not above 0: there is no data.
 #[must_use]
 pub fn frequency(histogram: &[f64], noise: f64, reach: f64) -> Option<FrequencyEstimate> {
-    let total: f64 = histogram.iter().sum();
-    if !(total.is_finite() && total > 0.0) {
-        return None;
-    }
+    let total = total(histogram)?;
     let shares: Vec<f64> = project(histogram, total).into_iter().map(|count| count / total).collect();
-    let finite = (1.0 - total / reach).clamp(0.0, 1.0);
+    let unseen = 1.0 - total / reach;
+    let finite = if unseen.is_nan() { 1.0 } else { unseen.clamp(0.0, 1.0) };
+    let noise = if noise.is_nan() { f64::INFINITY } else { noise };
     let bins = histogram.len() as f64;
     let standard_errors = shares
         .iter()
         .map(|share| {
             let sampling = share * (1.0 - share) / total * finite;
-            let noised = (noise / total).powi(2) * (1.0 - 2.0 * share + bins * share * share);
-            (sampling + noised.max(0.0)).sqrt()
+            let spread = 1.0 - 2.0 * share + bins * share * share;
+            let noised = if spread > 0.0 { (noise / total).powi(2) * spread } else { 0.0 };
+            (sampling.max(0.0) + noised).sqrt()
         })
         .collect();
     Some(FrequencyEstimate { shares, standard_errors })
 }
 
-/// The nearest point of {x ≥ 0, Σ x = total}: subtract what is left over from the entries that stay positive.
+/// The sum of a histogram; `None` when it is not above 0.
+fn total(histogram: &[f64]) -> Option<f64> {
+    Some(histogram.iter().sum()).filter(|total: &f64| total.is_finite() && *total > 0.0)
+}
+
+/// The nearest point of {x ≥ 0, Σ x = total}: subtract what is left over from the entries that stay positive. It counts
+/// from the largest entry down, so that large entries of both signs do not swallow a small total.
 fn project(values: &[f64], total: f64) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(|one, other| other.total_cmp(one));
+    let largest = sorted.first().copied().unwrap_or(0.0);
     let mut sum = 0.0;
-    let mut excess = 0.0;
+    let mut excess = -total;
     for (position, value) in sorted.iter().enumerate() {
-        sum += value;
-        let candidate = (sum - total) / (position + 1) as f64;
-        if *value <= candidate {
+        let below = value - largest;
+        sum += below;
+        let entries = (position + 1) as f64;
+        let candidate = sum / entries - total / entries;
+        if below <= candidate {
             break;
         }
         excess = candidate;
     }
-    values.iter().map(|value| (value - excess).max(0.0)).collect()
+    values.iter().map(|value| (value - largest - excess).max(0.0)).collect()
 }

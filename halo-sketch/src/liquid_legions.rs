@@ -89,12 +89,13 @@ impl Params {
     }
 
     /// The inverse of the exponential distribution function, in the floating point expression that the reference's
-    /// publishers use, so that two publishers never disagree about a register. The largest fingerprints round to u = 1;
-    /// the clamp puts them where they belong, into the last register.
+    /// publishers use, and with an exponential and a logarithm that are computed alike on every machine, so that two
+    /// publishers never disagree about a register. The largest fingerprints round to u = 1; the clamp puts them where
+    /// they belong, into the last register.
     fn index_of_fingerprint(&self, fingerprint: u64) -> u64 {
         let u = fingerprint as f64 / u64::MAX as f64;
-        let top = self.decay_rate.exp();
-        let x = 1.0 - (top + u * (1.0 - top)).ln() / self.decay_rate;
+        let top = libm::exp(self.decay_rate);
+        let x = 1.0 - libm::log(top + u * (1.0 - top)) / self.decay_rate;
         // A float to integer conversion saturates, so a rounding just below 0 gives register 0.
         ((x * self.size as f64).floor() as u64).min(self.size - 1)
     }

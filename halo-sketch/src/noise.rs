@@ -28,7 +28,7 @@
 //!
 //! [`NoiseCalibration::Reference`] reproduces what the reference system computes and proves nothing beyond it.
 
-mod calibration;
+pub(crate) mod calibration;
 pub mod deterministic;
 pub mod sampler;
 
@@ -44,6 +44,18 @@ pub use halo_core::privacy::{NoiseCalibration, NoiseMechanism};
 ///
 /// Two shapes occur: one cell that moves by Δ (`l1` = Δ, `l2_squared` = Δ²), and two cells of a histogram that move by
 /// one each (`l1` = 2, `l2_squared` = 2).
+///
+/// | statistic | neighbouring data sets differ in | Δ₁ | Δ₂ | |
+/// |---|---|---|---|---|
+/// | active registers, reach | one person at one publisher | 1 | 1 | `scalar(1)` |
+/// | frequency histogram without an entry for 0 | one person who comes or goes everywhere | 1 | 1 | `scalar(1)` |
+/// | frequency histogram | one publisher's events of a person whom others reach too | 2 | √2 | `histogram()` |
+/// | histogram of how many publishers have a register | one publisher's register | 2 | √2 | `histogram()` |
+/// | histogram of which publishers reach a person | one publisher's bit | 2 | √2 | `histogram()` |
+/// | impressions, or seconds, of at most c a person | one person | c | c | `scalar(c)` |
+///
+/// Both shapes cover the first neighbour of a histogram too. The reference takes Δ₁ = 2 for geometric and Δ₂ = 1 for
+/// Gaussian noise of histograms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sensitivity {
     /// Sum of absolute changes.
@@ -113,6 +125,13 @@ impl NoiseSpec {
     }
 
     /// Works out how much noise is needed.
+    ///
+    /// # Guarantee
+    /// With [`NoiseCalibration::Exact`], (ε, δ) for the release of the sum of all contributions when at least
+    /// `honest_contributors` of them are drawn with [`ShiftedNoise::sample`] from generators that nobody else knows,
+    /// whatever the others add: the [module](self) has the argument and its sources (Canonne, Kamath and Steinke, 2020; Balle
+    /// and Wang, 2018; Kairouz, Liu and Steinke, 2021; Ghosh, Roughgarden and Sundararajan, 2009).
+    /// [`NoiseCalibration::Reference`] promises nothing.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a δ of 0, an impossible sensitivity, no contributors or more honest ones than there

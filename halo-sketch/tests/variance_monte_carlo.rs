@@ -3,6 +3,10 @@
 //! runs is √(2/n) of the variance (α = 6·10⁻⁷ for each comparison).
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+#[path = "variance/dice.rs"]
+mod dice;
+
+use dice::{Dice, ERRORS, Moments};
 use halo_core::privacy::{Epsilon, PrivacyParams};
 use halo_sketch::{
     estimate,
@@ -13,121 +17,9 @@ use halo_sketch::{
         ReachMeasurement, ReachTerm, ScalarMeasurement, SketchShape,
     },
 };
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
 
 /// Sets of parameters for each formula.
 const SETS: u64 = 5;
-/// Standard errors that a simulated moment may be off.
-const ERRORS: f64 = 5.0;
-
-/// Draws for simulations and for their parameters.
-struct Dice(ChaCha8Rng);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(seed))
-    }
-
-    /// Uniform on [0, 1).
-    fn unit(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.unit()
-    }
-
-    fn chance(&mut self, probability: f64) -> bool {
-        self.unit() < probability
-    }
-
-    /// A normal draw with this variance.
-    fn normal(&mut self, variance: f64) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        variance.sqrt() * radius * (std::f64::consts::TAU * self.unit()).cos()
-    }
-
-    /// The register of one person.
-    fn register(&mut self, shape: SketchShape) -> usize {
-        let x = -(self.unit() * (-shape.decay_rate).exp_m1()).ln_1p() / shape.decay_rate;
-        ((x * shape.size as f64) as usize).min(shape.size as usize - 1)
-    }
-
-    /// How many of `people` are sampled.
-    fn sampled(&mut self, people: usize, width: f64) -> f64 {
-        (0..people).filter(|_| self.chance(width)).count() as f64
-    }
-
-    /// A width that is 1 now and then.
-    fn width(&mut self) -> f64 {
-        if self.chance(0.2) { 1.0 } else { self.between(0.15, 0.95) }
-    }
-
-    fn shape(&mut self) -> SketchShape {
-        SketchShape { decay_rate: self.between(2.0, 14.0), size: self.between(800.0, 4_000.0) as u64 }
-    }
-
-    /// Shares of 3 to 5 frequencies, none of them small.
-    fn shares(&mut self) -> Vec<f64> {
-        let frequencies = 3 + (self.unit() * 3.0) as usize;
-        let weights: Vec<f64> = (0..frequencies).map(|_| self.between(0.3, 1.0)).collect();
-        let total: f64 = weights.iter().sum();
-        weights.iter().map(|weight| weight / total).collect()
-    }
-}
-
-/// Sample moments of several series.
-struct Moments {
-    runs: Vec<Vec<f64>>,
-}
-
-impl Moments {
-    fn collect(count: usize, mut run: impl FnMut() -> Vec<f64>) -> Self {
-        Self { runs: (0..count).map(|_| run()).collect() }
-    }
-
-    fn mean(&self, series: usize) -> f64 {
-        self.runs.iter().map(|run| run[series]).sum::<f64>() / self.runs.len() as f64
-    }
-
-    fn covariance(&self, one: usize, other: usize) -> f64 {
-        let (mean, other_mean) = (self.mean(one), self.mean(other));
-        let sum: f64 = self.runs.iter().map(|run| (run[one] - mean) * (run[other] - other_mean)).sum();
-        sum / (self.runs.len() - 1) as f64
-    }
-
-    /// Compares the variance of a series with what a formula says.
-    fn check_variance(&self, series: usize, expected: f64, what: &str) {
-        let found = self.covariance(series, series);
-        let tolerance = ERRORS * (2.0 / self.runs.len() as f64).sqrt() * expected;
-        assert!((found - expected).abs() <= tolerance + 1e-12, "{what}: simulated {found:e}, formula {expected:e}");
-    }
-
-    /// Compares a covariance, whose standard error is √((Var·Var + Cov²)/n).
-    fn check_covariance(&self, one: usize, other: usize, expected: f64, what: &str) {
-        let found = self.covariance(one, other);
-        let product = self.covariance(one, one) * self.covariance(other, other);
-        let tolerance = ERRORS * ((product + expected * expected) / self.runs.len() as f64).sqrt();
-        assert!(
-            (found - expected).abs() <= tolerance,
-            "{what}: simulated {found:e}, formula {expected:e} ± {tolerance:e}"
-        );
-    }
-
-    /// Compares a mean.
-    fn check_mean(&self, series: usize, expected: f64, what: &str) {
-        let found = self.mean(series);
-        let tolerance = ERRORS * (self.covariance(series, series) / self.runs.len() as f64).sqrt();
-        assert!(
-            (found - expected).abs() <= tolerance,
-            "{what}: simulated {found:e}, formula {expected:e} ± {tolerance:e}"
-        );
-    }
-}
-
 #[test]
 fn noises() {
     let mut dice = Dice::new(1);
@@ -555,4 +447,53 @@ fn frequencies_of_a_publishers_sketch() {
 #[test]
 fn frequencies_of_liquid_legions_v2() {
     sketch_frequencies(13, LiquidLegionsV2, |register| register.0 == 1);
+}
+
+/// The closed forms of `estimate`, whose errors go by what was found instead of what is true.
+#[test]
+fn estimates_from_registers() {
+    let mut dice = Dice::new(14);
+    for set in 0..SETS {
+        let shape = SketchShape { decay_rate: dice.between(2.0, 10.0), size: dice.between(2_000.0, 4_000.0) as u64 };
+        let params = Params::new(shape.decay_rate, shape.size, 1 << 20).unwrap();
+        let reach = dice.between(1_500.0, 4_000.0);
+        let (groups, shares, reach) = groups(&dice.shares(), reach);
+        let width = dice.width();
+        let noise = [dice.between(0.0, 20.0), dice.between(0.0, 8.0)];
+        let mut registers: Vec<Register> = vec![(0, 0); shape.size as usize];
+        let moments = Moments::collect(3_000, || {
+            registers.fill((0, 0));
+            let mut everybody = 0.0;
+            for (frequency, group) in groups.iter().enumerate() {
+                let sampled = dice.sampled(*group as usize, width);
+                everybody += sampled;
+                for _ in 0..sampled as usize {
+                    let register = &mut registers[dice.register(shape)];
+                    *register = (register.0 + 1, frequency);
+                }
+            }
+            let active = registers.iter().filter(|register| register.0 > 0).count() as f64;
+            let found = estimate::reach(&params, active + dice.normal(noise[0].powi(2)), width, noise[0]).unwrap();
+            let mut histogram: Vec<f64> = groups.iter().map(|_| dice.normal(noise[1].powi(2))).collect();
+            registers.iter().filter(|register| register.0 == 1).for_each(|register| histogram[register.1] += 1.0);
+            let frequency = estimate::frequency(&histogram, noise[1], reach).unwrap();
+            let usable = registers.iter().filter(|register| register.0 == 1).count() as f64;
+            let errors = frequency.standard_errors.iter().map(|error| error * error);
+            let mut series = vec![active - estimate::expected_active(&params, everybody), usable, found.value];
+            series.extend(frequency.shares.iter().copied().chain(errors));
+            series
+        });
+        let what = format!("set {set}: {shape:?}, {reach} people, width {width}, noise {noise:?}");
+        let sampled = reach * width;
+        // Around the expectation for as many as were sampled.
+        moments.check_mean(0, 0.0, &what);
+        moments.check_variance(0, estimate::active_variance(&params, sampled), &what);
+        moments.check_mean(1, estimate::expected_usable(&params, sampled), &what);
+        let active = estimate::expected_active(&params, sampled);
+        let said = estimate::reach(&params, active, width, noise[0]).unwrap();
+        moments.check_variance(2, said.standard_error.powi(2), &what);
+        for k in 0..shares.len() {
+            moments.check_variance(3 + k, moments.mean(3 + shares.len() + k), &format!("share {k}, {what}"));
+        }
+    }
 }

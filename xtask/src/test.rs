@@ -25,6 +25,7 @@ const PYTHON_PACKAGES: &[&str] = &[
     "grpcio-tools==1.85.1",
     "googleapis-common-protos==1.76.0",
     "cryptography==50.0.2",
+<<<<<<< HEAD
     // What the package halo-cmm needs, reads, plots with and is tested by.
     "numpy==2.4.6",
     "pyarrow==26.0.1",
@@ -40,6 +41,15 @@ const PYTHON_PACKAGES: &[&str] = &[
 
 /// Where they are.
 const PYTHON_TESTS: &[&str] = &["halo-crypto/tests/python", "examples/tests/python", "halo-py/tests"];
+=======
+    "dp-accounting==0.6.0",
+    "opendp==0.16.0",
+    "pyfarmhash==0.5.1",
+];
+
+/// Where they are.
+const PYTHON_TESTS: &[&str] = &["halo-crypto/tests/python", "halo-sketch/tests/python", "examples/tests/python"];
+>>>>>>> main
 
 /// What a test run printed, added up.
 #[derive(Debug, Default)]

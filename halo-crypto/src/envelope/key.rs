@@ -95,8 +95,7 @@ impl DataKey {
     /// # Errors
     /// [`Error::Keyset`] when there is none, or it is of another template; [`Error::Wrap`] when it does not open.
     pub fn unwrap(kek: &dyn KeyEncryptionKey, wrapped: &[u8], associated_data: &[u8]) -> Result<Self, Error> {
-        let encrypted = EncryptedKeyset::decode(wrapped)
-            .map_err(|_| consent::Error::MalformedKeyset { reason: "it is no encrypted keyset" })?;
+        let encrypted = read_wrapped(wrapped)?;
         Self::from_keyset(kek.open(&encrypted.encrypted_keyset, associated_data)?)
     }
 
@@ -105,20 +104,23 @@ impl DataKey {
     /// # Errors
     /// [`Error::Keyset`].
     pub fn check_wrapped(wrapped: &[u8]) -> Result<(), Error> {
-        let refuse = |reason| Err(consent::Error::MalformedKeyset { reason }.into());
-        let Ok(encrypted) = EncryptedKeyset::decode(wrapped) else { return refuse("it is no encrypted keyset") };
-        if encrypted.encrypted_keyset.is_empty() {
-            return refuse("the encrypted keyset is empty");
-        }
-        // Who writes it need not say what is in it; but if it says so, it must be right.
-        match encrypted.keyset_info.unwrap_or_default().key_info.iter().find(|key| key.type_url != STREAMING) {
-            None => Ok(()),
-            Some(key) => {
-                let (key_id, template) = (key.key_id, key.type_url.clone());
-                Err(consent::Error::UnsupportedKey { key_id, template }.into())
-            }
-        }
+        read_wrapped(wrapped).map(drop)
     }
+}
+
+fn read_wrapped(wrapped: &[u8]) -> Result<EncryptedKeyset, Error> {
+    let refuse = |reason| Err(consent::Error::MalformedKeyset { reason }.into());
+    let Ok(encrypted) = EncryptedKeyset::decode(wrapped) else { return refuse("it is no encrypted keyset") };
+    if encrypted.encrypted_keyset.is_empty() {
+        return refuse("it is no encrypted keyset, or an empty one");
+    }
+    // Who writes it need not say what is in it; but if it says so, it must be right.
+    let says = encrypted.keyset_info.iter().flat_map(|info| &info.key_info).find(|key| key.type_url != STREAMING);
+    if let Some(key) = says {
+        let (key_id, template) = (key.key_id, key.type_url.clone());
+        return Err(consent::Error::UnsupportedKey { key_id, template }.into());
+    }
+    Ok(encrypted)
 }
 
 /// A random key id that is not 0.

@@ -44,6 +44,7 @@ mod outcome;
 mod parameters;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -101,6 +102,15 @@ pub struct Requisition {
 /// # Errors
 /// In words, when it does not decrypt or is not signed by its publisher.
 pub type OpenSeed = dyn Fn(&str, &[u8]) -> Result<Seed, String> + Send + Sync;
+
+/// What the other worker passes on in a [`Description::ShuffleInput`], by requisition: for a check before the message is
+/// bound to its slot.
+///
+/// # Errors
+/// [`ProtocolError::BadBody`] when it does not decode, or passes on what is none of the computation's.
+pub fn relayed_seeds(parameters: &Parameters, received: &Received) -> Result<BTreeMap<String, Vec<u8>>, ProtocolError> {
+    worker::read_shuffle_input(parameters, received).map(|(_, relayed)| relayed)
+}
 
 /// One Duchy's side of one computation.
 pub struct Duchy {

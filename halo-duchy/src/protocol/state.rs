@@ -133,7 +133,7 @@ pub(crate) mod tests {
             duchy in "[a-z][a-z0-9-]{0,20}",
             context in any::<[u8; 32]>(),
             history in any::<[u8; 32]>(),
-            awaits in 1u8..=7,
+            awaits in 1u8..=8,
             carried in prop::collection::vec(any::<u64>(), 0..4),
         ) -> State {
             State {

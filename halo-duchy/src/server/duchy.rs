@@ -19,9 +19,10 @@ use tonic::{Response, Status};
 
 use super::blobs::Blobs;
 use super::config::NoiseFloor;
+use super::keys::KeyManager;
 use super::parties::Parties;
 use super::receive::Turns;
-use super::secrets::Vault;
+use super::stage::Stage;
 use super::store::Store;
 use super::terms::Refusal;
 
@@ -37,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) noise_floor: NoiseFloor,
     /// How long a computation that is over is remembered.
     pub(crate) retention: Duration,
+    /// Memory of an engine, in bytes.
+    pub(crate) memory: u64,
     /// Records that an engine holds at once.
     pub(crate) chunk_records: usize,
     /// The largest body, in bytes.
@@ -52,7 +55,7 @@ pub(crate) struct Duchy {
     pub(crate) parties: Parties,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
-    pub(crate) vault: Vault,
+    pub(crate) keys: KeyManager,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     /// Streams that are being received.
@@ -89,7 +92,7 @@ impl Duchy {
     pub(crate) fn failure(
         &self,
         computation: &ComputationName,
-        stage: &str,
+        stage: Stage,
         refusal: &Refusal,
     ) -> system::FailComputationParticipantRequest {
         system::FailComputationParticipantRequest {
@@ -98,7 +101,7 @@ impl Duchy {
                 participant_child_reference_id: String::new(),
                 error_message: shortened(&refusal.message),
                 error_time: Some(self.now().into()),
-                stage_attempt: Some(system::StageAttempt { stage_name: stage.to_owned(), ..Default::default() }),
+                stage_attempt: Some(system::StageAttempt { stage_name: stage.name().to_owned(), ..Default::default() }),
                 culprits: refusal.culprits.clone(),
             }),
             etag: String::new(),

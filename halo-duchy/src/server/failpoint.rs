@@ -19,6 +19,9 @@
 //!
 //! What a point before a commit reports is one hexadecimal SHA-256 a line: of the outputs that the commit would store.
 
+use halo_core::measurement::ProtocolKind;
+
+use super::protocols;
 use super::stage::{Role, Stage};
 
 /// When within a stage.
@@ -53,11 +56,12 @@ pub fn point_name(moment: Moment, stage: Stage) -> String {
     format!("{}.{stage}", moment.name())
 }
 
-/// Every point that a computation with a maximum frequency of 2 or more passes in this role: three for each stage that
-/// [`Role::enters`]. A Duchy that takes no publisher's upload does not pass `mid-delivery.WAIT_REQUISITIONS_AND_KEY_SET`.
+/// Every point that a computation passes in this role, with a maximum frequency of 2 or more where the protocol has
+/// frequencies: three for each stage. None for a protocol that is not served. A Duchy that takes no publisher's upload does
+/// not pass `mid-delivery.WAIT_REQUISITIONS_AND_KEY_SET`.
 #[must_use]
-pub fn failpoint_names(role: Role) -> Vec<String> {
-    let stages = Stage::ALL.into_iter().filter(|stage| role.enters(*stage));
+pub fn failpoint_names(protocol: ProtocolKind, role: Role) -> Vec<String> {
+    let stages = protocols::stages(protocol, role).into_iter();
     stages.flat_map(|stage| Moment::ALL.map(|moment| point_name(moment, stage))).collect()
 }
 
@@ -105,12 +109,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_role_has_three_points_in_each_of_its_twelve_stages() {
-        for (role, without) in [(Role::Aggregator, "WAIT_TO_START"), (Role::Worker, "WAIT_SETUP_PHASE_INPUTS")] {
-            let names = failpoint_names(role);
-            assert_eq!(names.len(), 36);
-            assert!(names.contains(&"before-commit.SETUP_PHASE".to_owned()));
-            assert!(names.iter().all(|name| !name.ends_with(without)));
+    fn each_role_has_three_points_in_each_stage_that_it_passes() {
+        use ProtocolKind::{Direct, Hmss, HmssNative, Llv2, Rollv2};
+        for (protocol, role, stages, there, not_there) in [
+            (Llv2, Role::Aggregator, 12, "EXECUTION_PHASE_THREE", "WAIT_TO_START"),
+            (Llv2, Role::Worker, 12, "WAIT_EXECUTION_PHASE_ONE_INPUTS", "WAIT_SETUP_PHASE_INPUTS"),
+            (Rollv2, Role::Aggregator, 8, "WAIT_SETUP_PHASE_INPUTS", "EXECUTION_PHASE_ONE"),
+            (Rollv2, Role::Worker, 8, "EXECUTION_PHASE", "WAIT_SETUP_PHASE_INPUTS"),
+            (Hmss, Role::Aggregator, 6, "AGGREGATION_PHASE", "SETUP_PHASE"),
+            (HmssNative, Role::Worker, 8, "SHUFFLE_PHASE", "WAIT_AGGREGATION_PHASE_INPUTS"),
+        ] {
+            let names = failpoint_names(protocol, role);
+            assert_eq!(names.len(), 3 * stages, "{protocol} {role:?}");
+            assert!(names.contains(&format!("before-commit.{there}")));
+            assert!(!names.contains(&format!("before-commit.{not_there}")));
         }
+        assert!(failpoint_names(Direct, Role::Worker).is_empty());
     }
 }

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use super::duchy::{Duchy, backoff, client, system_rng, unary};
 use super::failpoint::{self, Moment};
 use super::receive::store_status;
-use super::secrets::ComputationSecrets;
+use super::secrets::KeyKind;
 use super::stage::{Role, Stage};
 use super::store::{NewComputation, Record, Report, Requisition, Upload};
 use super::terms::{Refusal, Terms};
@@ -159,20 +159,21 @@ async fn report(
         }
     }
     let agreed = Terms::read(&report.received).and_then(|terms| {
-        terms.check(&duchy.parties, &duchy.settings.noise_floor, now)?;
+        let me = &duchy.parties.me;
+        terms.check(&duchy.parties, &duchy.settings, now)?;
         fresh(duchy, name, computation)?;
         if let Some(reason) = taken {
             return Err(Refusal { message: reason, culprits: vec!["kingdom".to_owned()] });
         }
-        Ok((terms.role(&duchy.parties.me), terms.requisitions(&duchy.parties.me)?))
+        Ok((terms.role(me), terms.protocol.key_kind(me), terms.requisitions(me)?))
     });
-    let (role, requisitions) = agreed.unwrap_or_else(|refusal| {
-        let request = duchy.failure(name, Stage::InitializationPhase.name(), &refusal);
+    let (role, key, requisitions) = agreed.unwrap_or_else(|refusal| {
+        let request = duchy.failure(name, Stage::InitializationPhase, &refusal);
         report.refusal = Some((request.encode_to_vec(), refusal.message));
-        (Role::Worker, Vec::new())
+        (Role::Worker, KeyKind::None, Vec::new())
     });
-    let secrets = ComputationSecrets::draw(&mut system_rng());
-    let secrets = duchy.vault.seal_secrets(&report.computation, &secrets, &mut system_rng());
+    let secrets = duchy.keys.generate(&report.computation, key, &mut system_rng());
+    let secrets = secrets.map_err(|error| Status::unavailable(error.to_string()))?;
     report.new = Some(NewComputation { role, secrets, requisitions });
     Ok(report)
 }

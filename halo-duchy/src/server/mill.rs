@@ -22,10 +22,13 @@ use prost::Message;
 use super::blobs::BlobError;
 use super::duchy::{Duchy, client, unary};
 use super::failpoint::{self, Moment};
+use super::janitor;
+use super::keys::KeyError;
+use super::protocols::Unseated;
 use super::secrets::SecretError;
 use super::stage::Stage;
 use super::store::{Claim, Lease, OutboxRow, Outgoing, Record, Release, StageCommit, StoreError};
-use super::terms::Refusal;
+use super::terms::{Refusal, publisher};
 use crate::protocol::ProtocolError;
 
 /// Computations that are worked on at once. Only one of them computes; the others deliver.
@@ -70,6 +73,12 @@ impl From<SecretError> for Trouble {
     }
 }
 
+impl From<KeyError> for Trouble {
+    fn from(error: KeyError) -> Self {
+        Self::Transient(error.to_string())
+    }
+}
+
 impl From<Refusal> for Trouble {
     fn from(refusal: Refusal) -> Self {
         Self::Permanent(refusal)
@@ -89,8 +98,10 @@ impl From<ProtocolError> for Trouble {
                 Self::Transient(format!("a stored body is damaged: {error}"))
             }
             other => {
-                let culprits = other.culprits();
-                let culprits = culprits.into_iter().map(|duchy| format!("duchies/{duchy}")).collect();
+                let culprits = match &other {
+                    ProtocolError::BadShare { requisition, .. } => vec![publisher(requisition)],
+                    _ => other.culprits().into_iter().map(|duchy| format!("duchies/{duchy}")).collect(),
+                };
                 tracing::error!(error = %other, "the engine refuses");
                 // The consumer reads it too, and numbers of records are not for the consumer.
                 let message = match &other {
@@ -102,6 +113,16 @@ impl From<ProtocolError> for Trouble {
                 };
                 Self::Permanent(Refusal { message, culprits })
             }
+        }
+    }
+}
+
+impl From<Unseated> for Trouble {
+    fn from(error: Unseated) -> Self {
+        match error {
+            Unseated::Refused(refusal) => refusal.into(),
+            Unseated::Protocol(error) => error.into(),
+            Unseated::WrongKey => Self::Transient("the stored key is of another kind than the protocol's".to_owned()),
         }
     }
 }
@@ -274,7 +295,7 @@ async fn compute(duchy: &Arc<Duchy>, lease: &Lease, record: &Record) -> Result<(
 async fn give_up(duchy: &Duchy, lease: &Lease, record: &Record, refusal: &Refusal) -> Result<(), Trouble> {
     tracing::error!(computation = record.id, stage = %record.stage, reason = refusal.message, "gives up");
     let id = record.id.parse().map_err(|error: halo_core::Error| Trouble::Transient(error.to_string()))?;
-    let request = duchy.failure(&ComputationName::new(id), record.stage.name(), refusal);
+    let request = duchy.failure(&ComputationName::new(id), record.stage, refusal);
     let commit = StageCommit {
         from: record.stage,
         next: Stage::Complete,
@@ -295,6 +316,7 @@ async fn complete(duchy: &Duchy, lease: &Lease, record: &Record) -> Result<(), T
     failpoint::pass(Moment::BeforeCommit, Stage::Complete, String::new);
     duchy.store.finish(lease, duchy.now()).await?;
     failpoint::pass(Moment::AfterCommit, Stage::Complete, String::new);
+    janitor::settle_keys(duchy).await;
     tracing::info!(computation = record.id, failure = record.failure, "over; keys destroyed, bodies removed");
     Ok(())
 }

@@ -81,6 +81,8 @@ pub(crate) struct Parties {
     pub(crate) peer_roots: BTreeMap<DuchyId, TrustRoots>,
     /// Roots of the consumers' consent certificates.
     pub(crate) consumer_roots: BTreeMap<MeasurementConsumerName, TrustRoots>,
+    /// Roots of the publishers' consent certificates.
+    pub(crate) publisher_roots: BTreeMap<DataProviderName, TrustRoots>,
     /// The Kingdom.
     pub(crate) kingdom: Link,
     peers: BTreeMap<DuchyId, Link>,
@@ -149,10 +151,13 @@ impl Parties {
             peer_roots.insert(peer.id.clone(), trust(file)?);
             files.push(file);
         }
+        let mut publisher_roots = BTreeMap::new();
         for publisher in &config.data_providers {
             let id = publisher.id.parse().map_err(|error| Error::Parties(format!("data_providers: id: {error}")))?;
             let file = &publisher.root_certificate;
-            let caller = Caller::DataProvider(DataProviderName::new(id));
+            let name = DataProviderName::new(id);
+            publisher_roots.insert(name.clone(), trust(file)?);
+            let caller = Caller::DataProvider(name);
             enroll(&mut callers, &Roots::from_pem_files(&[file])?, &caller)?;
             files.push(file);
         }
@@ -168,6 +173,7 @@ impl Parties {
             consent: Consent::load(&config.consent, &config.id)?,
             peer_roots,
             consumer_roots,
+            publisher_roots,
             kingdom: link(&config.kingdom.endpoint, &config.kingdom.root_certificate)?,
             peers,
             callers,

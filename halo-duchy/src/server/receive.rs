@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::blobs::{BlobError, Blobs};
 use super::failpoint::{self, Moment};
+pub use super::protocols::Shape;
 use super::stage::Stage;
 use super::store::{BodyId, Store, StoreError, TransferKey};
 
@@ -26,8 +27,8 @@ pub struct Announcement {
     pub body: BodyId,
     /// Where in the body this stream goes on.
     pub offset: u64,
-    /// Bytes of one record.
-    pub record_bytes: u64,
+    /// How it is made up.
+    pub shape: Shape,
     /// The largest body that is accepted, in bytes.
     pub limit: u64,
     /// The stage that waits for it.
@@ -133,12 +134,7 @@ pub async fn receive(
             body.length, announced.limit
         )));
     }
-    if body.records.checked_mul(announced.record_bytes) != Some(body.length) {
-        return Err(Status::invalid_argument(format!(
-            "{} records of {} bytes are not {} bytes",
-            body.records, announced.record_bytes, body.length
-        )));
-    }
+    announced.shape.check(body.records, body.length).map_err(Status::invalid_argument)?;
     // One partial body for a target at most: whoever announces another one gives up the one before.
     let stored = store.supersede(transfer).await.map_err(|error| store_status(&error))?;
     blobs.supersede(transfer).await.map_err(|error| blob_status(&error))?;
@@ -219,6 +215,7 @@ pub async fn discard(store: &dyn Store, blobs: &Blobs, transfer: &TransferKey) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::keys::SealedKeys;
     use crate::server::stage::Role;
     use crate::server::store::{NewComputation, Report, SqliteStore};
     use halo_core::clock::Timestamp;
@@ -231,7 +228,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&directory.path().join("duchy.sqlite")).await.unwrap();
         let blobs = Blobs::local(directory.path(), DuchyId::new("worker1").unwrap()).unwrap();
-        let new = NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() };
+        let new = NewComputation { role: Role::Worker, secrets: SealedKeys::default(), requisitions: Vec::new() };
         let report = Report {
             computation: "c".to_owned(),
             kingdom_state: 1,
@@ -248,7 +245,7 @@ mod tests {
             transfer: TransferKey { target: "r".to_owned(), computation: "c".to_owned(), sha256 },
             body: BodyId { sha256, length: 1920, records: 10 },
             offset: 0,
-            record_bytes: 192,
+            shape: Shape::Records(192),
             limit: 1 << 20,
             stage: Stage::WaitRequisitionsAndKeySet,
         };
@@ -266,7 +263,7 @@ mod tests {
         };
         let small = Announcement { limit: 100, ..first.clone() };
         assert_eq!(send(&small, &content).await, Err(Code::InvalidArgument));
-        let uneven = Announcement { record_bytes: 191, ..first.clone() };
+        let uneven = Announcement { shape: Shape::Records(191), ..first.clone() };
         assert_eq!(send(&uneven, &content).await, Err(Code::InvalidArgument));
         assert_eq!(send(&first, &[&content[..], b"x"].concat()).await, Err(Code::InvalidArgument));
         let mut altered = content.clone();

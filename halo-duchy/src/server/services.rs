@@ -11,7 +11,7 @@ pub(crate) use transfers::Transfers;
 use std::future::Future;
 use std::sync::Arc;
 
-use halo_core::resource::ComputationName;
+use halo_core::resource::{ComputationName, DuchyId};
 use prost::Message;
 use tokio::sync::Semaphore;
 use tonic::Status;
@@ -20,8 +20,8 @@ use super::duchy::Duchy;
 use super::receive::{self, Announcement, Turn, blob_status, store_status};
 use super::stage::Stage;
 use super::store::{Binding, BodyId, StoreError};
-use super::terms::Refusal;
-use crate::protocol::{Body, ProtocolError};
+use super::terms::{Refusal, Terms};
+use crate::protocol::{Body, Description, ProtocolError};
 
 /// Reads what the header of a stream announces of its body.
 fn announced_body(length: i64, records: i64, sha256: &[u8]) -> Result<BodyId, Status> {
@@ -71,7 +71,7 @@ where
     let work = async move {
         let _turn = turn;
         receive::keep(duchy.store.as_ref(), &duchy.blobs, &announced).await?;
-        let body = duchy.blobs.body(&announced.transfer.computation, &announced.body, announced.record_bytes as usize);
+        let body = duchy.blobs.body(&announced.transfer.computation, &announced.body, announced.shape.record_bytes());
         let permit = permits.acquire_owned().await.map_err(|_| stopping())?;
         let checking = move || {
             let _permit = permit;
@@ -82,6 +82,10 @@ where
             Err(ProtocolError::BadRecord { record, reason, .. }) => {
                 forget(&duchy, &announced).await?;
                 return Ok(Settled::Bad(format!("record {record} of the body is not acceptable: {reason}")));
+            }
+            Err(error @ ProtocolError::BadShare { .. }) => {
+                forget(&duchy, &announced).await?;
+                return Ok(Settled::Bad(error.to_string()));
             }
             // It was the announced body when it was kept: this disk has spoiled it since, or cannot be read.
             Err(error) => return Err(Status::unavailable(error.to_string())),
@@ -116,11 +120,22 @@ async fn forget(duchy: &Duchy, announced: &Announcement) -> Result<(), Status> {
 async fn give_up(duchy: &Duchy, computation: &str, stage: Stage, refusal: &Refusal) -> Result<(), Status> {
     tracing::error!(computation, %stage, reason = refusal.message, culprits = ?refusal.culprits, "gives up");
     let id = computation.parse().map_err(|error: halo_core::Error| Status::internal(error.to_string()))?;
-    let request = duchy.failure(&ComputationName::new(id), stage.name(), refusal).encode_to_vec();
+    let request = duchy.failure(&ComputationName::new(id), stage, refusal).encode_to_vec();
     let given_up = duchy.store.give_up(computation, &request, &refusal.message, duchy.now()).await;
     given_up.map_err(|error| store_status(&error))?;
     duchy.work.notify_one();
     Ok(())
+}
+
+/// What a computation is about; `None` for one that is not known, or was refused as soon as it was.
+async fn terms(duchy: &Duchy, computation: &str) -> Result<Option<Arc<Terms>>, Status> {
+    let record = duchy.store.load(computation).await.map_err(|error| store_status(&error))?;
+    Ok(record.and_then(|record| Terms::read(&record.received).ok()).map(Arc::new))
+}
+
+/// Which message a number on the wire means, from a Duchy.
+fn description(terms: &Terms, number: i32, from: &DuchyId) -> Option<Description> {
+    Description::ALL.into_iter().find(|description| terms.protocol.message_number(*description, from) == Some(number))
 }
 
 /// Whether a computation has ended here.

@@ -1,103 +1,96 @@
-//! The thirteen stages of a Liquid Legions v2 computation at one Duchy.
+//! The stages that a computation passes at one Duchy, of all protocols.
 
 use std::fmt;
 
-/// What a Duchy does or waits for. The numbers are those of `LiquidLegionsV2Stage.Stage`; they are stored and sent.
-///
-/// A worker never enters [`Stage::WaitSetupPhaseInputs`], the aggregator never [`Stage::WaitToStart`], and with a maximum
-/// frequency of 1 nobody enters the stages of phase three.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
-    /// Proves the key share and sends it to the Kingdom.
-    InitializationPhase = 1,
+use crate::protocol::Description;
+
+macro_rules! stages {
+    ($($(#[$doc:meta])* $stage:ident = $number:literal, $name:literal;)+) => {
+        /// What a Duchy does or waits for. The numbers are those that are stored; up to 13 they are those of
+        /// `LiquidLegionsV2Stage.Stage`. What is sent are the numbers of each protocol.
+        ///
+        /// Each protocol passes some of them, and each role not all of these: see
+        /// [`super::failpoint::failpoint_names`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Stage {
+            $($(#[$doc])* $stage = $number,)+
+        }
+
+        impl Stage {
+            /// All stages in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$stage,)+];
+
+            /// The name in the timeline and in fail-points, such as `SETUP_PHASE`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$stage => $name,)+
+                }
+            }
+        }
+    };
+}
+
+stages! {
+    /// Makes the public key and sends it to the Kingdom.
+    InitializationPhase = 1, "INITIALIZATION_PHASE";
     /// Waits for the publishers' uploads and the other Duchies' keys.
-    WaitRequisitionsAndKeySet = 2,
+    WaitRequisitionsAndKeySet = 2, "WAIT_REQUISITIONS_AND_KEY_SET";
     /// Verifies keys, nonces and uploads, and confirms at the Kingdom.
-    ConfirmationPhase = 3,
-    /// A worker waits until all Duchies have confirmed.
-    WaitToStart = 4,
-    /// The aggregator waits for every worker's registers.
-    WaitSetupPhaseInputs = 5,
-    /// Adds noise to the own publishers' registers; the aggregator joins all of them.
-    SetupPhase = 6,
+    ConfirmationPhase = 3, "CONFIRMATION_PHASE";
+    /// A Duchy that begins waits until all Duchies have confirmed.
+    WaitToStart = 4, "WAIT_TO_START";
+    /// The aggregator of a ring waits for every worker's registers.
+    WaitSetupPhaseInputs = 5, "WAIT_SETUP_PHASE_INPUTS";
+    /// Ring: adds noise to the own publishers' registers; the aggregator joins all of them. Share shuffle: sends the own
+    /// seed, and the publishers' seeds that are for the other worker.
+    SetupPhase = 6, "SETUP_PHASE";
     /// Waits for the first round's input.
-    WaitExecutionPhaseOneInputs = 7,
+    WaitExecutionPhaseOneInputs = 7, "WAIT_EXECUTION_PHASE_ONE_INPUTS";
     /// Blinds indices; the aggregator joins registers of one index.
-    ExecutionPhaseOne = 8,
+    ExecutionPhaseOne = 8, "EXECUTION_PHASE_ONE";
     /// Waits for the second round's input.
-    WaitExecutionPhaseTwoInputs = 9,
+    WaitExecutionPhaseTwoInputs = 9, "WAIT_EXECUTION_PHASE_TWO_INPUTS";
     /// Peels the flags; the aggregator counts the active registers.
-    ExecutionPhaseTwo = 10,
+    ExecutionPhaseTwo = 10, "EXECUTION_PHASE_TWO";
     /// Waits for the third round's input.
-    WaitExecutionPhaseThreeInputs = 11,
+    WaitExecutionPhaseThreeInputs = 11, "WAIT_EXECUTION_PHASE_THREE_INPUTS";
     /// Peels the count matrix; the aggregator opens the histogram.
-    ExecutionPhaseThree = 12,
+    ExecutionPhaseThree = 12, "EXECUTION_PHASE_THREE";
     /// Nothing is left to compute.
-    Complete = 13,
+    Complete = 13, "COMPLETE";
+    /// Reach only: waits for the only round's input.
+    WaitExecutionPhaseInputs = 14, "WAIT_EXECUTION_PHASE_INPUTS";
+    /// Reach only: blinds indices; the aggregator counts the different ones.
+    ExecutionPhase = 15, "EXECUTION_PHASE";
+    /// Share shuffle: a worker waits for the other one's seed.
+    WaitShufflePhaseInputs = 16, "WAIT_SHUFFLE_PHASE_INPUTS";
+    /// Share shuffle: adds shares up, hides them among noise, puts all into the secret order.
+    ShufflePhase = 17, "SHUFFLE_PHASE";
+    /// Share shuffle: the aggregator waits for both workers' vectors.
+    WaitAggregationPhaseInputs = 18, "WAIT_AGGREGATION_PHASE_INPUTS";
+    /// Share shuffle: adds both vectors up and counts.
+    AggregationPhase = 19, "AGGREGATION_PHASE";
 }
 
 impl Stage {
-    /// All stages in the order of their numbers.
-    pub const ALL: [Self; 13] = [
-        Self::InitializationPhase,
-        Self::WaitRequisitionsAndKeySet,
-        Self::ConfirmationPhase,
-        Self::WaitToStart,
-        Self::WaitSetupPhaseInputs,
-        Self::SetupPhase,
-        Self::WaitExecutionPhaseOneInputs,
-        Self::ExecutionPhaseOne,
-        Self::WaitExecutionPhaseTwoInputs,
-        Self::ExecutionPhaseTwo,
-        Self::WaitExecutionPhaseThreeInputs,
-        Self::ExecutionPhaseThree,
-        Self::Complete,
-    ];
-
-    /// The number that is stored and sent, 1 to 13.
+    /// The number that is stored, from 1 on.
     #[must_use]
     pub const fn number(self) -> i32 {
         self as i32
     }
 
-    /// The stage of a number; `None` outside 1 to 13.
+    /// The stage of a number; `None` where there is none.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Self> {
         usize::try_from(number).ok()?.checked_sub(1).and_then(|index| Self::ALL.get(index)).copied()
     }
 
-    /// The name in the wire contract, such as `SETUP_PHASE`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InitializationPhase => "INITIALIZATION_PHASE",
-            Self::WaitRequisitionsAndKeySet => "WAIT_REQUISITIONS_AND_KEY_SET",
-            Self::ConfirmationPhase => "CONFIRMATION_PHASE",
-            Self::WaitToStart => "WAIT_TO_START",
-            Self::WaitSetupPhaseInputs => "WAIT_SETUP_PHASE_INPUTS",
-            Self::SetupPhase => "SETUP_PHASE",
-            Self::WaitExecutionPhaseOneInputs => "WAIT_EXECUTION_PHASE_ONE_INPUTS",
-            Self::ExecutionPhaseOne => "EXECUTION_PHASE_ONE",
-            Self::WaitExecutionPhaseTwoInputs => "WAIT_EXECUTION_PHASE_TWO_INPUTS",
-            Self::ExecutionPhaseTwo => "EXECUTION_PHASE_TWO",
-            Self::WaitExecutionPhaseThreeInputs => "WAIT_EXECUTION_PHASE_THREE_INPUTS",
-            Self::ExecutionPhaseThree => "EXECUTION_PHASE_THREE",
-            Self::Complete => "COMPLETE",
-        }
-    }
-
     /// Whether the mill has something to compute here.
     #[must_use]
-    pub const fn is_work(self) -> bool {
-        matches!(
-            self,
-            Self::InitializationPhase
-                | Self::ConfirmationPhase
-                | Self::SetupPhase
-                | Self::ExecutionPhaseOne
-                | Self::ExecutionPhaseTwo
-                | Self::ExecutionPhaseThree
-        )
+    pub fn is_work(self) -> bool {
+        matches!(self, Self::InitializationPhase | Self::ConfirmationPhase | Self::SetupPhase)
+            || Self::ALL.iter().any(|waiting| waiting.work_on_inputs() == Some(self))
     }
 
     /// The work that begins when every body awaited here is bound; `None` where no body is awaited.
@@ -108,19 +101,26 @@ impl Stage {
             Self::WaitExecutionPhaseOneInputs => Some(Self::ExecutionPhaseOne),
             Self::WaitExecutionPhaseTwoInputs => Some(Self::ExecutionPhaseTwo),
             Self::WaitExecutionPhaseThreeInputs => Some(Self::ExecutionPhaseThree),
+            Self::WaitExecutionPhaseInputs => Some(Self::ExecutionPhase),
+            Self::WaitShufflePhaseInputs => Some(Self::ShufflePhase),
+            Self::WaitAggregationPhaseInputs => Some(Self::AggregationPhase),
             _ => None,
         }
     }
 
-    /// The stage that waits for inputs of a description (the number of `LiquidLegionsV2.Description`, 1 to 4).
+    /// The stage that waits for messages of a kind.
     #[must_use]
-    pub const fn waiting_for(description: i32) -> Option<Self> {
+    pub const fn waiting_for(description: Description) -> Self {
         match description {
-            1 => Some(Self::WaitSetupPhaseInputs),
-            2 => Some(Self::WaitExecutionPhaseOneInputs),
-            3 => Some(Self::WaitExecutionPhaseTwoInputs),
-            4 => Some(Self::WaitExecutionPhaseThreeInputs),
-            _ => None,
+            Description::SetupPhaseInput => Self::WaitSetupPhaseInputs,
+            Description::ExecutionPhaseOneInput => Self::WaitExecutionPhaseOneInputs,
+            Description::ExecutionPhaseTwoInput => Self::WaitExecutionPhaseTwoInputs,
+            Description::ExecutionPhaseThreeInput => Self::WaitExecutionPhaseThreeInputs,
+            Description::ReachOnlyExecutionInput => Self::WaitExecutionPhaseInputs,
+            Description::ShuffleInput => Self::WaitShufflePhaseInputs,
+            Description::AggregationInput => Self::WaitAggregationPhaseInputs,
+            // Nobody sends them but publishers, whose uploads are in before it starts.
+            Description::FrequencyVectors => Self::WaitToStart,
         }
     }
 
@@ -150,21 +150,10 @@ impl fmt::Display for Stage {
 /// What this Duchy is in one computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Joins, counts and reports the result.
+    /// Reports the result.
     Aggregator,
-    /// Adds noise, blinds and shuffles.
+    /// Does its part for it.
     Worker,
-}
-
-impl Role {
-    /// Whether a computation with this role ever enters `stage` (maximum frequency 2 or more).
-    #[must_use]
-    pub const fn enters(self, stage: Stage) -> bool {
-        match self {
-            Self::Aggregator => !matches!(stage, Stage::WaitToStart),
-            Self::Worker => !matches!(stage, Stage::WaitSetupPhaseInputs),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -173,13 +162,14 @@ mod tests {
     use halo_core::pb::system::liquid_legions_v2_stage::Stage as Wire;
 
     #[test]
-    fn numbers_and_names_are_those_of_the_wire_contract() {
-        for stage in Stage::ALL {
-            assert_eq!(Stage::from_number(stage.number().into()), Some(stage));
-            assert_eq!(Wire::try_from(stage.number()).unwrap().as_str_name(), stage.name());
+    fn stored_numbers_do_not_change() {
+        for (number, stage) in (1..).zip(Stage::ALL) {
+            assert_eq!((stage.number(), Stage::from_number(number.into())), (number, Some(*stage)));
+            if *stage <= Stage::Complete {
+                assert_eq!(Wire::try_from(number).unwrap().as_str_name(), stage.name());
+            }
         }
-        assert_eq!(Stage::from_number(0), None);
-        assert_eq!(Stage::from_number(14), None);
+        assert_eq!((Stage::from_number(0), Stage::from_number(20)), (None, None));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use thiserror::Error;
 pub use conformance::conformance;
 pub use sqlite::SqliteStore;
 
+use super::keys::SealedKeys;
 use super::stage::{Role, Stage};
 
 /// Why the store did not do what it was asked for.
@@ -72,7 +73,7 @@ pub struct BodyId {
 pub struct SlotKey {
     /// The computation's external id.
     pub computation: String,
-    /// Number of `LiquidLegionsV2.Description`.
+    /// Number of a [`crate::protocol::Description`].
     pub description: i32,
     /// The Duchy that owes it.
     pub sender: DuchyId,
@@ -109,7 +110,7 @@ pub enum Binding {
 /// A body that arrived and waits to be consumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Number of `LiquidLegionsV2.Description`.
+    /// Number of a [`crate::protocol::Description`].
     pub description: i32,
     /// Who sent it.
     pub sender: DuchyId,
@@ -143,6 +144,8 @@ pub struct Upload {
     pub nonce: u64,
     /// Hash of the ordered key list that the publisher encrypted under.
     pub key_list_hash: [u8; 32],
+    /// What belongs to the body and came with its header, in the protocol's form; often empty.
+    pub attachment: Vec<u8>,
     /// The body.
     pub body: BodyId,
 }
@@ -154,7 +157,7 @@ pub enum Outgoing {
     Body {
         /// The receiver.
         to: DuchyId,
-        /// Number of `LiquidLegionsV2.Description`.
+        /// Number of a [`crate::protocol::Description`].
         description: i32,
         /// The body.
         body: BodyId,
@@ -259,8 +262,8 @@ pub enum Claim {
 pub struct NewComputation {
     /// What this Duchy is in it.
     pub role: Role,
-    /// Sealed key share and seed.
-    pub secrets: Vec<u8>,
+    /// Its key and seed, sealed, and what may be known of them.
+    pub secrets: SealedKeys,
     /// Its requisitions, none of them uploaded.
     pub requisitions: Vec<Requisition>,
 }

@@ -6,12 +6,11 @@
 //! valid.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use halo_core::clock::Timestamp;
-use halo_core::measurement::{Llv2Config, MeasurementSpec, MeasurementType, Protocol};
+use halo_core::measurement::MeasurementSpec;
 use halo_core::pb::system;
-use halo_core::pb::system::computation_participant::requisition_params;
-use halo_core::privacy::NoiseCalibration;
 use halo_core::resource::{
     CertificateName, CertificateParent, ComputationName, ComputationParticipantName, ComputationRequisitionName,
     DataProviderName, DuchyId, DuchyName, MeasurementConsumerName, RequisitionName,
@@ -19,16 +18,14 @@ use halo_core::resource::{
 use halo_core::session;
 use halo_core::wire;
 use halo_crypto::consent::x509::Certificate;
-use halo_crypto::elgamal::KeyShare;
-use halo_crypto::proof::PossessionContext;
-use halo_sketch::liquid_legions;
 use prost::Message;
 
-use super::config::NoiseFloor;
+use super::duchy::Settings;
 use super::parties::Parties;
+use super::protocols::{self, Protocol, SignedKey};
+use super::secrets::ComputationSecrets;
 use super::stage::Role;
 use super::store::Requisition;
-use crate::protocol::llv2::{NoiseParameters, Parameters, Participant};
 
 /// Why this Duchy does not take part, or does not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +42,13 @@ impl Refusal {
         Self { message: message.into(), culprits: Vec::new() }
     }
 
-    fn kingdom(message: impl Into<String>) -> Self {
+    /// A refusal that blames the Kingdom.
+    pub(crate) fn kingdom(message: impl Into<String>) -> Self {
         Self { message: message.into(), culprits: vec!["kingdom".to_owned()] }
     }
 
-    fn duchy(duchy: &DuchyId, message: impl Into<String>) -> Self {
+    /// A refusal that blames a Duchy.
+    pub(crate) fn duchy(duchy: &DuchyId, message: impl Into<String>) -> Self {
         Self { message: message.into(), culprits: vec![DuchyName::new(duchy.clone()).to_string()] }
     }
 }
@@ -62,27 +61,55 @@ pub(crate) struct Terms {
     /// What the consumer asked for.
     pub(crate) spec: MeasurementSpec,
     /// How it is computed.
-    pub(crate) llv2: Llv2Config,
+    pub(crate) protocol: Arc<dyn Protocol>,
+    /// The Duchy that hands in the result.
+    pub(crate) aggregator: DuchyId,
     /// All Duchies, ascending by id.
     pub(crate) duchies: Vec<DuchyId>,
-    /// The session that key shares are proven for.
+    /// The session that keys are signed and proven for.
     pub(crate) session: [u8; 32],
+    /// The Duchies to which publishers upload, ascending by id.
+    fulfilling: Vec<DuchyId>,
+    requisitions: Vec<(RequisitionName, system::Requisition)>,
     computation: system::Computation,
 }
 
-/// The Duchies' proven key shares.
-#[derive(Debug)]
-pub(crate) struct Keys {
-    /// In ring order, the aggregator last.
-    pub(crate) ring: Vec<Participant>,
-    /// Hash of the list, as publishers and Duchies confirm it.
-    pub(crate) hash: [u8; 32],
+/// A Duchy's key, its signature verified.
+#[derive(Clone, Debug)]
+pub(crate) struct PublishedKey {
+    /// Whose it is.
+    pub(crate) duchy: DuchyId,
+    /// What it is signed with.
+    pub(crate) certificate: Certificate,
+    /// As it was signed; empty where a Duchy has none.
+    pub(crate) key: Vec<u8>,
+}
+
+/// The keys of all Duchies.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys(Vec<PublishedKey>);
+
+impl Keys {
+    /// Each Duchy with its key, as hashes and the order of the ring take them.
+    pub(crate) fn list(&self) -> Vec<(DuchyId, &[u8])> {
+        self.0.iter().map(|key| (key.duchy.clone(), key.key.as_slice())).collect()
+    }
+
+    /// The key of a Duchy.
+    pub(crate) fn of(&self, duchy: &DuchyId) -> Option<&PublishedKey> {
+        self.0.iter().find(|key| key.duchy == *duchy)
+    }
+
+    /// Hash of the list, as Duchies confirm it.
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        session::key_list_hash(&self.list())
+    }
 }
 
 impl Terms {
     /// Reads the Kingdom's message; does not verify the consumer's signature.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Refusal> {
-        let computation =
+        let mut computation =
             system::Computation::decode(bytes).map_err(|error| Refusal::kingdom(format!("computation: {error}")))?;
         let name: ComputationName =
             computation.name.parse().map_err(|error| Refusal::kingdom(format!("name: {error}")))?;
@@ -93,10 +120,9 @@ impl Terms {
         config.check_fits(&spec).map_err(|error| Refusal::kingdom(error.to_string()))?;
         wire::check_mpc_protocol_config(&config, computation.mpc_protocol_config.as_ref())
             .map_err(|error| Refusal::kingdom(error.to_string()))?;
-        let llv2 = match config.protocol {
-            Protocol::Llv2(llv2) => llv2,
-            other => return Err(Refusal::new(format!("this Duchy does not serve the protocol {}", other.kind()))),
-        };
+        let protocol = protocols::served(&config)?;
+        let aggregator = config.protocol.aggregator().cloned();
+        let aggregator = aggregator.ok_or_else(|| Refusal::kingdom("protocol_config: no Duchy computes"))?;
         let mut duchies = BTreeSet::new();
         for participant in &computation.computation_participants {
             let participant = participant_name(participant, &name)?;
@@ -107,11 +133,16 @@ impl Terms {
         let duchies: Vec<DuchyId> = duchies.into_iter().collect();
         let session =
             session::session_id(&computation.measurement_spec, &computation.serialized_protocol_config, &duchies);
-        Ok(Self { name, spec, llv2, duchies, session, computation })
+        let fulfilling = config.protocol.fulfilling_duchies(&duchies);
+        let listed = std::mem::take(&mut computation.requisitions);
+        let listed = listed.into_iter().map(|requisition| Ok((requisition_name(&name, &requisition)?, requisition)));
+        let mut requisitions = listed.collect::<Result<Vec<_>, Refusal>>()?;
+        requisitions.sort_by_key(|(name, _)| name.to_string());
+        Ok(Self { name, spec, protocol, aggregator, duchies, session, fulfilling, requisitions, computation })
     }
 
     /// Checks everything that this Duchy must not take on the Kingdom's word before it draws a key.
-    pub(crate) fn check(&self, parties: &Parties, floor: &NoiseFloor, now: Timestamp) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, parties: &Parties, settings: &Settings, now: Timestamp) -> Result<(), Refusal> {
         self.check_consumer(parties, now)?;
         if !self.duchies.contains(&parties.me) {
             return Err(Refusal::kingdom(format!("{} is none of the computation's Duchies", parties.me)));
@@ -121,77 +152,65 @@ impl Terms {
                 return Err(Refusal::new(format!("{} does not know duchy {duchy}; add it to peers", parties.me)));
             }
         }
-        if !self.duchies.contains(self.aggregator()) {
+        if !self.duchies.contains(&self.aggregator) {
             return Err(Refusal::kingdom(format!(
                 "aggregator {} is none of the computation's Duchies",
-                self.aggregator()
+                self.aggregator
             )));
         }
-        if self.computation.aggregator != self.aggregator().as_str() {
+        if self.computation.aggregator != self.aggregator.as_str() {
             return Err(Refusal::kingdom("aggregator: is another one in serialized_protocol_config"));
         }
-        self.check_noise(floor)?;
-        self.parameters()?.check(self.duchies.len()).map_err(|error| Refusal::new(error.to_string()))?;
+        if let Some(mut due) = self.protocol.duchies() {
+            due.sort_unstable();
+            if due != self.duchies {
+                return Err(Refusal::kingdom(
+                    "computation_participants: they are not exactly the Duchies of serialized_protocol_config",
+                ));
+            }
+        }
+        self.protocol.check(self, parties, settings)?;
         self.requisitions(&parties.me).map(drop)
     }
 
-    /// The noise inside the protocol protects what this Duchy's publishers have sent. The Kingdom alone chooses it, so
-    /// it must not fall below what this Duchy's operator asks for.
-    fn check_noise(&self, floor: &NoiseFloor) -> Result<(), Refusal> {
-        let Some(noise) = &self.llv2.noise else {
-            return if floor.allow_no_noise {
-                Ok(())
-            } else {
-                Err(Refusal::new("the measurement goes without noise, which is not allowed here (allow_no_noise)"))
-            };
-        };
-        for (name, params) in [
-            ("data_provider_noise", noise.data_provider),
-            ("blinded_histogram_noise", noise.blinded_histogram),
-            ("noise_for_publisher_noise", noise.for_publisher_noise),
-        ] {
-            let (epsilon, delta) = (params.epsilon.get(), params.delta.get());
-            if epsilon > floor.maximum_internal_epsilon || delta > floor.maximum_internal_delta {
-                return Err(Refusal::new(format!(
-                    "{name}: {params} is less noise than ({}, {}), which is asked for here (maximum_internal_epsilon, \
-                     maximum_internal_delta)",
-                    floor.maximum_internal_epsilon, floor.maximum_internal_delta
-                )));
-            }
-        }
-        if noise.calibration == NoiseCalibration::Reference && !floor.allow_reference_calibration {
-            return Err(Refusal::new(
-                "the noise is calibrated as the reference does, which proves less and is not allowed here \
-                 (allow_reference_calibration)",
-            ));
-        }
-        if noise.honest_contributors > floor.maximum_honest_contributors {
-            return Err(Refusal::new(format!(
-                "the noise of {} Duchies together is to suffice; here at most {} are relied on \
-                 (maximum_honest_contributors)",
-                noise.honest_contributors, floor.maximum_honest_contributors
-            )));
-        }
-        Ok(())
+    /// Number of publishers.
+    pub(crate) fn publishers(&self) -> usize {
+        self.requisitions.len()
     }
 
-    /// Hash of the list of all keys, once the Kingdom has told all.
-    pub(crate) fn key_list_hash(&self) -> Option<[u8; 32]> {
-        let keys: Option<Vec<(DuchyId, &[u8])>> = self
-            .computation
-            .computation_participants
-            .iter()
+    /// Every requisition by its public name, sorted.
+    pub(crate) fn requisition_names(&self) -> impl Iterator<Item = &RequisitionName> {
+        self.requisitions.iter().map(|(name, _)| name)
+    }
+
+    /// What the Kingdom says of a requisition, by its public name.
+    pub(crate) fn requisition(&self, name: &str) -> Option<&system::Requisition> {
+        self.requisitions.iter().find(|(known, _)| known.to_string() == name).map(|(_, requisition)| requisition)
+    }
+
+    /// The Duchy at which a requisition is fulfilled; none where the protocol has no such Duchy.
+    pub(crate) fn fulfilling(&self, requisition: &RequisitionName) -> Option<&DuchyId> {
+        session::fulfilling_duchy(requisition, &self.fulfilling)
+    }
+
+    /// Hash of the list of keys that a publisher encrypts under whose requisition is fulfilled at a Duchy, once the Kingdom
+    /// has told all.
+    pub(crate) fn upload_key_list_hash(&self, fulfilling: &DuchyId) -> Option<[u8; 32]> {
+        let participants = self.computation.computation_participants.iter();
+        let keys: Option<Vec<(DuchyId, Vec<u8>)>> = participants
             .map(|participant| {
                 let duchy = participant_name(participant, &self.name).ok()?.participant;
-                match &participant.requisition_params.as_ref()?.protocol {
-                    Some(requisition_params::Protocol::LiquidLegionsV2(llv2)) => {
-                        Some((duchy, llv2.el_gamal_public_key.as_slice()))
-                    }
-                    _ => None,
-                }
+                let params = participant.requisition_params.as_ref()?.protocol.as_ref()?;
+                Some((duchy, self.protocol.published(params)?.key))
             })
             .collect();
-        keys.map(|keys| session::key_list_hash(&keys))
+        let keys = keys?;
+        let seen: Vec<(DuchyId, &[u8])> = keys
+            .iter()
+            .filter(|(duchy, _)| self.protocol.encrypts_to(fulfilling, duchy))
+            .map(|(duchy, key)| (duchy.clone(), key.as_slice()))
+            .collect();
+        Some(session::key_list_hash(&seen))
     }
 
     fn check_consumer(&self, parties: &Parties, now: Timestamp) -> Result<(), Refusal> {
@@ -222,51 +241,15 @@ impl Terms {
         self.computation.deadline.as_ref().and_then(|deadline| wire::timestamp("deadline", deadline).ok())
     }
 
-    /// The Duchy that joins and reports.
-    pub(crate) fn aggregator(&self) -> &DuchyId {
-        &self.llv2.aggregator
-    }
-
     /// What a Duchy is in the computation.
     pub(crate) fn role(&self, duchy: &DuchyId) -> Role {
-        if duchy == self.aggregator() { Role::Aggregator } else { Role::Worker }
-    }
-
-    /// The engine's parameters.
-    pub(crate) fn parameters(&self) -> Result<Parameters, Refusal> {
-        let llv2 = &self.llv2;
-        let sketch = liquid_legions::Params::new(llv2.decay_rate, llv2.max_size, llv2.sampling_indicator_size)
-            .map_err(|error| Refusal::kingdom(format!("protocol_config: sketch_params: {error}")))?;
-        let (reach, frequency) = match &self.spec.kind {
-            MeasurementType::Reach { reach } => (*reach, None),
-            MeasurementType::ReachAndFrequency { reach, frequency, .. } => (*reach, Some(*frequency)),
-            _ => return Err(Refusal::kingdom("measurement_spec: asks neither for reach nor for frequency")),
-        };
-        let noise = llv2.noise.as_ref().map(|noise| NoiseParameters {
-            mechanism: noise.mechanism,
-            calibration: noise.calibration,
-            honest_contributors: noise.honest_contributors,
-            reach,
-            frequency,
-            blinded_histogram: noise.blinded_histogram,
-            noise_for_publisher_noise: noise.for_publisher_noise,
-        });
-        let publishers = u32::try_from(self.computation.requisitions.len())
-            .map_err(|_| Refusal::kingdom("requisitions: there are too many"))?;
-        Ok(Parameters {
-            sketch,
-            maximum_frequency: self.spec.kind.maximum_frequency(),
-            sampling_width: self.spec.vid_sampling_interval.width(),
-            noise,
-            publishers,
-        })
+        if *duchy == self.aggregator { Role::Aggregator } else { Role::Worker }
     }
 
     /// Every requisition, as it is before anything arrived. The nonce hashes must be those that the consumer signed.
     pub(crate) fn requisitions(&self, me: &DuchyId) -> Result<Vec<Requisition>, Refusal> {
-        let mut found = Vec::with_capacity(self.computation.requisitions.len());
-        for requisition in &self.computation.requisitions {
-            let name = self.requisition_name(requisition)?;
+        let mut found = Vec::with_capacity(self.requisitions.len());
+        for (name, requisition) in &self.requisitions {
             let path = |field: &str| format!("{name}: {field} is no SHA-256");
             let hash = requisition.requisition_spec_hash.as_slice().try_into();
             let hash = hash.map_err(|_| Refusal::kingdom(path("requisition_spec_hash")))?;
@@ -275,13 +258,12 @@ impl Terms {
                 computation: self.name.computation.to_string(),
                 fingerprint: session::requisition_fingerprint_from_hash(&self.computation.measurement_spec, &hash),
                 nonce_hash: nonce_hash.map_err(|_| Refusal::kingdom(path("nonce_hash")))?,
-                here: session::fulfilling_duchy(&name, &self.duchies) == Some(me),
+                here: self.fulfilling(name) == Some(me),
                 name: name.to_string(),
                 upload: None,
                 announced: false,
             });
         }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
         if found.windows(2).any(|pair| pair[0].name == pair[1].name) {
             return Err(Refusal::kingdom("requisitions: one is listed twice"));
         }
@@ -295,21 +277,15 @@ impl Terms {
         Ok(found)
     }
 
-    fn requisition_name(&self, requisition: &system::Requisition) -> Result<RequisitionName, Refusal> {
-        let refuse = |error: halo_core::Error| Refusal::kingdom(format!("requisitions: {error}"));
-        let name: ComputationRequisitionName = requisition.name.parse().map_err(refuse)?;
-        if name.parent() != self.name {
-            return Err(Refusal::kingdom(format!("requisitions: {name} is none of {}", self.name)));
-        }
-        let publisher: DataProviderName = requisition.data_provider.parse().map_err(refuse)?;
-        Ok(RequisitionName::new(publisher.data_provider, name.requisition))
-    }
-
     /// Every publisher has taken part in this very measurement: its nonce is the one of the consumer, what it uploaded is
     /// what the Kingdom was told, and it encrypted under the keys that this Duchy knows.
-    pub(crate) fn check_fulfilment(&self, stored: &[Requisition], keys: &Keys) -> Result<(), Refusal> {
-        for requisition in &self.computation.requisitions {
-            let name = self.requisition_name(requisition)?;
+    pub(crate) fn check_fulfilment(
+        &self,
+        stored: &[Requisition],
+        parties: &Parties,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        for (name, requisition) in &self.requisitions {
             let blame = |reason: &str| Refusal {
                 message: format!("{name}: {reason}"),
                 culprits: vec![name.parent().to_string(), "kingdom".to_owned()],
@@ -320,9 +296,12 @@ impl Terms {
             if session::nonce_hash(requisition.nonce).as_slice() != requisition.nonce_hash {
                 return Err(blame("its nonce is not the one that the consumer gave"));
             }
-            if requisition.key_list_hash != keys.hash {
+            let key_list_hash = self.fulfilling(name).and_then(|duchy| self.upload_key_list_hash(duchy));
+            let key_list_hash = key_list_hash.ok_or_else(|| Refusal::kingdom(format!("{name}: a key is missing")))?;
+            if requisition.key_list_hash != key_list_hash {
                 return Err(blame("was encrypted under other keys than those that this Duchy was shown"));
             }
+            self.protocol.check_fulfilled(self, parties, name, requisition, now).map_err(|reason| blame(&reason))?;
             let name = name.to_string();
             let known = stored
                 .iter()
@@ -333,25 +312,25 @@ impl Terms {
             }
             let upload = known.upload.as_ref();
             let upload = upload.ok_or_else(|| Refusal::kingdom(format!("{name}: was never uploaded here")))?;
-            if upload.body.sha256.as_slice() != requisition.body_sha256 || upload.key_list_hash != keys.hash {
+            if upload.body.sha256.as_slice() != requisition.body_sha256 || upload.key_list_hash != key_list_hash {
                 return Err(Refusal::kingdom(format!("{name}: is not what was uploaded here")));
             }
         }
-        if stored.len() != self.computation.requisitions.len() {
+        if stored.len() != self.requisitions.len() {
             return Err(Refusal::kingdom("requisitions: some that were listed before are missing"));
         }
         Ok(())
     }
 
-    /// The Duchies' key shares: each signed, in this session, by a certificate that the Duchy's own authority issued, and
-    /// proven. `own_share` is the share that this Duchy drew.
+    /// The Duchies' keys: each signed, in this session, by a certificate that the Duchy's own authority issued, and what
+    /// the protocol asks for. The own key must be the one that this Duchy drew.
     pub(crate) fn verified_keys(
         &self,
         parties: &Parties,
-        own_share: &KeyShare,
+        secrets: &ComputationSecrets,
         now: Timestamp,
     ) -> Result<Keys, Refusal> {
-        self.keys(|duchy, certificate, key, oid, signature| {
+        let keys = self.keys(|duchy, certificate, key| {
             if *duchy == parties.me {
                 if certificate.der() != parties.consent.certificate.der() {
                     return Err(Refusal::kingdom(format!("duchy {duchy}: its certificate is not the one it uses")));
@@ -366,31 +345,28 @@ impl Terms {
                     .map_err(|error| Refusal::duchy(duchy, format!("duchy {duchy}: {error}")))?;
             }
             certificate
-                .verify_signature(key, oid, signature)
-                .map_err(|error| Refusal::duchy(duchy, format!("duchy {duchy}: key: {error}")))
-        })
-        .and_then(|keys| {
-            let own = keys.ring.iter().find(|participant| participant.id == parties.me);
-            if own.is_some_and(|own| own.key.share() == *own_share) {
-                Ok(keys)
-            } else {
-                Err(Refusal::kingdom(format!("duchy {}: the Kingdom lists another key than it gave", parties.me)))
-            }
-        })
+                .verify_signature(&key.key, &key.oid, &key.signature)
+                .map_err(|error| Refusal::duchy(duchy, format!("duchy {duchy}: key: {error}")))?;
+            self.protocol
+                .check_key(self, duchy, certificate, &key.key)
+                .map_err(|reason| Refusal::duchy(duchy, format!("duchy {duchy}: {reason}")))
+        })?;
+        let own = self.protocol.public_key(self, &parties.consent, &parties.me, secrets);
+        if keys.of(&parties.me).is_some_and(|listed| listed.key == own) {
+            Ok(keys)
+        } else {
+            Err(Refusal::kingdom(format!("duchy {}: the Kingdom lists another key than it gave", parties.me)))
+        }
     }
 
-    /// The key shares of a computation that this Duchy has confirmed: the signatures have been verified then, and the
-    /// message does not change any more.
+    /// The keys of a computation that this Duchy has confirmed: everything has been verified then, and the message does not
+    /// change any more.
     pub(crate) fn confirmed_keys(&self) -> Result<Keys, Refusal> {
-        self.keys(|_, _, _, _, _| Ok(()))
+        self.keys(|_, _, _| Ok(()))
     }
 
-    fn keys(
-        &self,
-        check: impl Fn(&DuchyId, &Certificate, &[u8], &str, &[u8]) -> Result<(), Refusal>,
-    ) -> Result<Keys, Refusal> {
-        let mut serialized = Vec::with_capacity(self.duchies.len());
-        let mut shares = Vec::with_capacity(self.duchies.len());
+    fn keys(&self, check: impl Fn(&DuchyId, &Certificate, &SignedKey) -> Result<(), Refusal>) -> Result<Keys, Refusal> {
+        let mut keys = Vec::with_capacity(self.duchies.len());
         for participant in &self.computation.computation_participants {
             let duchy = participant_name(participant, &self.name)?.participant;
             let blame = |reason: String| Refusal::duchy(&duchy, format!("duchy {duchy}: {reason}"));
@@ -398,9 +374,9 @@ impl Terms {
                 .requisition_params
                 .as_ref()
                 .ok_or_else(|| Refusal::kingdom(format!("duchy {duchy}: its key is missing")))?;
-            let Some(requisition_params::Protocol::LiquidLegionsV2(llv2)) = &params.protocol else {
-                return Err(blame("it gave no key for Liquid Legions v2".to_owned()));
-            };
+            let published = params.protocol.as_ref().and_then(|params| self.protocol.published(params));
+            let key =
+                published.ok_or_else(|| blame(format!("it gave no key for the protocol {}", self.protocol.kind())))?;
             let name: CertificateName =
                 params.duchy_certificate.parse().map_err(|error: halo_core::Error| blame(error.to_string()))?;
             if name.parent != CertificateParent::Duchy(DuchyName::new(duchy.clone())) {
@@ -408,28 +384,30 @@ impl Terms {
             }
             let certificate =
                 Certificate::from_der(&params.duchy_certificate_der).map_err(|error| blame(error.to_string()))?;
-            let bytes = llv2.el_gamal_public_key.as_slice();
-            let oid = &llv2.el_gamal_public_key_signature_algorithm_oid;
-            check(&duchy, &certificate, bytes, oid, &llv2.el_gamal_public_key_signature)?;
-            let key = wire::parse_el_gamal_public_key(bytes).map_err(|error| blame(error.to_string()))?;
-            let context = PossessionContext {
-                session: self.session,
-                duchy: duchy.as_str(),
-                certificate_sha256: certificate.sha256(),
-            };
-            let share = KeyShare::from_bytes(key.element)
-                .verify_possession(&context, &key.proof_of_possession)
-                .map_err(|error| blame(error.to_string()))?;
-            serialized.push((duchy.clone(), bytes));
-            shares.push((duchy, share));
+            check(&duchy, &certificate, &key)?;
+            keys.push(PublishedKey { duchy, certificate, key: key.key });
         }
-        let order = session::ring_order(&self.name.computation.to_string(), &serialized, self.aggregator());
-        let ring = order.into_iter().filter_map(|id| {
-            let (_, key) = shares.iter().find(|(duchy, _)| *duchy == id)?;
-            Some(Participant { id, key: *key })
-        });
-        Ok(Keys { ring: ring.collect(), hash: session::key_list_hash(&serialized) })
+        Ok(Keys(keys))
     }
+}
+
+/// The publisher of a requisition, by the requisition's public name.
+pub(crate) fn publisher(requisition: &str) -> String {
+    requisition.parse().map_or_else(|_| requisition.to_owned(), |name: RequisitionName| name.parent().to_string())
+}
+
+/// The public name of a requisition of a computation.
+fn requisition_name(
+    computation: &ComputationName,
+    requisition: &system::Requisition,
+) -> Result<RequisitionName, Refusal> {
+    let refuse = |error: halo_core::Error| Refusal::kingdom(format!("requisitions: {error}"));
+    let name: ComputationRequisitionName = requisition.name.parse().map_err(refuse)?;
+    if name.parent() != *computation {
+        return Err(Refusal::kingdom(format!("requisitions: {name} is none of {computation}")));
+    }
+    let publisher: DataProviderName = requisition.data_provider.parse().map_err(refuse)?;
+    Ok(RequisitionName::new(publisher.data_provider, name.requisition))
 }
 
 fn participant_name(

@@ -11,3 +11,4 @@ mod slots;
 mod statistics;
 mod tampering;
 mod tape;
+mod trustee;

@@ -305,7 +305,7 @@ async fn a_duchy_whose_key_does_not_hold_is_named() {
         ),
         (
             &|_, m| m.participant(DUCHIES[1]).requisition_params.as_mut().unwrap().protocol = None,
-            "duchy worker1: it gave no key for Liquid Legions v2",
+            "duchy worker1: it gave no key for the protocol llv2",
             worker1,
         ),
         (

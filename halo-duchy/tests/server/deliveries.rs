@@ -99,7 +99,7 @@ async fn refused_bodies_leave_nothing_behind() {
             "a body of 1048704 bytes is larger than the 1048576 bytes accepted here",
         ),
         (headed(&|d| d.header.body_sha256.truncate(31)), "header.body_sha256: it has 31 bytes"),
-        (headed(&|d| d.header.protocol = None), "header.protocol: it is not liquid_legions_v2"),
+        (headed(&|d| d.header.protocol = None), "header.protocol: it is not that of the computation, which is llv2"),
         (headed(&|d| d.header.name = "computations".to_owned()), "header.name"),
     ] {
         assert_refused(worker.deliver(&delivery).await, Code::InvalidArgument, words);

@@ -31,17 +31,20 @@ pub(crate) enum Call {
     Fulfilled(FulfillRequisitionRequest),
     /// That everything is as agreed.
     Confirmed(ConfirmComputationParticipantRequest),
+    /// The result.
+    Result(SetComputationResultRequest),
     /// That it gives up.
     Failed(FailComputationParticipantRequest),
 }
 
 impl Call {
-    /// The resource that it is about, below a computation.
+    /// The resource that it is about: a computation, or one below it.
     fn name(&self) -> &str {
         match self {
             Self::Parameters(request) => &request.name,
             Self::Fulfilled(request) => &request.name,
             Self::Confirmed(request) => &request.name,
+            Self::Result(request) => &request.name,
             Self::Failed(request) => &request.name,
         }
     }
@@ -104,7 +107,7 @@ impl ScriptedKingdom {
 }
 
 fn is_of(call: &Call, computation: &Computation) -> bool {
-    call.name().strip_prefix(&computation.name).is_some_and(|rest| rest.starts_with('/'))
+    call.name().strip_prefix(&computation.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// An answer in which the Duchy reads nothing.
@@ -144,9 +147,10 @@ impl Computations for ScriptedKingdom {
 
     async fn set_computation_result(
         &self,
-        _: Request<SetComputationResultRequest>,
+        request: Request<SetComputationResultRequest>,
     ) -> Result<Response<Computation>, Status> {
-        unused()
+        self.note(Call::Result(request.into_inner()));
+        noted()
     }
 }
 

@@ -9,5 +9,8 @@ mod computations;
 mod deliveries;
 mod kingdom;
 mod measurement;
+mod rings;
+mod shares;
+mod trio;
 mod uploads;
 mod world;

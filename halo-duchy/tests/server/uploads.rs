@@ -177,7 +177,11 @@ async fn a_stream_is_one_header_and_then_chunks() {
     let mut other = good.header.clone();
     other.protocol = Some(Protocol::HonestMajorityShareShuffle(HonestMajorityShareShuffle::default()));
     let outcome = publisher.upload_messages(vec![Payload::Header(other), chunk()]).await;
-    assert_refused(outcome, Code::InvalidArgument, "header.protocol: this Duchy takes Liquid Legions v2 uploads only");
+    assert_refused(
+        outcome,
+        Code::InvalidArgument,
+        "header.protocol: it is another protocol than the measurement's, which is llv2",
+    );
     assert_eq!(held(&publisher, &good).await, (0, false));
     assert_taken(&world, &publisher, &measurement, &good).await;
 }

@@ -48,7 +48,7 @@ pub(crate) const NONCES: [u64; 2] = [0x8877_6655_4433_2211, 7];
 pub(crate) const CONSUMER: &str = "measurementConsumers/AAAAAAAAAAE";
 /// A consumer that the Duchy under test does not know.
 pub(crate) const STRANGER: &str = "measurementConsumers/AAAAAAAAAAQ";
-const KINGDOM: &str = "kingdom/kingdom";
+pub(crate) const KINGDOM: &str = "kingdom/kingdom";
 
 pub(crate) fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
@@ -69,7 +69,7 @@ pub(crate) struct Party {
 }
 
 impl Party {
-    fn new(directory: &Path, name: &'static str) -> Self {
+    pub(crate) fn new(directory: &Path, name: &'static str) -> Self {
         let directory = directory.join(id(name));
         std::fs::create_dir_all(&directory).unwrap();
         let mut params = CertificateParams::default();
@@ -96,7 +96,8 @@ impl Party {
         }
     }
 
-    fn certificate_name(&self) -> String {
+    /// Name of its certificate at the Kingdom.
+    pub(crate) fn certificate_name(&self) -> String {
         format!("{}/certificates/AAAAAAAAAAY", self.name)
     }
 

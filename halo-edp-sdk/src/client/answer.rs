@@ -8,8 +8,8 @@ use halo_core::{
     clock::Stopwatch,
     pb::api::{
         self, GetCertificateRequest, RefuseRequisitionRequest, certificate::RevocationState,
-        certificates_client::CertificatesClient, requisition::Refusal as WireRefusal,
-        requisitions_client::RequisitionsClient,
+        certificates_client::CertificatesClient, protocol_config::protocol::Protocol,
+        requisition::Refusal as WireRefusal, requisitions_client::RequisitionsClient,
     },
     resource::{CertificateName, RequisitionName},
     transport::TransportError,
@@ -22,14 +22,14 @@ use zeroize::Zeroize;
 
 use super::{
     Event, Shared,
-    submit::{Upload, submit},
+    submit::{Upload, hand_in, submit},
     watch::{backoff, describe, passes},
 };
 use crate::{
     Error,
+    answer::{self, Source},
     progress::Progress,
-    requisition::{self, Certificates, Justification, OpenedRequisition, Refusal},
-    sketch,
+    requisition::{self, Asked, Certificates, Justification, OpenedRequisition, Refusal},
     spool::Spooled,
 };
 
@@ -175,22 +175,24 @@ impl Answer {
             &self.requisition,
             &shared.trust,
             &certificates,
-            &shared.config.data_provider,
-            &shared.keyset,
+            shared.recipient(),
             shared.clock.now().unix_seconds(),
         )
         .map_err(Failure::Refused)?;
         self.report(Event::Opened { requisition: self.name.to_string() });
         let opened = Arc::new(opened);
         let spooled = self.spool(&opened).await?;
-        let duchy = shared
-            .duchies
-            .get(&opened.duchy)
-            .ok_or_else(|| Failure::Stays(format!("duchy {} has no endpoint in the configuration", opened.duchy)))?;
-        let patience = Duration::from_secs(shared.config.upload_patience_seconds);
-        let upload = submit(duchy, &opened, self.requisition.protocol_config.as_ref(), &spooled, patience);
+        let handing_in = async {
+            let Some(duchy) = &opened.duchy else { return hand_in(&shared.kingdom, &opened, &spooled).await };
+            let client = shared
+                .duchies
+                .get(duchy)
+                .ok_or_else(|| Failure::Stays(format!("duchy {duchy} has no endpoint in the configuration")))?;
+            let patience = Duration::from_secs(shared.config.upload_patience_seconds);
+            submit(client, duchy, &opened, self.requisition.protocol_config.as_ref(), &spooled, patience).await
+        };
         tokio::select! {
-            upload = self.or_stop(upload) => {
+            upload = self.or_stop(handing_in) => {
                 let Upload { bytes, seconds } = upload??;
                 self.report(Event::Uploaded { requisition: self.name.to_string(), bytes, seconds });
             }
@@ -208,6 +210,14 @@ impl Answer {
             consumer: self.certificate(&channel, &self.requisition.measurement_consumer_certificate).await?,
             ..Certificates::default()
         };
+        let config = self.requisition.protocol_config.iter();
+        let signs = config.flat_map(|config| &config.protocols).any(|protocol| {
+            matches!(protocol.protocol, Some(Protocol::HonestMajorityShareShuffle(_) | Protocol::Direct(_)))
+        });
+        let own = &self.requisition.data_provider_certificate;
+        if signs && shared.signer.is_some() && own.parse::<CertificateName>().is_ok() {
+            certificates.publisher = self.certificate(&channel, own).await?;
+        }
         for entry in &self.requisition.duchies {
             let Some(value) = &entry.value else { continue };
             // A name that is none is for `open` to refuse.
@@ -266,7 +276,7 @@ impl Answer {
     }
 }
 
-/// Finds the body in the spool, or sketches and encrypts it.
+/// Finds the answer in the spool, or makes it.
 fn prepare(
     shared: &Shared,
     opened: &OpenedRequisition,
@@ -285,18 +295,15 @@ fn prepare(
         false => std::ops::ControlFlow::Continue(()),
     };
     let watch = Stopwatch::start();
-    let sketched = sketch::sketch_file(&shared.config.events, opened.params, opened.interval, &mut observer)?;
-    report(Event::Sketched {
-        requisition: opened.name.to_string(),
-        impressions: sketched.impressions,
-        registers: sketched.sketch.active() as u64,
-        seconds: watch.seconds(),
+    let source = Source { events: &shared.config.events, seconds_per_impression: shared.config.seconds_per_impression };
+    let work = answer::read(opened, &source, &mut observer)?;
+    let (requisition, impressions, seconds) = (opened.name.to_string(), work.impressions(), watch.seconds());
+    report(match opened.asked {
+        Asked::Sketch(_) => Event::Sketched { requisition, impressions, registers: work.counted(), seconds },
+        _ => Event::Counted { requisition, impressions, people: work.counted(), seconds },
     });
     let watch = Stopwatch::start();
-    let mut rng = generator();
-    let encryption = opened.encryption();
-    let spooled =
-        shared.spool.create(&name, &opened.binding, &sketched.sketch, &encryption, &mut observer, &mut rng)?;
+    let spooled = work.spool(shared.signer.as_ref(), &shared.spool, &mut observer, &mut generator())?;
     report(Event::Encrypted {
         requisition: opened.name.to_string(),
         records: spooled.manifest.record_count,

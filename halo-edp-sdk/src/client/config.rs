@@ -4,20 +4,67 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use halo_core::{
+    measurement::{Population, ProtocolKind},
     privacy::PrivacyParams,
     resource::{DataProviderName, DuchyId, ExternalId, MeasurementConsumerName},
     transport::Roots,
 };
-use halo_crypto::consent::x509::TrustRoots;
-use serde::Deserialize;
+use halo_crypto::{
+    attestation::{AttestationVerifier, SimulatedVerifier},
+    consent::x509::TrustRoots,
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::ClientError;
 use crate::requisition::Trust;
 
 /// A publisher's configuration: a TOML file. Paths are relative to the file's directory; certificates and keys are PEM.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let file = directory.path().join("publisher.toml");
+/// let text = r#"
+/// data_provider = "dataProviders/AAAAAAAAAAE"
+/// events = "news.parquet"
+/// spool_dir = "spool"
+/// encryption_private_keyset = "encryption.keyset"
+/// tls = { certificate = "tls.pem", private_key = "tls.key" }
+/// kingdom = { endpoint = "https://kingdom.example:8443", root_certificate = "kingdom_root.pem" }
+///
+/// ## From here to the tables everything has a default.
+/// consent = { certificate = "consent.pem", private_key = "consent.key" }
+/// protocols = ["llv2", "rollv2", "hmss", "direct"]
+/// population = "0..999999"
+/// maximum_result_epsilon = 2.0
+/// seconds_per_impression = 15
+///
+/// [[duchies]]
+/// id = "aggregator"
+/// endpoint = "https://aggregator.example:8443"
+/// root_certificate = "aggregator_root.pem"
+/// [[duchies]]
+/// id = "worker1"
+/// endpoint = "https://worker1.example:8443"
+/// root_certificate = "worker1_root.pem"
+/// [[duchies]]
+/// id = "worker2"
+/// endpoint = "https://worker2.example:8443"
+/// root_certificate = "worker2_root.pem"
+///
+/// [[measurement_consumers]]
+/// id = "AAAAAAAAAAI"
+/// root_certificate = "consumer_root.pem"
+/// "#;
+/// # std::fs::write(&file, text)?;
+/// # let config = halo_edp_sdk::client::Config::from_file(&file)?;
+/// # assert_eq!((config.minimum_duchies, config.allow_no_noise, config.maximum_population), (3, false, 100_000_000));
+/// # assert_eq!(config.population.map(|population| population.size()), Some(1_000_000));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -27,12 +74,43 @@ pub struct Config {
     pub events: PathBuf,
     /// Directory of encrypted bodies that are not yet submitted; created when it is not there.
     pub spool_dir: PathBuf,
-    /// How many Duchies must share the key, at least 2: with fewer a requisition is declined. Default: 3.
+    /// The protocols that are answered, of `llv2`, `rollv2`, `hmss`, `hmss-native`, `trustee` and `direct`. Default: all
+    /// for which the rest of the configuration is enough: what has to be signed needs `consent`, and the trustee an
+    /// attestation that is accepted.
+    #[serde(default, deserialize_with = "protocols")]
+    pub protocols: Option<BTreeSet<ProtocolKind>>,
+    /// How many Duchies must take part where several compute together, at least 2: with fewer a requisition is declined.
+    /// Default: 3.
     #[serde(default = "default_minimum_duchies")]
     pub minimum_duchies: usize,
     /// Whether to answer measurements without any noise. Default: false, they are declined.
     #[serde(default)]
     pub allow_no_noise: bool,
+    /// Whether to accept a trustee whose attestation is simulated: it proves nothing, and its operator can read every
+    /// vector. Never where real data are processed. Default: false.
+    #[serde(default)]
+    pub allow_simulated_attestation: bool,
+    /// Whether to accept noise that follows from the data and a secret of the trustee. Default: false.
+    #[serde(default)]
+    pub allow_deterministic_noise: bool,
+    /// The largest ε that the noise of a published number may cost, greater than 0: a measurement that asks for less noise
+    /// is declined. Default: no bound, the consumer chooses.
+    #[serde(default)]
+    pub maximum_result_epsilon: Option<f64>,
+    /// The largest δ of the same noise, from 0 to 1. Default: no bound.
+    #[serde(default)]
+    pub maximum_result_delta: Option<f64>,
+    /// The population, `FIRST..LAST`: VIDs that are public. Measurements over another one are declined, and its size is told
+    /// to whom asks for it. Default: vectors are over what the Kingdom says, and no size is told.
+    #[serde(default, deserialize_with = "population")]
+    pub population: Option<Population>,
+    /// The largest population that is numbered, for 24 bytes of memory a person. Default: 100000000.
+    #[serde(default = "default_maximum_population")]
+    pub maximum_population: u64,
+    /// How many seconds an impression counts for where durations are asked for and the events have no column `seconds`.
+    /// Default: such requisitions stay open.
+    #[serde(default)]
+    pub seconds_per_impression: Option<u32>,
     /// The largest ε that the noise which hides the size of this publisher's sketch may cost, greater than 0: a
     /// measurement that asks for less noise is declined. Default: 1.
     #[serde(default = "default_maximum_epsilon")]
@@ -47,8 +125,12 @@ pub struct Config {
     /// The certificate with which this publisher connects.
     pub tls: TlsConfig,
     /// Cleartext serialized `tink.Keyset` that requisition specs are encrypted to. Its public half, signed with this
-    /// publisher's consent key, is what the Kingdom hands out; the consent key itself is not needed to answer.
+    /// publisher's consent key, is what the Kingdom hands out.
     pub encryption_private_keyset: PathBuf,
+    /// The consent certificate that the Kingdom hands out for this publisher, and its key: seeds of shares and direct
+    /// results are signed with it. Default: none, and the protocols that need it are not answered.
+    #[serde(default)]
+    pub consent: Option<ConsentConfig>,
     /// Where the Kingdom is.
     pub kingdom: EndpointConfig,
     /// The Duchies that this publisher trusts. A requisition with any other Duchy is refused.
@@ -64,6 +146,16 @@ pub struct TlsConfig {
     /// Certificate chain, the own certificate first.
     pub certificate: PathBuf,
     /// PKCS#8 key of the first certificate.
+    pub private_key: PathBuf,
+}
+
+/// The certificate with which a publisher signs, and its key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentConfig {
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its PKCS#8 key, on P-256.
     pub private_key: PathBuf,
 }
 
@@ -103,6 +195,21 @@ const fn default_minimum_duchies() -> usize {
     3
 }
 
+const fn default_maximum_population() -> u64 {
+    Trust::DEFAULT_MAXIMUM_POPULATION
+}
+
+/// Reads names of protocols.
+fn protocols<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeSet<ProtocolKind>>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect::<Result<_, _>>().map(Some)
+}
+
+/// Reads `FIRST..LAST`.
+fn population<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Population>, D::Error> {
+    String::deserialize(from)?.parse().map(Some).map_err(D::Error::custom)
+}
+
 const fn default_upload_patience_seconds() -> u64 {
     60
 }
@@ -140,7 +247,8 @@ impl Config {
         ];
         let duchies = self.duchies.iter_mut().map(|duchy| &mut duchy.root_certificate);
         let consumers = self.measurement_consumers.iter_mut().map(|consumer| &mut consumer.root_certificate);
-        for path in paths.into_iter().chain(duchies).chain(consumers) {
+        let consent = self.consent.iter_mut().flat_map(|consent| [&mut consent.certificate, &mut consent.private_key]);
+        for path in paths.into_iter().chain(duchies).chain(consumers).chain(consent) {
             *path = base.join(&*path);
         }
     }
@@ -151,6 +259,15 @@ impl Config {
             return Err(format!("minimum_duchies must be at least 2, but is {}", self.minimum_duchies));
         }
         self.maximum_noise()?;
+        self.maximum_result()?;
+        if self.maximum_population == 0 {
+            return Err("maximum_population must be at least 1, but is 0".to_owned());
+        }
+        for protocol in self.protocols.iter().flatten() {
+            if signs(*protocol) && self.consent.is_none() {
+                return Err(format!("protocols name {protocol}, whose answers are signed, but there is no consent"));
+            }
+        }
         if self.upload_patience_seconds == 0 {
             return Err("upload_patience_seconds must be at least 1, but is 0".to_owned());
         }
@@ -174,8 +291,28 @@ impl Config {
             .map_err(|error| format!("maximum_epsilon or maximum_delta: {error}"))
     }
 
-    /// Reads the roots of everybody who is trusted.
-    pub(super) fn trust(&self) -> Result<Trust, ClientError> {
+    fn maximum_result(&self) -> Result<Option<PrivacyParams>, String> {
+        if self.maximum_result_epsilon.is_none() && self.maximum_result_delta.is_none() {
+            return Ok(None);
+        }
+        let (epsilon, delta) = (self.maximum_result_epsilon, self.maximum_result_delta);
+        PrivacyParams::new(epsilon.unwrap_or(f64::MAX), delta.unwrap_or(1.0))
+            .map(Some)
+            .map_err(|error| format!("maximum_result_epsilon or maximum_result_delta: {error}"))
+    }
+
+    /// The protocols that are answered.
+    pub(super) fn answered_protocols(&self) -> BTreeSet<ProtocolKind> {
+        let possible = |protocol: &ProtocolKind| {
+            (self.consent.is_some() || !signs(*protocol))
+                && (self.allow_simulated_attestation || *protocol != ProtocolKind::Trustee)
+        };
+        self.protocols.clone().unwrap_or_else(|| ProtocolKind::ALL.into_iter().filter(possible).collect())
+    }
+
+    /// Reads the roots of everybody who is trusted. `attestation` decides about trustees; without it, simulated
+    /// attestations are accepted or not as the configuration says, and no others are known.
+    pub(super) fn trust(&self, attestation: Option<Arc<dyn AttestationVerifier>>) -> Result<Trust, ClientError> {
         let mut consumers = BTreeMap::new();
         for consumer in &self.measurement_consumers {
             consumers.insert(MeasurementConsumerName::new(consumer.id), trust_roots(&consumer.root_certificate)?);
@@ -187,11 +324,23 @@ impl Config {
         Ok(Trust {
             consumers,
             duchies,
+            protocols: self.answered_protocols(),
             minimum_duchies: self.minimum_duchies,
             allow_no_noise: self.allow_no_noise,
+            allow_deterministic_noise: self.allow_deterministic_noise,
             maximum_noise: self.maximum_noise().map_err(|problem| ClientError::Config { problem })?,
+            attestation: attestation
+                .unwrap_or_else(|| Arc::new(SimulatedVerifier { allow_simulated: self.allow_simulated_attestation })),
+            maximum_result: self.maximum_result().map_err(|problem| ClientError::Config { problem })?,
+            population: self.population,
+            maximum_population: self.maximum_population,
         })
     }
+}
+
+/// Whether answers of this protocol are signed.
+const fn signs(protocol: ProtocolKind) -> bool {
+    matches!(protocol, ProtocolKind::Hmss | ProtocolKind::HmssNative | ProtocolKind::Direct)
 }
 
 /// Reads the roots of one party for consent signaling.

@@ -1,20 +1,25 @@
 //! The description of a spooled body, and its bytes.
 //!
 //! Layout, integers big endian: `HALOSPOOL` ‖ version (1 byte) ‖ record count (8) ‖ body length (8) ‖ body SHA-256 (32) ‖
-//! session (32) ‖ fingerprint (32) ‖ key list hash (32) ‖ SHA-256 of everything before (32).
+//! session (32) ‖ fingerprint (32) ‖ key list hash (32) ‖ from version 2 on the attachment's length (4) and the
+//! attachment ‖ SHA-256 of everything before (32).
 
 use sha2::{Digest, Sha256};
 
 use super::Binding;
 
 const MAGIC: &[u8; 9] = b"HALOSPOOL";
-const VERSION: u8 = 1;
-const LENGTH: usize = 9 + 1 + 8 + 8 + 4 * 32 + 32;
+/// Without an attachment.
+const VERSION_1: u8 = 1;
+const VERSION: u8 = 2;
+/// Everything before the attachment.
+const FIXED: usize = 9 + 1 + 8 + 8 + 4 * 32;
+const SUM: usize = 32;
 
 /// What a spooled body is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Registers, noise included.
+    /// Registers, noise included; cells of a share; bytes of an envelope; 1 for a result.
     pub record_count: u64,
     /// Bytes.
     pub body_length: u64,
@@ -22,13 +27,16 @@ pub struct Manifest {
     pub body_sha256: [u8; 32],
     /// What it belongs to.
     pub binding: Binding,
+    /// What the header carries: for a share the serialized `EncryptedMessage` of its seed, for an envelope the serialized
+    /// `Header.TrusTee`, for others nothing.
+    pub attachment: Vec<u8>,
 }
 
 impl Manifest {
     /// The bytes of the manifest file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(LENGTH);
+        let mut bytes = Vec::with_capacity(FIXED + 4 + self.attachment.len() + SUM);
         bytes.extend(MAGIC);
         bytes.push(VERSION);
         bytes.extend(self.record_count.to_be_bytes());
@@ -37,7 +45,10 @@ impl Manifest {
         bytes.extend(self.binding.session);
         bytes.extend(self.binding.fingerprint);
         bytes.extend(self.binding.key_list_hash);
-        let sum: [u8; 32] = Sha256::digest(&bytes).into();
+        let length = u32::try_from(self.attachment.len()).expect("an attachment is a few hundred bytes");
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(&self.attachment);
+        let sum: [u8; SUM] = Sha256::digest(&bytes).into();
         bytes.extend(sum);
         bytes
     }
@@ -47,18 +58,22 @@ impl Manifest {
     /// # Errors
     /// What is wrong with them.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, &'static str> {
-        let bytes: &[u8; LENGTH] = bytes.try_into().map_err(|_| "its manifest has the wrong length")?;
-        let (fields, sum) = bytes.split_at(LENGTH - 32);
+        let wrong_length = "its manifest has the wrong length";
+        let (content, sum) = bytes.split_last_chunk::<SUM>().ok_or(wrong_length)?;
+        let (fields, rest) = content.split_first_chunk::<FIXED>().ok_or(wrong_length)?;
         if fields[..9] != MAGIC[..] {
             return Err("its manifest is none");
         }
-        if fields[9] != VERSION {
-            return Err("its manifest has a version that this program does not know");
-        }
-        let expected: [u8; 32] = Sha256::digest(fields).into();
-        if expected != sum {
+        let expected: [u8; SUM] = Sha256::digest(content).into();
+        if expected != *sum {
             return Err("its manifest is damaged");
         }
+        let attachment = match (fields[9], rest.split_first_chunk::<4>()) {
+            (VERSION_1, _) if rest.is_empty() => Vec::new(),
+            (VERSION, Some((length, rest))) if u32::from_be_bytes(*length) as usize == rest.len() => rest.to_vec(),
+            (VERSION_1 | VERSION, _) => return Err(wrong_length),
+            _ => return Err("its manifest has a version that this program does not know"),
+        };
         let number = |from: usize| fields[from..from + 8].iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
         let hash = |from: usize| {
             let mut hash = [0; 32];
@@ -70,6 +85,7 @@ impl Manifest {
             body_length: number(18),
             body_sha256: hash(26),
             binding: Binding { session: hash(58), fingerprint: hash(90), key_list_hash: hash(122) },
+            attachment,
         })
     }
 }
@@ -78,23 +94,49 @@ impl Manifest {
 mod tests {
     use super::*;
 
-    #[test]
-    fn old_manifests_stay_readable() {
-        let manifest = Manifest {
+    fn manifest(attachment: &[u8]) -> Manifest {
+        Manifest {
             record_count: 3,
             body_length: 576,
             body_sha256: [1; 32],
             binding: Binding { session: [2; 32], fingerprint: [3; 32], key_list_hash: [4; 32] },
-        };
-        assert_eq!(hex::encode(manifest.to_bytes()), include_str!("../../tests/vectors/spool_manifest_v1.hex").trim());
-        assert_eq!(Manifest::from_bytes(&manifest.to_bytes()), Ok(manifest));
+            attachment: attachment.to_vec(),
+        }
+    }
+
+    #[test]
+    fn old_manifests_stay_readable() {
+        let bytes = hex::decode(include_str!("../../tests/vectors/spool_manifest_v1.hex").trim()).unwrap();
+        assert_eq!(Manifest::from_bytes(&bytes), Ok(manifest(b"")));
+        let manifest = manifest(b"a seed");
+        assert_eq!(hex::encode(manifest.to_bytes()), include_str!("../../tests/vectors/spool_manifest_v2.hex").trim());
+        assert_eq!(Manifest::from_bytes(&manifest.to_bytes()), Ok(manifest.clone()));
         let mut bytes = manifest.to_bytes();
         bytes.push(0);
         assert!(Manifest::from_bytes(&bytes).is_err());
-        for position in 0..LENGTH {
+        for position in 0..manifest.to_bytes().len() {
             let mut altered = manifest.to_bytes();
             altered[position] ^= 1;
             assert!(Manifest::from_bytes(&altered).is_err(), "byte {position}");
+        }
+    }
+
+    #[test]
+    fn lengths_and_versions_are_checked_behind_the_hash_too() {
+        let seal = |mut content: Vec<u8>| {
+            let sum: [u8; SUM] = Sha256::digest(&content).into();
+            content.extend(sum);
+            Manifest::from_bytes(&content)
+        };
+        let whole = manifest(b"a seed").to_bytes();
+        let content = &whole[..whole.len() - SUM];
+        assert!(seal(content.to_vec()).is_ok());
+        assert!(seal(content[..content.len() - 1].to_vec()).is_err());
+        assert!(seal(content[..FIXED].to_vec()).is_err());
+        for version in [0, VERSION_1, VERSION + 1] {
+            let mut other = content.to_vec();
+            other[9] = version;
+            assert!(seal(other).is_err(), "{version}");
         }
     }
 }

@@ -9,9 +9,11 @@ use futures::{StreamExt, stream::BoxStream};
 use halo_core::{
     pb::{
         api::{
-            self, Certificate, FulfillRequisitionRequest, FulfillRequisitionResponse, RefuseRequisitionRequest,
+            self, Certificate, FulfillDirectRequisitionRequest, FulfillRequisitionRequest, FulfillRequisitionResponse,
+            RefuseRequisitionRequest, ReplaceDataProviderCapabilitiesRequest,
             certificate::RevocationState,
             certificates_server::{Certificates, CertificatesServer},
+            data_providers_server::{DataProviders, DataProvidersServer},
             fulfill_requisition_request::{Header, Payload},
             requisition::State,
             requisition_fulfillment_server::{RequisitionFulfillment, RequisitionFulfillmentServer},
@@ -48,6 +50,7 @@ pub(crate) async fn serve(
         routes = routes
             .add_service(WatchServer::new(kingdom.clone()))
             .add_service(CertificatesServer::new(kingdom.clone()))
+            .add_service(DataProvidersServer::new(kingdom.clone()))
             .add_service(RequisitionsServer::new(kingdom));
     }
     if let Some(duchy) = duchy {
@@ -78,6 +81,9 @@ struct KingdomLog {
     silent: bool,
     tokens: Vec<String>,
     refusals: Vec<RefuseRequisitionRequest>,
+    capabilities: Option<ReplaceDataProviderCapabilitiesRequest>,
+    results: Vec<FulfillDirectRequisitionRequest>,
+    lost_results: usize,
 }
 
 impl SimulatedKingdom {
@@ -118,6 +124,26 @@ impl SimulatedKingdom {
     /// The continuation tokens of all watches so far.
     pub(crate) fn tokens(&self) -> Vec<String> {
         self.log.lock().unwrap().tokens.clone()
+    }
+
+    /// What the publisher says it can do, when it has said it.
+    pub(crate) fn capabilities(&self) -> Option<ReplaceDataProviderCapabilitiesRequest> {
+        self.log.lock().unwrap().capabilities.clone()
+    }
+
+    /// Has not been told.
+    pub(crate) fn forget_capabilities(&self) {
+        self.log.lock().unwrap().capabilities = None;
+    }
+
+    /// Takes so many results without an answer.
+    pub(crate) fn lose_results(&self, results: usize) {
+        self.log.lock().unwrap().lost_results = results;
+    }
+
+    /// The results that were handed in, in this order.
+    pub(crate) fn results(&self) -> Vec<FulfillDirectRequisitionRequest> {
+        self.log.lock().unwrap().results.clone()
     }
 
     pub(crate) fn refusals(&self) -> Vec<RefuseRequisitionRequest> {
@@ -211,6 +237,45 @@ impl Certificates for SimulatedKingdom {
 }
 
 #[tonic::async_trait]
+impl DataProviders for SimulatedKingdom {
+    async fn replace_data_provider_capabilities(
+        &self,
+        request: Request<ReplaceDataProviderCapabilitiesRequest>,
+    ) -> Result<Response<api::DataProvider>, Status> {
+        self.log.lock().unwrap().capabilities = Some(request.into_inner());
+        Ok(Response::new(api::DataProvider::default()))
+    }
+
+    async fn get_data_provider(
+        &self,
+        _: Request<api::GetDataProviderRequest>,
+    ) -> Result<Response<api::DataProvider>, Status> {
+        unused()
+    }
+
+    async fn replace_data_provider_required_duchies(
+        &self,
+        _: Request<api::ReplaceDataProviderRequiredDuchiesRequest>,
+    ) -> Result<Response<api::DataProvider>, Status> {
+        unused()
+    }
+
+    async fn replace_data_availability_intervals(
+        &self,
+        _: Request<api::ReplaceDataAvailabilityIntervalsRequest>,
+    ) -> Result<Response<api::DataProvider>, Status> {
+        unused()
+    }
+
+    async fn replace_data_availability_interval(
+        &self,
+        _: Request<api::ReplaceDataAvailabilityIntervalRequest>,
+    ) -> Result<Response<api::DataProvider>, Status> {
+        unused()
+    }
+}
+
+#[tonic::async_trait]
 impl Requisitions for SimulatedKingdom {
     async fn refuse_requisition(
         &self,
@@ -231,9 +296,17 @@ impl Requisitions for SimulatedKingdom {
 
     async fn fulfill_direct_requisition(
         &self,
-        _: Request<api::FulfillDirectRequisitionRequest>,
+        request: Request<FulfillDirectRequisitionRequest>,
     ) -> Result<Response<api::FulfillDirectRequisitionResponse>, Status> {
-        unused()
+        let mut log = self.log.lock().unwrap();
+        log.results.push(request.into_inner());
+        if log.lost_results > 0 {
+            log.lost_results -= 1;
+            return Err(Status::unavailable("the answer is lost"));
+        }
+        let mut response = api::FulfillDirectRequisitionResponse::default();
+        response.set_state(State::Fulfilled);
+        Ok(Response::new(response))
     }
 
     async fn get_requisition(

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use halo_core::resource::{
-    CertificateName, ComputationName, DataProviderName, ExternalId, MeasurementConsumerName, MeasurementName,
+use halo_core::{
+    measurement::{DirectConfig, HmssConfig, HmssVariant, Llv2Config, Population, ProtocolKind},
+    resource::{
+        CertificateName, CertificateParent, ComputationName, DataProviderName, ExternalId, MeasurementConsumerName,
+        MeasurementName,
+    },
 };
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{Signed, Typed};
+use crate::record::{DirectResult, Signed, Typed, Upload};
 
 const START: Timestamp = Timestamp::from_unix_nanos(1_000_000_000);
 const NONCES: [u64; 2] = [7, 8];
@@ -42,7 +46,7 @@ fn measurement() -> Measurement {
         consumer_certificate: CertificateName::new(MeasurementConsumerName::new(id(1)), id(4)),
         spec: Signed { message: typed(b"spec"), signature: vec![1], algorithm_oid: String::new() },
         protocol_config: b"config".to_vec(),
-        aggregator: duchy("aggregator"),
+        protocol: llv2(),
         state: MeasurementState::PendingRequisitionParams,
         create_time: START,
         update_time: START,
@@ -76,28 +80,72 @@ fn measurement() -> Measurement {
     }
 }
 
+fn llv2() -> Protocol {
+    Protocol::Llv2(Llv2Config {
+        aggregator: duchy("aggregator"),
+        decay_rate: 12.0,
+        max_size: 1000,
+        sampling_indicator_size: 1000,
+        noise: None,
+    })
+}
+
 fn parameters_set(name: &str) -> Event {
     let parameters = Parameters {
         certificate: certificate(name),
         public_key: name.as_bytes().to_vec(),
         signature: vec![2],
         algorithm_oid: String::new(),
+        attestation: Vec::new(),
     };
     Event::ParametersSet { duchy: duchy(name), parameters }
 }
 
 fn fulfilled(measurement: &Measurement, index: usize) -> Event {
     let name = requisition(index);
-    let duchy = session::fulfilling_duchy(&name, &duchies()).unwrap().clone();
-    let fulfilment = Fulfilment {
-        duchy,
-        nonce: NONCES[index],
-        key_list_hash: measurement.key_list_hash().unwrap_or_default(),
+    let upload = Upload {
+        duchy: measurement.fulfilling_duchy(&name).unwrap(),
+        key_list_hash: measurement.upload_key_list_hash(&name).unwrap_or_default(),
         body_sha256: [9; 32],
         record_count: 5,
-        context: None,
     };
+    let fulfilment = Fulfilment { nonce: NONCES[index], delivery: Delivery::Upload(upload), context: None };
     Event::Fulfilled { requisition: name, fulfilment }
+}
+
+/// The same event with another upload.
+fn with_upload(event: &Event, change: impl FnOnce(&mut Upload)) -> Event {
+    match event.clone() {
+        Event::Fulfilled {
+            requisition,
+            fulfilment: Fulfilment { nonce, delivery: Delivery::Upload(mut upload), context },
+        } => {
+            change(&mut upload);
+            Event::Fulfilled {
+                requisition,
+                fulfilment: Fulfilment { nonce, delivery: Delivery::Upload(upload), context },
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same event with another nonce.
+fn with_nonce(event: &Event, nonce: u64) -> Event {
+    match event.clone() {
+        Event::Fulfilled { requisition, fulfilment } => {
+            Event::Fulfilled { requisition, fulfilment: Fulfilment { nonce, ..fulfilment } }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The Duchy that holds the data of a fulfilment.
+fn holder(event: &Event) -> DuchyId {
+    match event {
+        Event::Fulfilled { fulfilment, .. } => fulfilment.upload().unwrap().duchy.clone(),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn confirmed(measurement: &Measurement, name: &str) -> Event {
@@ -174,9 +222,7 @@ fn repetitions_change_nothing_and_other_contents_are_refused() {
     let event = fulfilled(&measurement, 0);
     take(&mut measurement, &event);
     assert!(decide(&measurement, &event, START).unwrap().is_none());
-    let Event::Fulfilled { requisition, mut fulfilment } = event else { unreachable!() };
-    fulfilment.body_sha256 = [8; 32];
-    let other = Event::Fulfilled { requisition, fulfilment };
+    let other = with_upload(&event, |upload| upload.body_sha256 = [8; 32]);
     assert!(matches!(decide(&measurement, &other, START), Err(Error::AlreadyDifferent { .. })));
 
     let mut measurement = computing();
@@ -206,15 +252,15 @@ fn a_result_is_taken_from_the_aggregator_and_while_computing_only() {
 #[test]
 fn a_fulfilment_needs_the_nonce_and_the_duchy() {
     let measurement = with_keys();
-    let Event::Fulfilled { requisition, fulfilment } = fulfilled(&measurement, 0) else { unreachable!() };
-    let attempt = |fulfilment: Fulfilment| {
-        decide(&measurement, &Event::Fulfilled { requisition: requisition.clone(), fulfilment }, START).unwrap_err()
-    };
-    assert!(matches!(attempt(Fulfilment { nonce: 9, ..fulfilment.clone() }), Error::Nonce { .. }));
-    let other = duchies().into_iter().find(|duchy| *duchy != fulfilment.duchy).unwrap();
-    assert!(matches!(attempt(Fulfilment { duchy: other, ..fulfilment.clone() }), Error::WrongDuchy { .. }));
-    let stranger = Fulfilment { duchy: duchy("stranger"), ..fulfilment };
+    let event = fulfilled(&measurement, 0);
+    let attempt = |event: Event| decide(&measurement, &event, START).unwrap_err();
+    assert!(matches!(attempt(with_nonce(&event, 9)), Error::Nonce { .. }));
+    let other = duchies().into_iter().find(|duchy| *duchy != holder(&event)).unwrap();
+    assert!(matches!(attempt(with_upload(&event, |upload| upload.duchy = other)), Error::WrongDuchy { .. }));
+    let stranger = with_upload(&event, |upload| upload.duchy = duchy("stranger"));
     assert!(matches!(attempt(stranger), Error::NotParticipant { .. }));
+    let own = own_result(0, requisition(0).parent().into());
+    assert!(matches!(attempt(own), Error::NotDirect { protocol: ProtocolKind::Llv2, .. }));
 }
 
 #[test]
@@ -230,13 +276,12 @@ fn another_list_of_keys_ends_the_measurement_and_names_the_duchy() {
 #[test]
 fn data_under_another_list_of_keys_ends_the_measurement_and_names_publisher_and_duchy() {
     let mut measurement = with_keys();
-    let Event::Fulfilled { requisition: name, mut fulfilment } = fulfilled(&measurement, 0) else { unreachable!() };
-    fulfilment.key_list_hash = [0; 32];
-    let by = fulfilment.duchy.clone();
-    let guessed =
-        Event::Fulfilled { requisition: name.clone(), fulfilment: Fulfilment { nonce: 9, ..fulfilment.clone() } };
+    let name = requisition(0);
+    let event = with_upload(&fulfilled(&measurement, 0), |upload| upload.key_list_hash = [0; 32]);
+    let by = holder(&event);
+    let guessed = with_nonce(&event, 9);
     assert!(matches!(decide(&measurement, &guessed, START), Err(Error::Nonce { .. })), "the nonce comes first");
-    let transition = take(&mut measurement, &Event::Fulfilled { requisition: name.clone(), fulfilment });
+    let transition = take(&mut measurement, &event);
     assert_eq!(transition.other_keys, Some(by.clone()));
     assert_eq!(measurement.state, MeasurementState::Failed);
     assert_eq!(measurement.failure.unwrap().culprits, [name.parent().to_string(), format!("duchies/{by}")]);
@@ -305,6 +350,126 @@ fn a_revoked_certificate_ends_only_what_relies_on_it() {
     let unused =
         Event::CertificateRevoked { certificate: CertificateName::new(DuchyName::new(duchy("worker1")), id(9)) };
     assert!(decide(&measurement, &unused, START).unwrap().is_none());
+}
+
+/// A measurement that every publisher computes by itself.
+fn direct() -> Measurement {
+    let mut measurement = measurement();
+    measurement.protocol = Protocol::Direct(DirectConfig { noise: vec![None] });
+    measurement.state = MeasurementState::PendingRequisitionFulfillment;
+    measurement.participants.clear();
+    measurement.requisitions.iter_mut().for_each(|part| part.state = RequisitionState::Unfulfilled);
+    measurement
+}
+
+/// A publisher's own result, with a certificate of this party.
+fn own_result(index: usize, owner: CertificateParent) -> Event {
+    let result = DirectResult { certificate: CertificateName::new(owner, id(30)), ciphertext: vec![index as u8] };
+    let fulfilment = Fulfilment { nonce: NONCES[index], delivery: Delivery::Result(result), context: None };
+    Event::Fulfilled { requisition: requisition(index), fulfilment }
+}
+
+fn own(index: usize) -> Event {
+    own_result(index, requisition(index).parent().into())
+}
+
+#[test]
+fn publishers_results_end_a_direct_measurement() {
+    let mut measurement = direct();
+    let borrowed = own_result(0, requisition(1).parent().into());
+    assert!(matches!(decide(&measurement, &borrowed, START), Err(Error::Certificate { .. })));
+    assert!(matches!(decide(&measurement, &with_nonce(&own(0), NONCES[1]), START), Err(Error::Nonce { .. })));
+    let upload = Upload { duchy: duchy("worker1"), key_list_hash: [0; 32], body_sha256: [0; 32], record_count: 1 };
+    let fulfilment = Fulfilment { nonce: NONCES[0], delivery: Delivery::Upload(upload), context: None };
+    let uploaded = Event::Fulfilled { requisition: requisition(0), fulfilment };
+    assert!(matches!(decide(&measurement, &uploaded, START), Err(Error::NotParticipant { .. })));
+    take(&mut measurement, &own(0));
+    assert!(decide(&measurement, &own(0), START).unwrap().is_none(), "a repetition changes nothing");
+    let mut other = own(0);
+    if let Event::Fulfilled { fulfilment: Fulfilment { delivery: Delivery::Result(result), .. }, .. } = &mut other {
+        result.ciphertext.push(0);
+    }
+    assert!(matches!(decide(&measurement, &other, START), Err(Error::AlreadyDifferent { .. })));
+    assert_eq!(measurement.state, MeasurementState::PendingRequisitionFulfillment);
+    take(&mut measurement, &own(1));
+    assert_eq!(measurement.state, MeasurementState::Succeeded);
+    assert!(decide(&measurement, &own(1), START).unwrap().is_none());
+}
+
+#[test]
+fn a_direct_measurement_ends_as_others_do() {
+    let late = START + Duration::from_secs(100);
+    let mut waiting = direct();
+    take(&mut waiting, &own(1));
+    assert!(matches!(decide(&waiting, &own(0), late), Err(Error::DeadlinePassed { .. })));
+    let owed = decide(&waiting, &deadline_passed(), late).unwrap().unwrap();
+    assert_eq!(owed.failure.unwrap().culprits, [requisition(0).parent().to_string()]);
+    let refusal = Refusal { justification: 5, message: "no".into() };
+    let refused = Event::Refused { requisition: requisition(0), refusal };
+    assert_eq!(decide(&waiting, &refused, START).unwrap().unwrap().state, Some(MeasurementState::Failed));
+    let mut cancelled = direct();
+    take(&mut cancelled, &Event::Cancelled);
+    assert!(matches!(decide(&cancelled, &own(0), START), Err(Error::RequisitionState { .. })));
+    // The certificate of a result that is there, of a requisition that is open, and of nothing.
+    let revoked = |publisher: usize, number| {
+        let certificate = CertificateName::new(requisition(publisher).parent(), id(number));
+        decide(&waiting, &Event::CertificateRevoked { certificate }, START).unwrap()
+    };
+    assert!(revoked(1, 30).is_some() && revoked(0, 5).is_some());
+    assert!(revoked(1, 5).is_none() && revoked(0, 30).is_none());
+}
+
+/// A share shuffle with all keys; the aggregator's is empty.
+fn shuffled() -> Measurement {
+    let mut measurement = measurement();
+    measurement.protocol = Protocol::Hmss(HmssConfig {
+        variant: HmssVariant::Native,
+        noise: None,
+        first_worker: duchy("worker1"),
+        second_worker: duchy("worker2"),
+        aggregator: duchy("aggregator"),
+        population: Population::new(1, 9).unwrap(),
+    });
+    for name in ["worker1", "aggregator", "worker2"] {
+        let mut event = parameters_set(name);
+        if let Event::ParametersSet { duchy, parameters } = &mut event
+            && duchy.as_str() == "aggregator"
+        {
+            parameters.public_key.clear();
+        }
+        take(&mut measurement, &event);
+    }
+    measurement
+}
+
+#[test]
+fn a_share_goes_to_one_worker_under_the_key_of_the_other() {
+    let mut measurement = shuffled();
+    for index in 0..2 {
+        let event = fulfilled(&measurement, index);
+        let (taker, other) =
+            if holder(&event).as_str() == "worker1" { ("worker1", "worker2") } else { ("worker2", "worker1") };
+        assert_eq!(holder(&event), duchy(taker), "never the aggregator");
+        let expected = session::key_list_hash(&[(duchy(other), other.as_bytes())]);
+        assert_eq!(measurement.upload_key_list_hash(&requisition(index)), Some(expected));
+        let misplaced = with_upload(&event, |upload| upload.duchy = duchy("aggregator"));
+        assert!(matches!(decide(&measurement, &misplaced, START), Err(Error::WrongDuchy { .. })));
+        let all = measurement.key_list_hash().unwrap();
+        let under_all = with_upload(&event, |upload| upload.key_list_hash = all);
+        let transition = decide(&measurement, &under_all, START).unwrap().unwrap();
+        assert_eq!(transition.other_keys, Some(duchy(taker)));
+        take(&mut measurement, &event);
+    }
+    // The seeds are signed with the publishers' certificates, and verified while the workers compute.
+    let used = Event::CertificateRevoked { certificate: CertificateName::new(requisition(0).parent(), id(5)) };
+    assert_eq!(decide(&measurement, &used, START).unwrap().unwrap().state, Some(MeasurementState::Failed));
+    for name in ["aggregator", "worker1", "worker2"] {
+        let event = confirmed(&measurement, name);
+        take(&mut measurement, &event);
+    }
+    assert!(matches!(decide(&measurement, &completed("worker1"), START), Err(Error::NotAggregator { .. })));
+    take(&mut measurement, &completed("aggregator"));
+    assert_eq!(measurement.state, MeasurementState::Succeeded);
 }
 
 proptest! {

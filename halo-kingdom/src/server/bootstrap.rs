@@ -24,7 +24,7 @@ use super::{
 /// Stores every party that is new or whose entry in the configuration has changed, and gives them all back.
 ///
 /// Where the configuration says the same of root, certificate and key as before, those that the party has chosen
-/// through the API since are kept.
+/// through the API since are kept; and so are its capabilities.
 pub(crate) async fn bootstrap(store: &dyn Store, config: &Config, now: Timestamp) -> Result<Vec<Party>, Error> {
     let mut parties = Vec::with_capacity(config.parties.len());
     for entry in &config.parties {
@@ -69,6 +69,8 @@ async fn one(store: &dyn Store, entry: &PartyConfig, now: Timestamp) -> Result<P
         certificate: entry.consent_certificate.clone(),
         public_key: public_key.clone(),
         configured: configured.finalize().into(),
+        capabilities: entry.capabilities.unwrap_or_default(),
+        configured_capabilities: entry.capabilities,
     };
     match issued_by(&party, &certificate, now) {
         Ok(()) => {}
@@ -83,7 +85,15 @@ async fn one(store: &dyn Store, entry: &PartyConfig, now: Timestamp) -> Result<P
         verified_public_key("encryption_public_key", &signed, &certificate)
             .map_err(|error| refuse(file, error.to_string()))?;
     }
-    let stored = store.party(&party.name).await?;
+    let mut stored = store.party(&party.name).await?;
+    if let (Some(stored), Some(said)) = (&mut stored, entry.capabilities)
+        && stored.configured_capabilities != entry.capabilities
+    {
+        store.set_capabilities(&party.name, said, true).await?;
+        (stored.capabilities, stored.configured_capabilities) = (said, Some(said));
+        tracing::info!(party = %party.name, capabilities = ?said, "capabilities were set from the configuration");
+    }
+    let kept = stored.as_ref().map(|stored| (stored.capabilities, stored.configured_capabilities));
     if let Some(stored) = stored.filter(|stored| stored.configured == party.configured) {
         if stored.display_name == party.display_name {
             return Ok(stored);
@@ -113,7 +123,8 @@ async fn one(store: &dyn Store, entry: &PartyConfig, now: Timestamp) -> Result<P
     }
     store.put_party(&party).await?;
     tracing::info!(party = %party.name, name = party.display_name, "a party was set up from the configuration");
-    Ok(party)
+    let (capabilities, configured_capabilities) = kept.unwrap_or((party.capabilities, party.configured_capabilities));
+    Ok(Party { capabilities, configured_capabilities, ..party })
 }
 
 fn read(file: &PathBuf) -> Result<Vec<u8>, Error> {

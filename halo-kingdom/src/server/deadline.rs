@@ -100,7 +100,7 @@ mod tests {
         let store = SqliteStore::open(&file).await.unwrap();
         fixture::fill(&store).await;
         let mut connection = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-        let damage = "UPDATE measurements SET aggregator = 'No Duchy' WHERE computation = ?1";
+        let damage = "UPDATE measurements SET protocol_config = x'00' WHERE computation = ?1";
         let first = conformance::measurement(1).computation.computation.to_string();
         sqlx::query(damage).bind(first).execute(&mut connection).await.unwrap();
         fixture::kingdom(Arc::new(store), ManualClock::new(now))
@@ -116,7 +116,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let kingdom = damaged(directory.path(), conformance::measurement(3).deadline).await;
         let error = cancel_overdue(&kingdom).await.unwrap_err();
-        assert!(error.to_string().contains("aggregator"), "{error}");
+        assert!(error.to_string().contains("protocol_config"), "{error}");
         for number in [2, 3] {
             assert_eq!(state(&kingdom, number).await, MeasurementState::Cancelled);
         }

@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use halo_core::{clock::ManualClock, measurement::Llv2Config};
+use halo_core::{
+    clock::ManualClock,
+    measurement::{DirectConfig, Protocol},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     kingdom::Kingdom,
     store::{CertificateRecord, Party, Revocation, Store, conformance},
 };
-use crate::planner::{Llv2Settings, Planner};
+use crate::planner::{Capabilities, Llv2Settings, Planner, Settings};
 
 /// The consumer of the conformance suite's measurements.
 fn consumer() -> Party {
@@ -22,6 +25,8 @@ fn consumer() -> Party {
         certificate,
         public_key: None,
         configured: [0; 32],
+        capabilities: Capabilities::default(),
+        configured_capabilities: None,
     }
 }
 
@@ -44,14 +49,12 @@ pub(crate) async fn fill(store: &dyn Store) {
 
 /// A Kingdom whose only configured party is the consumer.
 pub(crate) fn kingdom(store: Arc<dyn Store>, clock: ManualClock) -> Kingdom {
-    let protocol = Llv2Config {
-        aggregator: conformance::measurement(1).aggregator,
-        decay_rate: 12.0,
-        max_size: 1000,
-        sampling_indicator_size: 1000,
-        noise: None,
+    let llv2 = match conformance::protocol() {
+        Protocol::Llv2(protocol) => Some(Llv2Settings { protocol, minimum_duchies: 2 }),
+        other => panic!("{other:?}"),
     };
-    let settings = Llv2Settings { protocol, minimum_duchies: 2 };
+    let direct = DirectConfig { noise: vec![None] };
+    let settings = Settings { llv2, rollv2: None, hmss: None, hmss_native: None, trustee: None, direct };
     let planner = Planner::new(settings, conformance::measurement(1).duchies()).unwrap();
     let week = Duration::from_secs(604_800);
     Kingdom::new(store, Arc::new(clock), planner, (week, week), CancellationToken::new(), &[consumer()])

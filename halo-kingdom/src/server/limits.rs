@@ -6,7 +6,11 @@
 
 use std::time::Duration;
 
-use halo_core::{pb::system, transport::MAX_MESSAGE_BYTES};
+use halo_core::{
+    measurement::{MeasurementKind, Protocol},
+    pb::system,
+    transport::MAX_MESSAGE_BYTES,
+};
 use prost::Message;
 
 use super::{refusal::Refusal, wire};
@@ -20,7 +24,9 @@ pub(crate) const MAX_CERTIFICATE: usize = 16 << 10;
 pub(crate) const MAX_REQUISITION_SPEC: usize = 16 << 10;
 /// Largest serialized `EncryptionPublicKey`, and `ElGamalPublicKey`.
 pub(crate) const MAX_PUBLIC_KEY: usize = 4 << 10;
-/// Largest ciphertext of a result.
+/// Largest evidence of what runs at a trustee.
+pub(crate) const MAX_ATTESTATION: usize = 64 << 10;
+/// Largest ciphertext of the Duchies' result.
 pub(crate) const MAX_RESULT: usize = 64 << 10;
 /// Largest serialized `EventGroup`.
 pub(crate) const MAX_EVENT_GROUP: usize = 64 << 10;
@@ -55,13 +61,27 @@ pub(crate) fn bounded(field: &str, size: usize, largest: usize) -> Result<(), Re
     Err(Refusal::invalid(field, format!("it has {size} bytes; at most {largest} are taken")))
 }
 
+/// Largest ciphertext of one publisher's own result: many of them travel in one message, and most are one number.
+pub(crate) const fn max_direct_result(kind: MeasurementKind) -> usize {
+    if kind.counts_frequency() { MAX_RESULT } else { 2 << 10 }
+}
+
 /// Refuses a new measurement that would not fit a message, as the Duchies, a publisher, or its consumer see it, with
 /// all that can be added to it until its end.
-pub(crate) fn check_fit(measurement: &Measurement, computation: &system::Computation) -> Result<(), Refusal> {
+pub(crate) fn check_fit(
+    measurement: &Measurement,
+    kind: MeasurementKind,
+    computation: &system::Computation,
+) -> Result<(), Refusal> {
     let (publishers, duchies) = (measurement.requisitions.len(), measurement.participants.len());
     // One failure ends a measurement, and names everybody at most.
     let failure = MAX_TEXT + AROUND + CULPRIT * (publishers + duchies + 1);
-    let keys = duchies * (MAX_PUBLIC_KEY + MAX_CERTIFICATE + AROUND);
+    let attestations = if matches!(measurement.protocol, Protocol::Trustee(_)) { MAX_ATTESTATION } else { 0 };
+    let keys = duchies * (MAX_PUBLIC_KEY + MAX_CERTIFICATE + AROUND + attestations);
+    let results = match measurement.protocol {
+        Protocol::Direct(_) => publishers * (max_direct_result(kind) + AROUND / 2),
+        _ => MAX_RESULT + AROUND,
+    };
     let fulfilment = MAX_CONTEXT + AROUND / 2;
     let fits = |what: &str, now: usize, later: usize| {
         let most = now + later + MARGIN;
@@ -74,13 +94,15 @@ pub(crate) fn check_fit(measurement: &Measurement, computation: &system::Computa
         );
         Err(Refusal::invalid("measurement", detail))
     };
-    fits(
-        "what the Duchies get",
-        computation.encoded_len(),
-        keys + publishers * fulfilment + MAX_RESULT + AROUND + failure,
-    )?;
+    if duchies > 0 {
+        fits(
+            "what the Duchies get",
+            computation.encoded_len(),
+            keys + publishers * fulfilment + MAX_RESULT + AROUND + failure,
+        )?;
+    }
     let consumers = wire::measurement(measurement)?.encoded_len();
-    fits("the measurement", consumers, MAX_RESULT + AROUND + failure)?;
+    fits("the measurement", consumers, results + failure)?;
     // Requisitions of one measurement differ in nothing else that is long.
     let own = |part: &&Requisition| part.encrypted_spec.bytes.len() + part.public_key.bytes.len();
     match measurement.requisitions.iter().max_by_key(own) {
@@ -109,118 +131,4 @@ pub(crate) fn check_answer(field: &'static str, size: usize) -> Result<(), Refus
 }
 
 #[cfg(test)]
-mod tests {
-    use halo_core::{
-        measurement::{Llv2Config, MeasurementKind, Protocol, ProtocolConfig},
-        resource::{CertificateName, DuchyName, RequisitionName},
-        wire as core_wire,
-    };
-
-    use super::*;
-    use crate::{
-        record::{
-            ComputationResult, Failure, FailureReason, FulfillmentContext, Fulfilment, Parameters, ParticipantFailure,
-            Refusal as Refused,
-        },
-        server::store::conformance,
-    };
-
-    /// A measurement of so many publishers with requisition specs of so many bytes.
-    fn measurement(publishers: u64, spec: usize) -> Measurement {
-        let mut measurement = conformance::measurement(1);
-        let llv2 = Llv2Config {
-            aggregator: measurement.aggregator.clone(),
-            decay_rate: 12.0,
-            max_size: 1000,
-            sampling_indicator_size: 1000,
-            noise: None,
-        };
-        let config = ProtocolConfig { kind: MeasurementKind::ReachAndFrequency, protocol: Protocol::Llv2(llv2) };
-        measurement.protocol_config = core_wire::protocol_config(&config).encode_to_vec();
-        let mut one = measurement.requisitions[0].clone();
-        one.encrypted_spec.bytes = vec![1; spec];
-        measurement.requisitions = (0..publishers)
-            .map(|number| {
-                let publisher = conformance::publisher(u64::MAX / 4 - number);
-                let name = RequisitionName::new(publisher.data_provider, conformance::id(u64::MAX / 4 - number));
-                let certificate = CertificateName::new(publisher, conformance::id(u64::MAX / 4));
-                Requisition { name, certificate, ..one.clone() }
-            })
-            .collect();
-        measurement
-    }
-
-    fn computation(measurement: &Measurement, der: usize) -> system::Computation {
-        let parts = measurement.participants.iter().map(|part| wire::participant(measurement, part, vec![1; der]));
-        wire::computation(measurement, parts.collect(), vec![1; MAX_CERTIFICATE]).unwrap()
-    }
-
-    fn fits(measurement: &Measurement) -> bool {
-        check_fit(measurement, &computation(measurement, 0)).is_ok()
-    }
-
-    /// Everything that can come, as large as it can be.
-    fn grow(measurement: &mut Measurement) {
-        let culprits: Vec<String> =
-            measurement.requisitions.iter().map(|part| part.name.parent().to_string()).collect();
-        let text = "x".repeat(MAX_TEXT);
-        for part in &mut measurement.participants {
-            part.parameters = Some(Parameters {
-                certificate: CertificateName::new(DuchyName::new(part.duchy.clone()), conformance::id(u64::MAX / 4)),
-                public_key: vec![1; MAX_PUBLIC_KEY],
-                signature: vec![1; 72],
-                algorithm_oid: "1.2.840.10045.4.3.2".into(),
-            });
-        }
-        let failure = ParticipantFailure { message: text.clone(), culprits: culprits.clone() };
-        measurement.participants[0].failure = Some(failure);
-        let duchy = measurement.participants[0].duchy.clone();
-        for part in &mut measurement.requisitions {
-            part.fulfilment = Some(Fulfilment {
-                duchy: duchy.clone(),
-                nonce: u64::MAX,
-                key_list_hash: [1; 32],
-                body_sha256: [1; 32],
-                record_count: u64::MAX,
-                context: Some(FulfillmentContext { build_label: "x".repeat(MAX_CONTEXT), warnings: Vec::new() }),
-            });
-            part.refusal = Some(Refused { justification: 5, message: text.clone() });
-        }
-        let message = format!("{text} {}", culprits.join(", "));
-        measurement.failure = Some(Failure { reason: FailureReason::ParticipantFailed, message, culprits });
-        measurement.result = Some(ComputationResult {
-            certificate: CertificateName::new(DuchyName::new(duchy), conformance::id(u64::MAX / 4)),
-            public_key: Vec::new(),
-            ciphertext: vec![1; MAX_RESULT],
-        });
-    }
-
-    #[test]
-    fn what_is_taken_fits_until_the_end() {
-        for publishers in [1, 200, 1000] {
-            let (mut least, mut most) = (0, 2 * MAX_MESSAGE_BYTES / publishers as usize);
-            assert!(fits(&measurement(publishers, least)), "{publishers} publishers can be asked");
-            while least + 1 < most {
-                let middle = (least + most) / 2;
-                if fits(&measurement(publishers, middle)) { least = middle } else { most = middle }
-            }
-            let mut largest = measurement(publishers, least);
-            grow(&mut largest);
-            assert!(computation(&largest, MAX_CERTIFICATE).encoded_len() <= MAX_MESSAGE_BYTES);
-            assert!(wire::measurement(&largest).unwrap().encoded_len() <= MAX_MESSAGE_BYTES);
-            for part in &largest.requisitions {
-                assert!(wire::requisition(&largest, part).unwrap().encoded_len() <= MAX_MESSAGE_BYTES);
-            }
-        }
-    }
-
-    #[test]
-    fn many_publishers_with_long_specifications_are_refused() {
-        let refused = measurement(1000, MAX_REQUISITION_SPEC);
-        let error = check_fit(&refused, &computation(&refused, 0)).unwrap_err();
-        assert!(error.to_string().contains("fewer publishers"), "{error}");
-        let mut long = measurement(1, 100);
-        long.spec.message.bytes = vec![1; MAX_MESSAGE_BYTES];
-        assert!(!fits(&long));
-    }
-}
+mod tests;

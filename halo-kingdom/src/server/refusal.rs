@@ -97,6 +97,9 @@ fn classify_rule(error: &Error) -> (Code, &'static str, Option<(&'static str, St
     let resource = |name: &dyn ToString| Some(("resource", name.to_string()));
     match error {
         Error::Settings { .. } => (Code::Internal, "UNKNOWN_ERROR", None),
+        Error::NoProtocol { .. } => {
+            (Code::InvalidArgument, "INVALID_FIELD_VALUE", Some(("field_name", "measurement_spec".into())))
+        }
         Error::Infeasible { field, .. } => {
             (Code::InvalidArgument, "INVALID_FIELD_VALUE", Some(("field_name", (*field).to_owned())))
         }
@@ -114,13 +117,16 @@ fn classify_rule(error: &Error) -> (Code, &'static str, Option<(&'static str, St
             (Code::PermissionDenied, "PERMISSION_DENIED", resource(duchy))
         }
         Error::NoSuchRequisition { requisition } => (Code::NotFound, "REQUISITION_NOT_FOUND", resource(requisition)),
+        Error::NotDirect { requisition, .. } => {
+            (Code::FailedPrecondition, "REQUISITION_STATE_ILLEGAL", resource(requisition))
+        }
         Error::WrongDuchy { requisition, .. } => (Code::PermissionDenied, "PERMISSION_DENIED", resource(requisition)),
         Error::Nonce { .. } => (Code::InvalidArgument, "INVALID_FIELD_VALUE", Some(("field_name", "nonce".into()))),
         Error::KeyList { .. } => {
             (Code::FailedPrecondition, "INVALID_FIELD_VALUE", Some(("field_name", "key_list_hash".into())))
         }
-        Error::KeyShare { .. } => {
-            (Code::InvalidArgument, "INVALID_FIELD_VALUE", Some(("field_name", "el_gamal_public_key".into())))
+        Error::Key { .. } => {
+            (Code::InvalidArgument, "INVALID_FIELD_VALUE", Some(("field_name", "requisition_params".into())))
         }
         Error::Certificate { certificate, .. } => {
             (Code::FailedPrecondition, "CERTIFICATE_IS_INVALID", resource(certificate))

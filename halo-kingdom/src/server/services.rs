@@ -5,6 +5,7 @@ pub(crate) mod certificates;
 pub(crate) mod computations;
 pub(crate) mod event_groups;
 pub(crate) mod measurements;
+mod params;
 pub(crate) mod participants;
 pub(crate) mod parties;
 pub(crate) mod requisitions;
@@ -12,10 +13,15 @@ pub(crate) mod watch;
 
 use std::str::FromStr;
 
-use halo_core::resource::{CertificateParent, DataProviderName, MeasurementConsumerName};
+use halo_core::{
+    pb::api,
+    resource::{CertificateParent, DataProviderName, MeasurementConsumerName},
+};
+use prost::Message;
 use tonic::{Response, Status};
 
-use super::refusal::Refusal;
+use super::{limits::MAX_CONTEXT, refusal::Refusal};
+use crate::record::FulfillmentContext;
 
 /// Turns the outcome of a method into what tonic wants.
 fn answer<T>(outcome: Result<T, Refusal>) -> Result<Response<T>, Status> {
@@ -67,6 +73,15 @@ fn hash(field: &'static str, bytes: &[u8]) -> Result<[u8; 32], Refusal> {
         return Err(Refusal::Required(field));
     }
     bytes.try_into().map_err(|_| Refusal::invalid(field, format!("it has {} bytes; a SHA-256 has 32", bytes.len())))
+}
+
+/// What a publisher reports of its software and warnings. Many publishers' reports travel in one message, and data is
+/// not lost for a report that is too long: such a report is not kept.
+fn fulfillment_context(reported: Option<(&String, &Vec<String>)>) -> Option<FulfillmentContext> {
+    let (build_label, warnings) = reported?;
+    let context = api::requisition::FulfillmentContext { build_label: build_label.clone(), warnings: warnings.clone() };
+    (context.encoded_len() <= MAX_CONTEXT)
+        .then_some(FulfillmentContext { build_label: context.build_label, warnings: context.warnings })
 }
 
 /// Texts that are kept for people: not longer than anybody reads.

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::{
     lifecycle::{Note, Transition},
+    planner::Capabilities,
     record::Measurement,
 };
 
@@ -85,6 +86,10 @@ pub struct Party {
     /// SHA-256 of what the configuration last said of root, certificate and key, so that a later change through the API
     /// outlives a restart.
     pub configured: [u8; 32],
+    /// What its software can do; only of publishers.
+    pub capabilities: Capabilities,
+    /// What the configuration last said of its capabilities, if it said anything.
+    pub configured_capabilities: Option<Capabilities>,
 }
 
 /// Whether a certificate has been taken back.
@@ -122,8 +127,8 @@ pub struct NewMeasurement {
     pub measurement: Measurement,
     /// The consumer's id of the request, by which a repetition is recognised.
     pub request_id: Option<String>,
-    /// First line of the timeline.
-    pub note: Note,
+    /// First lines of the timeline.
+    pub timeline: Vec<Note>,
 }
 
 /// A line of the timeline.
@@ -238,8 +243,16 @@ pub struct EventGroupRecord {
 /// The Kingdom's storage. Every method is atomic and durable when it returns.
 #[async_trait::async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Adds a party, or replaces what is known of it.
+    /// Adds a party, or replaces what is known of it except for its capabilities.
     async fn put_party(&self, party: &Party) -> Result<()>;
+    /// Replaces a party's capabilities; `configured` if the configuration says so, and not the party itself.
+    /// [`StoreError::Missing`] if there is no such party.
+    async fn set_capabilities(
+        &self,
+        party: &CertificateParent,
+        capabilities: Capabilities,
+        configured: bool,
+    ) -> Result<()>;
     /// One party.
     async fn party(&self, name: &CertificateParent) -> Result<Option<Party>>;
     /// All parties, by name.

@@ -2,10 +2,10 @@
 
 use halo_core::{
     clock::Timestamp,
-    measurement::{ParticipantState, RequisitionState},
+    measurement::{MeasurementState, ParticipantState, Protocol, RequisitionState},
     pb::{
         api::{
-            self,
+            self, data_provider,
             measurement::{DataProviderEntry, ResultOutput, data_provider_entry::Value as DataProviderValue},
             requisition::{DuchyEntry, duchy_entry},
         },
@@ -14,7 +14,7 @@ use halo_core::{
             computation_participant::{RequisitionParams, requisition_params},
         },
     },
-    resource::{ComputationParticipantName, ComputationRequisitionName, DuchyName},
+    resource::{CertificateName, ComputationParticipantName, ComputationRequisitionName, DuchyName},
     session,
     wire::{self, type_name},
 };
@@ -23,7 +23,10 @@ use prost_types::Any;
 use sha2::{Digest, Sha256};
 
 use super::store::{StoreError, TimelineEntry};
-use crate::record::{Measurement, Participant, Requisition, Signed, Typed};
+use crate::{
+    planner::Capabilities,
+    record::{Fulfilment, Measurement, Parameters, Participant, Requisition, Signed, Typed},
+};
 
 fn stored_config(measurement: &Measurement) -> Result<api::ProtocolConfig, StoreError> {
     api::ProtocolConfig::decode(measurement.protocol_config.as_slice())
@@ -79,12 +82,19 @@ pub(crate) fn measurement(measurement: &Measurement) -> Result<api::Measurement,
             nonce_hash: requisition.nonce_hash.to_vec(),
         }),
     });
-    let results = measurement.result.iter().map(|result| ResultOutput {
+    let output = |ciphertext: &[u8], certificate: &CertificateName| ResultOutput {
         encrypted_result: Some(api::EncryptedMessage {
-            ciphertext: result.ciphertext.clone(),
+            ciphertext: ciphertext.to_vec(),
             type_url: wire::pack(type_name::SIGNED_MESSAGE, Vec::new()).type_url,
         }),
-        certificate: result.certificate.to_string(),
+        certificate: certificate.to_string(),
+    };
+    let computed = measurement.result.iter().map(|result| output(&result.ciphertext, &result.certificate));
+    // A consumer that got some publishers' results of a measurement that fails would not be told so by the others.
+    let succeeded = measurement.state == MeasurementState::Succeeded;
+    let own = measurement.requisitions.iter().filter(|_| succeeded).filter_map(|requisition| {
+        let result = requisition.fulfilment.as_ref().and_then(Fulfilment::result)?;
+        Some(output(&result.ciphertext, &result.certificate))
     });
     Ok(api::Measurement {
         name: measurement.name.to_string(),
@@ -93,7 +103,7 @@ pub(crate) fn measurement(measurement: &Measurement) -> Result<api::Measurement,
         data_providers: data_providers.collect(),
         protocol_config: Some(stored_config(measurement)?),
         state: measurement.state.public().number(),
-        results: results.collect(),
+        results: computed.chain(own).collect(),
         measurement_reference_id: measurement.reference_id.clone(),
         failure: measurement.failure.as_ref().map(|failure| api::measurement::Failure {
             reason: failure.reason.code(),
@@ -128,6 +138,40 @@ pub(crate) const fn stored_requisition_state(number: i32) -> Option<RequisitionS
     }
 }
 
+/// What a publisher needs of a Duchy; nothing of one that it has nothing to do with.
+fn duchy_protocol(
+    measurement: &Measurement,
+    requisition: &Requisition,
+    participant: &Participant,
+    parameters: &Parameters,
+) -> Option<duchy_entry::value::Protocol> {
+    use duchy_entry::value::Protocol as Entry;
+    let key = |name: &str| api::SignedMessage {
+        message: Some(wire::pack(name, parameters.public_key.clone())),
+        signature: parameters.signature.clone(),
+        signature_algorithm_oid: parameters.algorithm_oid.clone(),
+        ..Default::default()
+    };
+    let liquid_legions =
+        || duchy_entry::LiquidLegionsV2 { el_gamal_public_key: Some(key(type_name::EL_GAMAL_PUBLIC_KEY)) };
+    match &measurement.protocol {
+        Protocol::Llv2(_) => Some(Entry::LiquidLegionsV2(liquid_legions())),
+        Protocol::Rollv2(_) => Some(Entry::ReachOnlyLiquidLegionsV2(liquid_legions())),
+        Protocol::Hmss(hmss) if participant.duchy == hmss.aggregator => None,
+        Protocol::Hmss(_) => {
+            // The seed of the share is for the worker that does not get the share.
+            let takes_upload = measurement.fulfilling_duchy(&requisition.name).as_ref() == Some(&participant.duchy);
+            let public_key = (!takes_upload).then(|| key(type_name::ENCRYPTION_PUBLIC_KEY));
+            Some(Entry::HonestMajorityShareShuffle(duchy_entry::HonestMajorityShareShuffle { public_key }))
+        }
+        Protocol::Trustee(_) => Some(Entry::TrusTee(duchy_entry::TrusTee {
+            public_key: Some(key(type_name::ENCRYPTION_PUBLIC_KEY)),
+            attestation: parameters.attestation.clone(),
+        })),
+        Protocol::Direct(_) => None,
+    }
+}
+
 /// The requisition as its publisher and its consumer see it.
 pub(crate) fn requisition(
     measurement: &Measurement,
@@ -135,19 +179,12 @@ pub(crate) fn requisition(
 ) -> Result<api::Requisition, StoreError> {
     let duchies = measurement.participants.iter().filter_map(|participant| {
         let parameters = participant.parameters.as_ref()?;
-        let key = api::SignedMessage {
-            message: Some(wire::pack(type_name::EL_GAMAL_PUBLIC_KEY, parameters.public_key.clone())),
-            signature: parameters.signature.clone(),
-            signature_algorithm_oid: parameters.algorithm_oid.clone(),
-            ..Default::default()
-        };
+        let protocol = duchy_protocol(measurement, requisition, participant, parameters)?;
         Some(DuchyEntry {
             key: DuchyName::new(participant.duchy.clone()).to_string(),
             value: Some(duchy_entry::Value {
                 duchy_certificate: parameters.certificate.to_string(),
-                protocol: Some(duchy_entry::value::Protocol::LiquidLegionsV2(duchy_entry::LiquidLegionsV2 {
-                    el_gamal_public_key: Some(key),
-                })),
+                protocol: Some(protocol),
             }),
         })
     });
@@ -182,19 +219,25 @@ pub(crate) fn requisition(
     })
 }
 
-/// The requisition as the Duchies see it.
-pub(crate) fn computation_requisition(measurement: &Measurement, requisition: &Requisition) -> system::Requisition {
+/// The requisition as the Duchies see it; `certificate_der` is the publisher's certificate where Duchies verify what it
+/// signs.
+pub(crate) fn computation_requisition(
+    measurement: &Measurement,
+    requisition: &Requisition,
+    certificate_der: Vec<u8>,
+) -> system::Requisition {
     let computation = measurement.computation.computation;
     let name = ComputationRequisitionName::new(computation, requisition.name.requisition);
     let fulfilment = requisition.fulfilment.as_ref();
+    let upload = fulfilment.and_then(Fulfilment::upload);
     let context = fulfilment.and_then(|fulfilment| fulfilment.context.as_ref());
     system::Requisition {
         name: name.to_string(),
         requisition_spec_hash: session::requisition_spec_hash(&requisition.encrypted_spec.bytes).to_vec(),
         nonce_hash: requisition.nonce_hash.to_vec(),
         state: requisition_state(requisition.state),
-        fulfilling_computation_participant: fulfilment.map_or_else(String::new, |fulfilment| {
-            ComputationParticipantName::new(computation, fulfilment.duchy.clone()).to_string()
+        fulfilling_computation_participant: upload.map_or_else(String::new, |upload| {
+            ComputationParticipantName::new(computation, upload.duchy.clone()).to_string()
         }),
         nonce: fulfilment.map_or(0, |fulfilment| fulfilment.nonce),
         fulfillment_context: context.map(|context| system::requisition::FulfillmentContext {
@@ -202,15 +245,15 @@ pub(crate) fn computation_requisition(measurement: &Measurement, requisition: &R
             warnings: context.warnings.clone(),
         }),
         data_provider: requisition.name.parent().to_string(),
-        key_list_hash: fulfilment.map_or_else(Vec::new, |fulfilment| fulfilment.key_list_hash.to_vec()),
-        body_sha256: fulfilment.map_or_else(Vec::new, |fulfilment| fulfilment.body_sha256.to_vec()),
-        record_count: fulfilment.map_or(0, |fulfilment| fulfilment.record_count.cast_signed()),
+        key_list_hash: upload.map_or_else(Vec::new, |upload| upload.key_list_hash.to_vec()),
+        body_sha256: upload.map_or_else(Vec::new, |upload| upload.body_sha256.to_vec()),
+        record_count: upload.map_or(0, |upload| upload.record_count.cast_signed()),
         data_provider_certificate: requisition.certificate.to_string(),
-        data_provider_certificate_der: Vec::new(),
+        data_provider_certificate_der: certificate_der,
     }
 }
 
-/// A Duchy's part; `certificate_der` is the certificate of its key share, if it has given one.
+/// A Duchy's part; `certificate_der` is the certificate of its key, if it has given one.
 pub(crate) fn participant(
     measurement: &Measurement,
     participant: &Participant,
@@ -229,11 +272,7 @@ pub(crate) fn participant(
         requisition_params: participant.parameters.as_ref().map(|parameters| RequisitionParams {
             duchy_certificate: parameters.certificate.to_string(),
             duchy_certificate_der: certificate_der,
-            protocol: Some(requisition_params::Protocol::LiquidLegionsV2(requisition_params::LiquidLegionsV2 {
-                el_gamal_public_key: parameters.public_key.clone(),
-                el_gamal_public_key_signature: parameters.signature.clone(),
-                el_gamal_public_key_signature_algorithm_oid: parameters.algorithm_oid.clone(),
-            })),
+            protocol: params_protocol(&measurement.protocol, parameters),
         }),
         failure: participant.failure.as_ref().map(|failure| system::computation_participant::Failure {
             participant_child_reference_id: String::new(),
@@ -246,10 +285,37 @@ pub(crate) fn participant(
     }
 }
 
-/// The computation as the Duchies see it; `participants` are already made.
+/// What a Duchy has given for a computation, in the message of the protocol.
+fn params_protocol(protocol: &Protocol, parameters: &Parameters) -> Option<requisition_params::Protocol> {
+    use requisition_params::Protocol as Params;
+    let liquid_legions = || requisition_params::LiquidLegionsV2 {
+        el_gamal_public_key: parameters.public_key.clone(),
+        el_gamal_public_key_signature: parameters.signature.clone(),
+        el_gamal_public_key_signature_algorithm_oid: parameters.algorithm_oid.clone(),
+    };
+    match protocol {
+        Protocol::Llv2(_) => Some(Params::LiquidLegionsV2(liquid_legions())),
+        Protocol::Rollv2(_) => Some(Params::ReachOnlyLiquidLegionsV2(liquid_legions())),
+        Protocol::Hmss(_) => Some(Params::HonestMajorityShareShuffle(requisition_params::HonestMajorityShareShuffle {
+            tink_public_key: parameters.public_key.clone(),
+            tink_public_key_signature: parameters.signature.clone(),
+            tink_public_key_signature_algorithm_oid: parameters.algorithm_oid.clone(),
+        })),
+        Protocol::Trustee(_) => Some(Params::TrusTee(requisition_params::TrusTee {
+            tink_public_key: parameters.public_key.clone(),
+            tink_public_key_signature: parameters.signature.clone(),
+            tink_public_key_signature_algorithm_oid: parameters.algorithm_oid.clone(),
+            attestation: parameters.attestation.clone(),
+        })),
+        Protocol::Direct(_) => None,
+    }
+}
+
+/// The computation as the Duchies see it; `participants` and `requisitions` are already made.
 pub(crate) fn computation(
     measurement: &Measurement,
     participants: Vec<system::ComputationParticipant>,
+    requisitions: Vec<system::Requisition>,
     consumer_certificate_der: Vec<u8>,
 ) -> Result<system::Computation, StoreError> {
     let config = wire::parse_protocol_config(&measurement.protocol_config)
@@ -263,11 +329,7 @@ pub(crate) fn computation(
         aggregator_certificate: result.map_or_else(String::new, |result| result.certificate.to_string()),
         encrypted_result: result.map_or_else(Vec::new, |result| result.ciphertext.clone()),
         computation_participants: participants,
-        requisitions: measurement
-            .requisitions
-            .iter()
-            .map(|requisition| computation_requisition(measurement, requisition))
-            .collect(),
+        requisitions,
         mpc_protocol_config: wire::mpc_protocol_config(&config),
         serialized_protocol_config: measurement.protocol_config.clone(),
         measurement_spec_signature: measurement.spec.signature.clone(),
@@ -275,8 +337,30 @@ pub(crate) fn computation(
         measurement_consumer_certificate_der: consumer_certificate_der,
         measurement_consumer: measurement.name.parent().to_string(),
         deadline: Some(measurement.deadline.into()),
-        aggregator: measurement.aggregator.to_string(),
+        aggregator: measurement.protocol.aggregator().map_or_else(String::new, ToString::to_string),
     })
+}
+
+/// What a publisher says of its software.
+pub(crate) const fn capabilities(message: &data_provider::Capabilities) -> Capabilities {
+    Capabilities {
+        hmss: message.honest_majority_share_shuffle_supported,
+        hmss_native: message.honest_majority_share_shuffle_native_supported,
+        trustee: message.trus_tee_supported,
+        no_noise: message.noise_mechanism_none_supported,
+        deterministic_noise: message.noise_mechanism_deterministic_truncated_laplace_supported,
+    }
+}
+
+/// The message of [`capabilities`].
+pub(crate) const fn capabilities_message(capabilities: Capabilities) -> data_provider::Capabilities {
+    data_provider::Capabilities {
+        honest_majority_share_shuffle_supported: capabilities.hmss,
+        honest_majority_share_shuffle_native_supported: capabilities.hmss_native,
+        trus_tee_supported: capabilities.trustee,
+        noise_mechanism_none_supported: capabilities.no_noise,
+        noise_mechanism_deterministic_truncated_laplace_supported: capabilities.deterministic_noise,
+    }
 }
 
 /// What a consumer may know of a Duchy's report: which stage, when, and what time it took.

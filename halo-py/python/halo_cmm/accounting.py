@@ -8,7 +8,7 @@ Examples
 >>> budget = Zcdp.within(1.0, 1e-9)
 >>> query = Zcdp.of_gaussian(1_000_000.0)
 >>> int(budget.rho / query.rho)
-24178
+29946
 """
 
 from halo_cmm._halo import Acdp, Gdp, PrivacyLoss, Zcdp, gaussian_sigma

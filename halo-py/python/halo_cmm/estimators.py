@@ -74,8 +74,9 @@ class Estimate:
     Examples
     --------
     >>> from halo_cmm import Estimate
-    >>> Estimate(100.0, 5.0).interval()
-    (90.20018007729972, 109.79981992270028)
+    >>> low, high = Estimate(100.0, 5.0).interval()
+    >>> round(low, 6), round(high, 6)
+    (90.20018, 109.79982)
     """
 
     value: float

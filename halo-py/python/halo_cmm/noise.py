@@ -5,7 +5,7 @@ Examples
 >>> from halo_cmm import noise
 >>> reach = noise.calibrate(1.0, 1e-9, contributors=3, honest_contributors=1)
 >>> total = sum(reach.sample(1000, seed=party) for party in range(3))
->>> abs(total.std() / reach.standard_deviation - 1) < 0.1
+>>> bool(abs(total.std() / reach.standard_deviation - 1) < 0.1)
 True
 """
 

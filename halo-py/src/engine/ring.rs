@@ -31,7 +31,7 @@ fn parameters(
     })
 }
 
-fn bodies(uploads: Vec<Vec<u8>>, record_bytes: usize) -> Result<Vec<Body>, Error> {
+fn bodies(uploads: Option<Vec<Vec<u8>>>, record_bytes: usize) -> Result<Vec<Body>, Error> {
     let one = |(position, bytes): (usize, Vec<u8>)| {
         let length = bytes.len();
         body(bytes, record_bytes).map_err(|_| {
@@ -40,7 +40,7 @@ fn bodies(uploads: Vec<Vec<u8>>, record_bytes: usize) -> Result<Vec<Body>, Error
             ))
         })
     };
-    uploads.into_iter().enumerate().map(one).collect()
+    uploads.unwrap_or_default().into_iter().enumerate().map(one).collect()
 }
 
 fn start<E>(py: Python<'_>, engine: &E, parameters: &llv2::Parameters, uploads: &[Body]) -> PyResult<Step>
@@ -151,20 +151,20 @@ impl LiquidLegionsV2 {
     }
 
     /// Begins with the uploads of this Duchy's publishers.
-    #[pyo3(signature = (uploads = Vec::new()))]
-    fn start(&self, py: Python<'_>, uploads: Vec<Vec<u8>>) -> PyResult<Step> {
+    #[pyo3(signature = (uploads = None))]
+    fn start(&self, py: Python<'_>, uploads: Option<Vec<Vec<u8>>>) -> PyResult<Step> {
         start(py, &self.engine, &self.parameters, &bodies(uploads, REGISTER_BYTES)?)
     }
 
     /// Goes on with the state of the last step and the messages that it awaits. The aggregator reads its uploads, the
     /// same as at the start, in its first step.
-    #[pyo3(signature = (state, inbox, uploads = Vec::new()))]
+    #[pyo3(signature = (state, inbox, uploads = None))]
     fn advance(
         &self,
         py: Python<'_>,
         state: &[u8],
         inbox: Vec<PyRef<'_, Message>>,
-        uploads: Vec<Vec<u8>>,
+        uploads: Option<Vec<Vec<u8>>>,
     ) -> PyResult<Step> {
         advance(py, &self.engine, &self.parameters, state, &inbox, &bodies(uploads, REGISTER_BYTES)?)
     }
@@ -211,19 +211,19 @@ impl ReachOnlyLiquidLegionsV2 {
     }
 
     /// Begins with the uploads of this Duchy's publishers.
-    #[pyo3(signature = (uploads = Vec::new()))]
-    fn start(&self, py: Python<'_>, uploads: Vec<Vec<u8>>) -> PyResult<Step> {
+    #[pyo3(signature = (uploads = None))]
+    fn start(&self, py: Python<'_>, uploads: Option<Vec<Vec<u8>>>) -> PyResult<Step> {
         start(py, &self.engine, &self.parameters, &bodies(uploads, REACH_ONLY_REGISTER_BYTES)?)
     }
 
     /// Goes on, as `LiquidLegionsV2.advance` does.
-    #[pyo3(signature = (state, inbox, uploads = Vec::new()))]
+    #[pyo3(signature = (state, inbox, uploads = None))]
     fn advance(
         &self,
         py: Python<'_>,
         state: &[u8],
         inbox: Vec<PyRef<'_, Message>>,
-        uploads: Vec<Vec<u8>>,
+        uploads: Option<Vec<Vec<u8>>>,
     ) -> PyResult<Step> {
         advance(py, &self.engine, &self.parameters, state, &inbox, &bodies(uploads, REACH_ONLY_REGISTER_BYTES)?)
     }

@@ -176,7 +176,7 @@ impl ShareShuffle {
     #[new]
     #[pyo3(signature = (
         duchy, roles, key = None, *, requisitions, cells, max_frequency = 10, sampling_width = 1.0, noise = None,
-        modulus = Some(127), computation = "computation", seed = None,
+        modulus = 127, computation = "computation", seed = None,
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     fn new(
@@ -219,9 +219,9 @@ impl ShareShuffle {
     }
 
     /// Begins with the uploads of this worker's publishers; the aggregator has none.
-    #[pyo3(signature = (uploads = Vec::new()))]
-    fn start(&self, py: Python<'_>, uploads: Vec<PyRef<'_, Upload>>) -> PyResult<Step> {
-        let uploads = uploads.iter().map(|upload| upload.inner()).collect::<Result<Vec<_>, _>>()?;
+    #[pyo3(signature = (uploads = None))]
+    fn start(&self, py: Python<'_>, uploads: Option<Vec<PyRef<'_, Upload>>>) -> PyResult<Step> {
+        let uploads = uploads.iter().flatten().map(|upload| upload.inner()).collect::<Result<Vec<_>, _>>()?;
         let step = door::run(py, |control| {
             uploads.iter().try_for_each(|upload| self.engine.check_requisition(upload))?;
             Ok(self.engine.start(&uploads, &Room(control))?)
@@ -230,15 +230,15 @@ impl ShareShuffle {
     }
 
     /// Goes on with the state of the last step, the messages that it awaits, and the uploads of the start.
-    #[pyo3(signature = (state, inbox, uploads = Vec::new()))]
+    #[pyo3(signature = (state, inbox, uploads = None))]
     fn advance(
         &self,
         py: Python<'_>,
         state: &[u8],
         inbox: Vec<PyRef<'_, Message>>,
-        uploads: Vec<PyRef<'_, Upload>>,
+        uploads: Option<Vec<PyRef<'_, Upload>>>,
     ) -> PyResult<Step> {
-        let uploads = uploads.iter().map(|upload| upload.inner()).collect::<Result<Vec<_>, _>>()?;
+        let uploads = uploads.iter().flatten().map(|upload| upload.inner()).collect::<Result<Vec<_>, _>>()?;
         let state = message::state(state)?;
         let inbox = inbox.iter().map(|message| message.received()).collect::<Result<Vec<_>, _>>()?;
         let step = door::run(py, |control| Ok(self.engine.advance(&state, &uploads, &inbox, &Room(control))?))?;

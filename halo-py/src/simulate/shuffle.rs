@@ -16,7 +16,12 @@ use crate::shares::{self, default_modulus};
 use crate::trace::{self, Trace};
 
 /// Shares the publishers' vectors and runs the three Duchies.
-pub(super) fn run(job: &Job, publishers: &[(&str, Vec<u8>)], trace: &mut Trace, control: &Control) -> Result<Outcome, Error> {
+pub(super) fn run(
+    job: &Job,
+    publishers: &[(&str, Vec<u8>)],
+    trace: &mut Trace,
+    control: &Control,
+) -> Result<Outcome, Error> {
     let variant = match job.protocol {
         Protocol::HmssNative => Variant::Native,
         _ => Variant::Compatible { modulus: default_modulus(job.maximum_frequency, publishers.len())? },

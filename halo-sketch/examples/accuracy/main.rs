@@ -3,7 +3,7 @@
 //!     cargo run --release -p halo-sketch --example accuracy -- [--salts N] [--only TEXT]
 //!
 //! Each salt, of which at least 20 are taken (the default), is a repetition with fresh hashes of the same people. `--only`
-//! keeps the groups of checks whose name contains the text (truth, reach, noised reach, publishers, frequency, usable
+//! keeps the groups of checks whose name contains the text (truth, reach, noised reach, intervals, publishers, frequency, usable
 //! registers, frequency vectors, discrete Gaussian, noise totals). It ends with exit code 1 when a check fails.
 
 mod people;
@@ -36,11 +36,11 @@ fn main() -> ExitCode {
             _ => return refuse(&format!("{argument}: only --salts N and --only TEXT are understood")),
         }
     }
-    println!("{:<44} {:>24} {:>24}   {}", "check", "expected", "found", "fails if");
+    println!("{:<56} {:>24} {:>24}   fails if", "check", "expected", "found");
     let mut failed = 0;
     let mut report = |check: &Check| {
         let Check { name, expected, found, fails_if, passed } = check;
-        println!("{name:<44} {expected:>24} {found:>24}   {fails_if}{}", if *passed { "" } else { "   FAILED" });
+        println!("{name:<56} {expected:>24} {found:>24}   {fails_if}{}", if *passed { "" } else { "   FAILED" });
         failed += u32::from(!passed);
     };
     suite::run(&effort, &only, &mut report);

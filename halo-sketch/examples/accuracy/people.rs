@@ -103,7 +103,8 @@ impl Scenario {
             }
             Self::Bow => {
                 let mut class = uniform(vid ^ 0xac7);
-                let classes = [(0.164, 0.065), (0.388, 0.4274), (0.312, 1.275), (0.136, 3.140)];
+                // Share of the people, activity in ten thousandths.
+                let classes = [(0.164, 650), (0.388, 4_274), (0.312, 12_750), (0.136, 31_400)];
                 let mut activity = classes[3].1;
                 for (share, x) in classes {
                     if class < share {
@@ -112,6 +113,7 @@ impl Scenario {
                     }
                     class -= share;
                 }
+                let activity = f64::from(activity) / 1e4;
                 those(&|j| uniform(vid ^ (0xb0b0 + j)) < (0.01 * j as f64 * activity).min(1.0), 1..11)
             }
             Self::Sequential => those(&|k| (50_000 * k..50_000 * k + 100_000).contains(&vid), 0..20),

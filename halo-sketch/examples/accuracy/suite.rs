@@ -9,6 +9,7 @@ use halo_sketch::{
         NoiseCalibration, NoiseMechanism, NoiseSpec, Sensitivity,
         sampler::{Rational, discrete_gaussian_within},
     },
+    sampler::VidSampler,
     variance::{self, Interval, Methodology, ReachMeasurement},
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -50,12 +51,15 @@ pub(crate) struct Check {
     pub(crate) passed: bool,
 }
 
+type Group = fn(&Effort) -> Vec<Check>;
+
 /// Runs the groups of checks whose name contains `only`, and reports each as soon as it is known.
 pub(crate) fn run(effort: &Effort, only: &str, report: &mut impl FnMut(&Check)) {
-    let suite: [(&str, fn(&Effort) -> Vec<Check>); 9] = [
+    let suite: [(&str, Group); 10] = [
         ("truth", truth),
         ("reach", reach),
         ("noised reach", noised_reach),
+        ("intervals", intervals),
         ("publishers", publishers),
         ("frequency", frequency),
         ("usable registers", usable),
@@ -207,6 +211,62 @@ fn noised_reach(effort: &Effort) -> Vec<Check> {
     let (errors, said): (Vec<f64>, Vec<f64>) = (1..=salts).map(error).unzip();
     let expected = format!("SE {}, said {}", percent(0.01087), percent(Runs(said).mean()));
     vec![at_most(format!("S4 reach, sigma 50, p90 of {salts} runs"), expected, Runs(errors).quantile(0.9), 0.026)]
+}
+
+/// Confidence intervals of sampled and noised sketches hold the truth as often as they say (protocols 8.10, and four
+/// standard errors of a share of 95 %).
+fn intervals(_: &Effort) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (people, width, calibration, (epsilon, delta), runs, least) in [
+        (100_000, 0.5, NoiseCalibration::Exact, (0.1, 1e-9), 400_u64, 0.906),
+        (1_000_000, 1.0, NoiseCalibration::Reference, (0.0033, 1e-5), 30, 0.8),
+    ] {
+        let params = usual();
+        let interval = VidSamplingInterval::new(0.0, width).expect("the interval is in range");
+        let sampler = VidSampler::new(interval);
+        let noise = NoiseSpec {
+            mechanism: NoiseMechanism::DiscreteGaussian,
+            calibration,
+            params: PrivacyParams::new(epsilon, delta).expect("the promise is in range"),
+            sensitivity: Sensitivity::scalar(1),
+            contributors: 3,
+            honest_contributors: 3,
+        };
+        let noise = noise.calibrate().expect("the promise can be kept");
+        let found = |salt: u64| {
+            let sampled = (0..people).map(|vid| salted(vid, salt)).filter(|vid| sampler.contains(*vid));
+            let mut hit = vec![false; params.size() as usize];
+            sampled.for_each(|vid| hit[params.index(vid) as usize] = true);
+            let mut rng = generator(salt);
+            let noised: u64 = (0..3).map(|_| noise.sample(&mut rng)).sum();
+            let active = hit.iter().filter(|hit| **hit).count() as f64 + noised as f64 - 3.0 * noise.shift() as f64;
+            let sd = noise.total_standard_deviation();
+            estimate::reach(&params, active, interval.width_decimal(), sd).expect("the sketch is far from full")
+        };
+        let estimates: Vec<_> = (1..=runs).into_par_iter().map(found).collect();
+        let truth = people as f64;
+        let inside =
+            estimates.iter().map(|found| found.interval95()).filter(|(low, high)| (*low..=*high).contains(&truth));
+        let share = inside.count() as f64 / runs as f64;
+        let name = format!("{people} people, width {width}, ({epsilon}, {delta:e})");
+        checks.push(Check {
+            name: format!("{name}, 95 % intervals"),
+            expected: "95 %".into(),
+            found: percent(share),
+            fails_if: format!("< {}", percent(least)),
+            passed: share >= least,
+        });
+        let said = estimates.iter().map(|found| found.standard_error).sum::<f64>() / runs as f64;
+        let ratio = Runs(estimates.iter().map(|found| found.value).collect()).deviation() / said;
+        checks.push(Check {
+            name: format!("{name}, sd to SE"),
+            expected: "1".into(),
+            found: format!("{ratio:.3}"),
+            fails_if: "outside of 0.67 to 1.35".into(),
+            passed: (0.67..=1.35).contains(&ratio),
+        });
+    }
+    checks
 }
 
 /// The union does not depend on how many publishers hold it.

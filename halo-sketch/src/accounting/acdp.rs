@@ -5,7 +5,11 @@ use std::f64::consts::PI;
 use halo_core::privacy::{Epsilon, PrivacyParams};
 
 use super::{Gdp, LedgerCharge, Units, Zcdp};
-use crate::{Error, noise::Sensitivity};
+use crate::{
+    Error,
+    noise::{Sensitivity, calibration},
+    variance,
+};
 
 /// Approximate concentrated differential privacy as the reference system charges it: ρ for the noise and θ for what
 /// was cut off. Both add up.
@@ -40,31 +44,21 @@ impl Acdp {
 
     /// What a result costs whose noise `contributors` Duchies add up, each a discrete Gaussian of standard deviation
     /// σ_d = σ/√n cut to ±μ, with σ and μ as the reference calibrates them (protocols 6.3, 6.6):
-    /// ε′ = min(√(1/σ² + 5λ), 1/σ + 10λ), ρ = ε′²/2, θ = n·e^(−μ²/2σ_d²), where λ = Σ e^(−2π²·(σ²/n)·i/(i + 1)) over
-    /// i from 1 to n − 1 (Kairouz, Liu and Steinke, 2021, theorem 1).
+    /// ε′ = min(√(1/σ² + 5λ), 1/σ + 10λ), ρ = ε′²/2, θ = n·e^(−μ²/2σ_d²), where λ is [`excess_of_sum`].
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when δ is 0 or there are no contributors.
+    /// [`Error::OutOfRange`] when δ is 0, ε is below 10^-40 or there are no contributors.
     pub fn multi_party(params: PrivacyParams, contributors: u32) -> Result<Self, Error> {
-        let (epsilon, delta) = (params.epsilon.get(), params.delta.get());
-        if delta <= 0.0 {
-            return Err(Error::out_of_range("delta", delta, "above 0, since noise is cut to a range"));
-        }
         if contributors == 0 {
             return Err(Error::out_of_range("contributors", contributors, "at least 1"));
         }
-        let n = f64::from(contributors);
-        let half = 0.5 * delta;
-        let variance = 2.0 * (1.25 / half).ln() / (epsilon * epsilon);
-        let share = variance / n;
-        // ln(1 + e^ε) without overflow.
-        let softplus = epsilon + (-epsilon).exp().ln_1p();
-        let cut = (share * 2.0 * (n.ln() + softplus - half.ln())).sqrt().ceil();
-        let excess: f64 =
-            (1..contributors).map(|i| (-2.0 * PI * PI * share * f64::from(i) / f64::from(i + 1)).exp()).sum();
+        let variance = variance::reference_gaussian(params)?;
+        let share = variance / f64::from(contributors);
+        let cut = calibration::reference_cut(params, share, contributors);
+        let excess = excess_of_sum(share, contributors);
         let alone = 1.0 / variance.sqrt();
         let together = (alone * alone + 5.0 * excess).sqrt().min(alone + 10.0 * excess);
-        Self::new(0.5 * together * together, n * (-cut * cut / (2.0 * share)).exp())
+        Self::new(0.5 * together * together, f64::from(contributors) * (-cut * cut / (2.0 * share)).exp())
     }
 
     /// What a result costs that its publisher made with Gaussian noise of this variance: ρ = Δ₂²/2σ², θ = 0.
@@ -133,4 +127,13 @@ impl From<LedgerCharge> for Acdp {
     fn from(charge: LedgerCharge) -> Self {
         Self { rho: charge.rho.to_f64_up(), theta: charge.theta.to_f64_up() }
     }
+}
+
+/// λ = Σ e^(−2π²·v·i/(i + 1)) over i from 1 to n − 1: how far the sum of n independent discrete Gaussians of variance
+/// parameter v is from being one of variance parameter n·v. 10λ bounds the logarithm of the ratio of their probabilities
+/// (Kairouz, Liu and Steinke, 2021, lemma 4 and theorem 1). It is below 10^-17 where the standard deviation of one is 2
+/// or more, as in all noise that is calibrated exactly.
+#[must_use]
+pub fn excess_of_sum(variance_of_one: f64, contributors: u32) -> f64 {
+    (1..contributors).map(|i| (-2.0 * PI * PI * variance_of_one * f64::from(i) / f64::from(i + 1)).exp()).sum()
 }

@@ -2,6 +2,22 @@
 //!
 //! Every sampler is a function of its parameters and of the generator's bytes, so a seed replays it. Times depend on
 //! what is drawn.
+//!
+//! ```
+//! use halo_sketch::noise::sampler::{Rational, discrete_gaussian_within, discrete_laplace_within, polya_within};
+//! use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+//!
+//! let mut rng = ChaCha20Rng::seed_from_u64(7); // an example; noise that hides people takes a secret seed
+//! let gaussian = discrete_gaussian_within(Rational::at_least(25.0), 50, &mut rng);
+//! let laplace = discrete_laplace_within(Rational::at_most(0.1), 300, &mut rng);
+//! let share = polya_within(Rational::at_most(0.1), 3, 300, &mut rng);
+//! assert!(gaussian.abs() <= 50 && laplace.abs() <= 300 && share <= 300);
+//! ```
+//!
+//! # Guarantee
+//! The laws are the stated ones exactly, if the generator's bits are uniform and independent: there is no floating point
+//! and no approximation in them (Canonne, Kamath and Steinke, 2020, section 5). What a law protects, and what
+//! its cut costs, is the matter of [`NoiseSpec::calibrate`](super::NoiseSpec::calibrate).
 
 use rand_core::Rng;
 
@@ -36,7 +52,7 @@ impl Rational {
 
     fn round(value: f64, round: fn(f64) -> f64) -> Self {
         assert!(value > 0.0 && value < 2.0_f64.powi(64), "{value} is out of the samplers' range");
-        let exponent = value.log2().ceil() as i32;
+        let exponent = libm::log2(value).ceil() as i32;
         let shift = (PRECISION_BITS as i32 - exponent).clamp(0, 92);
         // Scaling by a power of two is exact.
         let numerator = round(value * 2.0_f64.powi(shift)) as u128;
@@ -111,23 +127,13 @@ fn geometric(exponent: Rational, rng: &mut impl Rng) -> u128 {
     }
 }
 
-/// A discrete Laplace draw of scale `scale`: P\[x\] ∝ e^(−|x|/scale).
-fn discrete_laplace(scale: u128, rng: &mut impl Rng) -> i128 {
-    loop {
-        let magnitude = geometric(Rational { numerator: 1, denominator: scale }, rng) as i128;
-        let negative = bernoulli(1, 2, rng);
-        if negative && magnitude == 0 {
-            continue;
-        }
-        return if negative { -magnitude } else { magnitude };
-    }
-}
-
-/// A discrete Laplace draw, conditioned on |x| ≤ `bound`: P\[x\] ∝ e^(−|x|·exponent).
+/// A discrete Laplace draw with P\[x\] ∝ e^(−|x|·exponent), conditioned on |x| ≤ `bound` (algorithm 2): two-sided
+/// geometric noise from one contributor.
 pub fn discrete_laplace_within(exponent: Rational, bound: u64, rng: &mut impl Rng) -> i64 {
     loop {
         let magnitude = geometric(exponent, rng);
         let negative = bernoulli(1, 2, rng);
+        // A zero with a minus would count twice.
         if magnitude > u128::from(bound) || (negative && magnitude == 0) {
             continue;
         }
@@ -141,16 +147,14 @@ pub fn discrete_laplace_within(exponent: Rational, bound: u64, rng: &mut impl Rn
 pub fn discrete_gaussian_within(sigma_squared: Rational, bound: u64, rng: &mut impl Rng) -> i64 {
     let Rational { numerator: p, denominator: q } = sigma_squared;
     let scale = (p / q).isqrt() + 1;
+    let exponent = Rational { numerator: 1, denominator: scale };
     loop {
-        let candidate = discrete_laplace(scale, rng);
-        let magnitude = candidate.unsigned_abs();
-        if magnitude > u128::from(bound) {
-            continue;
-        }
+        let candidate = discrete_laplace_within(exponent, bound, rng);
+        let magnitude = u128::from(candidate.unsigned_abs());
         // (|y| − σ²/t)²/2σ² with σ² = p/q is (|y|·q·t − p)²/(2·p·q·t²).
         let difference = (magnitude * q * scale).abs_diff(p);
         if bernoulli_exp(difference * difference, 2 * p * q * scale * scale, rng) {
-            return candidate as i64;
+            return candidate;
         }
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn finite(variance: f64, shape: SketchShape, sampled: f64) -> Result<
         active: shape.size as f64 - registers::expected_empty(shape, sampled)?,
         size: shape.size,
         decay_rate: shape.decay_rate,
-        capacity: 0.5 * shape.size as f64 * shape.decay_rate.exp_m1() / shape.decay_rate,
+        capacity: 0.5 * shape.saturation(),
     })
 }
 

@@ -50,6 +50,13 @@ impl SketchShape {
         Ok(self)
     }
 
+    /// n_sat = m·(e^a − 1)/a: the number of people at which the last register is expected to be hit once. Sketches count
+    /// well up to about half of it (science 1.5).
+    #[must_use]
+    pub fn saturation(self) -> f64 {
+        self.size as f64 * self.decay_rate.exp_m1() / self.decay_rate
+    }
+
     /// Σ `term`(pᵢ) over all registers.
     fn sum(self, term: impl Fn(f64) -> f64) -> f64 {
         let (a, m) = (self.decay_rate, self.size as f64);

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::super::record::for_each_chunk;
 use super::super::stream::{Purpose, StepRandomness, below};
 use super::super::{Body, Description, Message, Origin, ProtocolError, Received, State, Step, Workspace};
-use super::{CHUNK_CELLS, Duchy, Outcome, Requisition, Role, Variant};
+use super::{CHUNK_CELLS, Duchy, Outcome, Parameters, Requisition, Role, Variant};
 
 /// Version of the message between the workers; its first byte.
 const CODEC_VERSION: u8 = 1;
@@ -76,7 +76,7 @@ impl Duchy {
         workspace: &dyn Workspace,
     ) -> Result<Step<Outcome>, ProtocolError> {
         let modulus = self.parameters.modulus()?;
-        let (peer_seed, relayed) = self.read_shuffle_input(received)?;
+        let (peer_seed, relayed) = read_shuffle_input(&self.parameters, received)?;
         let mut generator = self.own_seed(&state.history).common(&peer_seed).generator();
         let mut cells = Zeroizing::new(self.add_up(modulus, requisitions, &relayed, received, workspace)?);
         if !self.parameters.counts_frequency() {
@@ -140,7 +140,7 @@ impl Duchy {
                     }
                 }
                 (Some(_), Some(_)) => {
-                    return Err(self.bad_input(received, format!("it passes on {id}, which was fulfilled here")));
+                    return Err(bad_input(received, format!("it passes on {id}, which was fulfilled here")));
                 }
                 (None, None) => return Err(refuse("neither worker has it".to_owned())),
             }
@@ -202,37 +202,40 @@ impl Duchy {
         rest.fill((modulus.get() - 1) as u8);
         Ok(())
     }
+}
 
-    fn bad_input(&self, received: &Received, reason: String) -> ProtocolError {
-        ProtocolError::BadBody { origin: Origin::Duchy(received.slot.from.clone()), reason }
-    }
+fn bad_input(received: &Received, reason: String) -> ProtocolError {
+    ProtocolError::BadBody { origin: Origin::Duchy(received.slot.from.clone()), reason }
+}
 
-    /// Reads the other worker's seed and what it passes on.
-    fn read_shuffle_input(&self, received: &Received) -> Result<(Seed, BTreeMap<String, Vec<u8>>), ProtocolError> {
-        let bytes = Zeroizing::new(read_all(&received.body, &Origin::Duchy(received.slot.from.clone()))?);
-        let refuse = |reason: &str| self.bad_input(received, reason.to_owned());
-        let mut reader = Reader(&bytes);
-        let early = || refuse("it ends too early");
-        if reader.take(1).ok_or_else(early)? != [CODEC_VERSION] {
-            return Err(refuse("its version is not known"));
-        }
-        let seed = reader.take(SEED_BYTES).ok_or_else(early)?;
-        let seed = Seed::from_slice(seed).map_err(|error| refuse(&error.to_string()))?;
-        let count = reader.number().ok_or_else(early)?;
-        let mut relayed = BTreeMap::new();
-        for _ in 0..count {
-            let id = reader.field().ok_or_else(early)?;
-            let id = std::str::from_utf8(id).map_err(|_| refuse("an id is not UTF-8"))?.to_owned();
-            let ciphertext = reader.field().ok_or_else(early)?.to_vec();
-            if !self.parameters.requisitions.contains(&id) {
-                return Err(refuse("it passes on a requisition that is none of the computation's"));
-            }
-            if relayed.insert(id, ciphertext).is_some() {
-                return Err(refuse("it passes one requisition on twice"));
-            }
-        }
-        if reader.0.is_empty() { Ok((seed, relayed)) } else { Err(refuse("bytes are left over")) }
+/// Reads the other worker's seed and what it passes on.
+pub(super) fn read_shuffle_input(
+    parameters: &Parameters,
+    received: &Received,
+) -> Result<(Seed, BTreeMap<String, Vec<u8>>), ProtocolError> {
+    let bytes = Zeroizing::new(read_all(&received.body, &Origin::Duchy(received.slot.from.clone()))?);
+    let refuse = |reason: &str| bad_input(received, reason.to_owned());
+    let mut reader = Reader(&bytes);
+    let early = || refuse("it ends too early");
+    if reader.take(1).ok_or_else(early)? != [CODEC_VERSION] {
+        return Err(refuse("its version is not known"));
     }
+    let seed = reader.take(SEED_BYTES).ok_or_else(early)?;
+    let seed = Seed::from_slice(seed).map_err(|error| refuse(&error.to_string()))?;
+    let count = reader.number().ok_or_else(early)?;
+    let mut relayed = BTreeMap::new();
+    for _ in 0..count {
+        let id = reader.field().ok_or_else(early)?;
+        let id = std::str::from_utf8(id).map_err(|_| refuse("an id is not UTF-8"))?.to_owned();
+        let ciphertext = reader.field().ok_or_else(early)?.to_vec();
+        if !parameters.requisitions.contains(&id) {
+            return Err(refuse("it passes on a requisition that is none of the computation's"));
+        }
+        if relayed.insert(id, ciphertext).is_some() {
+            return Err(refuse("it passes one requisition on twice"));
+        }
+    }
+    if reader.0.is_empty() { Ok((seed, relayed)) } else { Err(refuse("bytes are left over")) }
 }
 
 struct Reader<'a>(&'a [u8]);

@@ -2,12 +2,12 @@
 
 use halo_core::clock::{Stopwatch, Timestamp};
 use halo_core::pb::system::{self, StageAttempt};
-use halo_core::resource::ComputationName;
 use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::server::duchy::Duchy;
 use crate::server::store::{Outgoing, Record};
+use crate::server::terms::Terms;
 
 /// Measures one attempt at a stage.
 #[derive(Debug)]
@@ -31,17 +31,11 @@ impl Meter {
     }
 
     /// The line for the timeline. CPU time is that of the whole process meanwhile.
-    pub(super) fn log_entry(
-        &self,
-        duchy: &Duchy,
-        computation: &ComputationName,
-        record: &Record,
-        traffic: Traffic,
-    ) -> Outgoing {
+    pub(super) fn log_entry(&self, duchy: &Duchy, terms: &Terms, record: &Record, traffic: Traffic) -> Outgoing {
         let entry = system::ComputationLogEntry {
             log_message: format!("finished {}", record.stage),
             stage_attempt: Some(StageAttempt {
-                stage: record.stage.number(),
+                stage: terms.protocol.stage_number(record.stage, &duchy.parties.me),
                 stage_name: record.stage.name().to_owned(),
                 stage_start_time: Some(self.start.into()),
                 attempt_number: i64::from(record.attempts) + 1,
@@ -55,7 +49,7 @@ impl Meter {
             ..Default::default()
         };
         let request = system::CreateComputationLogEntryRequest {
-            parent: duchy.part(computation),
+            parent: duchy.part(&terms.name),
             computation_log_entry: Some(entry),
         };
         Outgoing::LogEntry(request.encode_to_vec())

@@ -8,24 +8,25 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use halo_core::pb::halo::GetTransferRequest;
 use halo_core::pb::halo::transfers_client::TransfersClient;
-use halo_core::pb::system::advance_computation_request::{BodyChunk, Header, Payload, header};
+use halo_core::pb::system::advance_computation_request::{BodyChunk, Header, Payload};
 use halo_core::pb::system::computation_control_client::ComputationControlClient;
 use halo_core::pb::system::computation_log_entries_client::ComputationLogEntriesClient;
 use halo_core::pb::system::computation_participants_client::ComputationParticipantsClient;
 use halo_core::pb::system::computations_client::ComputationsClient;
 use halo_core::pb::system::{self, AdvanceComputationRequest};
-use halo_core::resource::{ComputationName, DuchyId};
+use halo_core::resource::DuchyId;
 use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::Trouble;
+use crate::protocol::Description;
 use crate::server::blobs::Blobs;
 use crate::server::duchy::{CHUNK_BYTES, Duchy, client, unary};
 use crate::server::failpoint::{self, Moment};
 use crate::server::stage::Stage;
 use crate::server::store::{BodyId, OutboxRow, Outgoing, Record};
-use crate::server::terms::Refusal;
+use crate::server::terms::{Refusal, Terms};
 
 /// How long a receiver may neither take a byte nor answer; when it has all, a second more for each MiB that it checks.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -132,10 +133,13 @@ async fn deliver_body(
     body: &BodyId,
 ) -> Result<(), Status> {
     let link = duchy.parties.peer(to).ok_or_else(|| Status::unavailable("it is not among the configured peers"))?;
-    let id = record.id.parse().map_err(|error: halo_core::Error| Status::internal(error.to_string()))?;
-    let name = ComputationName::new(id).to_string();
+    let terms = Terms::read(&record.received).map_err(|refusal| Status::internal(refusal.message))?;
+    let name = terms.name.to_string();
+    let number = u8::try_from(description).ok().and_then(Description::from_number);
+    let number = number.and_then(|number| terms.protocol.message_number(number, &duchy.parties.me));
+    let number = number.ok_or_else(|| Status::internal(format!("output {description} is unknown")))?;
     let channel: Channel = link.channel().await?;
-    let query = GetTransferRequest { name: name.clone(), description, body_sha256: body.sha256.to_vec() };
+    let query = GetTransferRequest { name: name.clone(), description: number, body_sha256: body.sha256.to_vec() };
     let transfer = unary(client!(TransfersClient, channel.clone()).get_transfer(query)).await?;
     if transfer.complete {
         return Ok(());
@@ -144,7 +148,7 @@ async fn deliver_body(
     let offset = offset.ok_or_else(|| Status::unavailable("it says it has more than the whole body"))?;
     let header = Header {
         name,
-        protocol: Some(header::Protocol::LiquidLegionsV2(system::LiquidLegionsV2 { description })),
+        protocol: Some(terms.protocol.message_header(number)),
         body_length: body.length.cast_signed(),
         record_count: body.records.cast_signed(),
         body_sha256: body.sha256.to_vec(),

@@ -4,21 +4,16 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use halo_core::pb::system;
-use halo_core::pb::system::computation_participant::requisition_params;
-use halo_core::wire::{self, ElGamalKey};
 use halo_crypto::consent::x509::ECDSA_WITH_SHA256;
-use halo_crypto::proof::PossessionContext;
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::cost::{Meter, Traffic};
 use super::{Trouble, result};
-use crate::protocol::llv2::{self, REGISTER_BYTES, message_record_bytes};
-use crate::protocol::{
-    Body, Description, DirectoryWorkspace, Message, Received, RecordSink, Slot, State, Step, Workspace,
-};
+use crate::protocol::{Description, DirectoryWorkspace, Message, Received, RecordSink, Slot, State, Step, Workspace};
 use crate::server::duchy::{Duchy, system_rng};
+use crate::server::protocols::{Side, SignedKey, Sitting, Uploaded};
 use crate::server::secrets::ComputationSecrets;
 use crate::server::stage::{Role, Stage};
 use crate::server::store::{BodyId, Lease, Outgoing, Record, StageCommit};
@@ -36,21 +31,22 @@ pub(super) struct Worked {
 /// Works on the stage of a computation. Output bodies are stored when this returns.
 pub(super) async fn work(duchy: &Arc<Duchy>, lease: &Lease, record: &Record) -> Result<Worked, Trouble> {
     let meter = Meter::start(duchy);
-    let terms = Terms::read(&record.received)?;
+    let terms = Arc::new(Terms::read(&record.received)?);
     let sealed = record.secrets.as_deref();
     let sealed = sealed.ok_or_else(|| Trouble::Transient("the computation's keys are destroyed".to_owned()))?;
-    let secrets = duchy.vault.open_secrets(&record.id, sealed)?;
+    let secrets = duchy.keys.open(&record.id, sealed, duchy.now()).await?;
     let (mut after, traffic) = match record.stage {
         Stage::InitializationPhase => (publish_key(duchy, &terms, &secrets), Traffic::default()),
         Stage::ConfirmationPhase => confirm(duchy, lease, record, &terms, secrets)?,
         _ => step(duchy, lease, record, &terms, secrets).await?,
     };
     let report = after.report();
-    after.outbox.push(meter.log_entry(duchy, &terms.name, record, traffic));
+    let state = after.state.map(|state| duchy.keys.seal_state(&record.id, &state, &mut system_rng())).transpose()?;
+    after.outbox.push(meter.log_entry(duchy, &terms, record, traffic));
     let commit = StageCommit {
         from: record.stage,
         next: after.next,
-        engine_state: after.state.map(|state| duchy.vault.seal_state(&record.id, &state, &mut system_rng())),
+        engine_state: state,
         outbox: after.outbox,
         awaiting: after.awaiting.iter().map(numbered).collect(),
         consumed: after.consumed,
@@ -94,30 +90,18 @@ fn numbered(slot: &Slot) -> (i32, crate::protocol::DuchyId) {
     (i32::from(slot.description.number()), slot.from.clone())
 }
 
-/// Signs the key share and proves that its secret is known, for the session of this very computation.
+/// Signs the own key, for the session of this very computation.
 fn publish_key(duchy: &Duchy, terms: &Terms, secrets: &ComputationSecrets) -> After {
     let consent = &duchy.parties.consent;
-    let context = PossessionContext {
-        session: terms.session,
-        duchy: duchy.parties.me.as_str(),
-        certificate_sha256: consent.certificate.sha256(),
-    };
-    let input = [context.session, context.certificate_sha256].concat();
-    let proof = secrets.key_share.prove_possession(&context, &mut secrets.randomness("proof of possession", &input));
-    let key = wire::serialize_el_gamal_public_key(&ElGamalKey {
-        element: *secrets.key_share.public().as_bytes(),
-        proof_of_possession: proof,
-    });
+    let key = terms.protocol.public_key(terms, consent, &duchy.parties.me, secrets);
+    let signature = consent.key.sign(&key);
+    let signed = SignedKey { key, signature, oid: ECDSA_WITH_SHA256.to_owned() };
     let request = system::SetParticipantRequisitionParamsRequest {
         name: duchy.part(&terms.name),
         requisition_params: Some(system::computation_participant::RequisitionParams {
             duchy_certificate: consent.name.to_string(),
             duchy_certificate_der: consent.certificate.der().to_vec(),
-            protocol: Some(requisition_params::Protocol::LiquidLegionsV2(requisition_params::LiquidLegionsV2 {
-                el_gamal_public_key_signature: consent.key.sign(&key),
-                el_gamal_public_key_signature_algorithm_oid: ECDSA_WITH_SHA256.to_owned(),
-                el_gamal_public_key: key,
-            })),
+            protocol: Some(terms.protocol.publish(signed)),
         }),
         etag: String::new(),
     };
@@ -126,20 +110,20 @@ fn publish_key(duchy: &Duchy, terms: &Terms, secrets: &ComputationSecrets) -> Af
 
 /// Checks that keys, nonces and uploads are what everybody agreed on. From then on the computation does not change.
 fn confirm(
-    duchy: &Duchy,
+    duchy: &Arc<Duchy>,
     lease: &Lease,
     record: &Record,
-    terms: &Terms,
+    terms: &Arc<Terms>,
     secrets: ComputationSecrets,
 ) -> Result<(After, Traffic), Trouble> {
     let now = duchy.now();
-    terms.check(&duchy.parties, &duchy.settings.noise_floor, now)?;
-    let keys = terms.verified_keys(&duchy.parties, &secrets.key_share.public(), now)?;
-    terms.check_fulfilment(&record.requisitions, &keys)?;
+    terms.check(&duchy.parties, &duchy.settings, now)?;
+    let keys = terms.verified_keys(&duchy.parties, &secrets, now)?;
+    terms.check_fulfilment(&record.requisitions, &duchy.parties, now)?;
     let request = system::ConfirmComputationParticipantRequest {
         name: duchy.part(&terms.name),
         etag: String::new(),
-        key_list_hash: keys.hash.to_vec(),
+        key_list_hash: keys.hash().to_vec(),
     };
     let outbox = vec![Outgoing::Confirmation(request.encode_to_vec())];
     let traffic = Traffic { records_in: uploads(record).map(|body| body.records).sum(), ..Traffic::default() };
@@ -147,15 +131,22 @@ fn confirm(
         Role::Worker => After::new(Stage::WaitToStart, outbox),
         Role::Aggregator => {
             // Computes nothing: notes which uploads it will join, and whom it waits for.
-            let engine = engine(duchy, terms, keys, secrets)?;
+            let side = side(duchy, record, terms, keys, secrets)?;
             let workspace = workspace(duchy, lease, CancellationToken::new())?;
-            let Step::Wait { state, awaiting, .. } = engine.start(&requisitions(duchy, record), &workspace)? else {
+            let Step::Wait { state, awaiting, .. } = side.start(&workspace)? else {
                 return Err(Trouble::Transient("the aggregator's engine ended before it began".to_owned()));
             };
-            After { state: Some(state.to_bytes()), awaiting, ..After::new(Stage::WaitSetupPhaseInputs, outbox) }
+            let next = waits(&awaiting)?;
+            After { state: Some(state.to_bytes()), awaiting, ..After::new(next, outbox) }
         }
     };
     Ok((after, traffic))
+}
+
+/// The stage that waits for these messages.
+fn waits(awaiting: &[Slot]) -> Result<Stage, Trouble> {
+    let first = awaiting.first().ok_or_else(|| Trouble::Transient("the engine waits for nothing".to_owned()))?;
+    Ok(Stage::waiting_for(first.description))
 }
 
 /// Uploads at this Duchy, sorted by the requisition's name.
@@ -164,20 +155,26 @@ fn uploads(record: &Record) -> impl Iterator<Item = &BodyId> {
     here.filter_map(|requisition| requisition.upload.as_ref()).map(|upload| &upload.body)
 }
 
-fn requisitions(duchy: &Duchy, record: &Record) -> Vec<Body> {
-    uploads(record).map(|body| duchy.blobs.body(&record.id, body, REGISTER_BYTES)).collect()
-}
-
-fn engine(duchy: &Duchy, terms: &Terms, keys: Keys, secrets: ComputationSecrets) -> Result<llv2::Duchy, Trouble> {
-    let engine = llv2::Duchy::new(
-        terms.parameters()?,
-        terms.name.computation.to_string(),
-        keys.ring,
-        duchy.parties.me.clone(),
-        secrets.key_share,
-        secrets.seed,
-    )?;
-    Ok(engine.with_chunk_records(duchy.settings.chunk_records))
+/// This Duchy's side of the computation.
+fn side(
+    duchy: &Arc<Duchy>,
+    record: &Record,
+    terms: &Arc<Terms>,
+    keys: Keys,
+    secrets: ComputationSecrets,
+) -> Result<Box<dyn Side>, Trouble> {
+    let record_bytes = terms.protocol.upload_shape().record_bytes();
+    let here = record.requisitions.iter().filter(|requisition| requisition.here);
+    let uploads = here.filter_map(|requisition| {
+        let upload = requisition.upload.as_ref()?;
+        Some(Uploaded {
+            requisition: requisition.name.clone(),
+            body: duchy.blobs.body(&record.id, &upload.body, record_bytes),
+            attachment: upload.attachment.clone(),
+        })
+    });
+    let sitting = Sitting { duchy, terms, keys, secrets, uploads: uploads.collect() };
+    Ok(terms.protocol.side(sitting)?)
 }
 
 /// Files of one attempt. Nothing is written any more once the attempt is given up.
@@ -222,23 +219,22 @@ async fn step(
     duchy: &Arc<Duchy>,
     lease: &Lease,
     record: &Record,
-    terms: &Terms,
+    terms: &Arc<Terms>,
     secrets: ComputationSecrets,
 ) -> Result<(After, Traffic), Trouble> {
     let sealed = record.engine_state.as_deref();
     let state = match sealed {
-        Some(sealed) => Some(State::from_bytes(duchy.vault.open_state(&record.id, sealed)?.expose())?),
+        Some(sealed) => Some(State::from_bytes(duchy.keys.open_state(&record.id, sealed)?.expose())?),
         None => None,
     };
     let inbox = inbox(duchy, record, terms)?;
-    let requisitions = requisitions(duchy, record);
     let records_in = match state {
         None => uploads(record).map(|body| body.records).sum(),
         Some(_) => record.inputs.iter().map(|input| input.body.records).sum(),
     };
     // The result is encrypted with randomness of this computation's seed.
-    let for_result = duchy.vault.open_secrets(&record.id, record.secrets.as_deref().unwrap_or_default())?;
-    let engine = engine(duchy, terms, terms.confirmed_keys()?, secrets)?;
+    let for_result = duchy.keys.open(&record.id, record.secrets.as_deref().unwrap_or_default(), duchy.now()).await?;
+    let side = side(duchy, record, terms, terms.confirmed_keys()?, secrets)?;
     let stopped = |error: &dyn fmt::Display| Trouble::Transient(error.to_string());
     let turn = Arc::clone(&duchy.compute).acquire_owned().await.map_err(|error| stopped(&error))?;
     let given_up = CancellationToken::new();
@@ -249,23 +245,21 @@ async fn step(
     let compute = move || {
         let _turn = turn;
         match state {
-            None => engine.start(&requisitions, &workspace),
-            Some(state) => engine.advance(&state, &requisitions, &inbox, &workspace),
+            None => side.start(&workspace),
+            Some(state) => side.advance(&state, &inbox, &workspace),
         }
     };
     let taken = tokio::task::spawn_blocking(compute).await.map_err(|error| stopped(&error))??;
     let consumed = record.inputs.iter().map(|input| (input.description, input.sender.clone())).collect();
     let (mut after, outbox) = match taken {
         Step::Wait { state, outbox, awaiting } => {
-            let description = awaiting.first().map(|slot| i32::from(slot.description.number()));
-            let next = description.and_then(Stage::waiting_for);
-            let next = next.ok_or_else(|| Trouble::Transient("the engine waits for nothing".to_owned()))?;
+            let next = waits(&awaiting)?;
             (After { state: Some(state.to_bytes()), awaiting, ..After::new(next, Vec::new()) }, outbox)
         }
         Step::Done { output, outbox } => {
             let mut after = After::new(Stage::Complete, Vec::new());
-            if let Some(outcome) = output {
-                let request = result::request(duchy, terms, &for_result, &outcome)?;
+            if let Some(found) = output {
+                let request = result::request(duchy, terms, &for_result, &found)?;
                 after.outbox.push(Outgoing::Result(request.encode_to_vec()));
             }
             (after, outbox)
@@ -290,13 +284,9 @@ fn inbox(duchy: &Duchy, record: &Record, terms: &Terms) -> Result<Vec<Received>,
         let description = u8::try_from(input.description).ok().and_then(Description::from_number);
         let description =
             description.ok_or_else(|| Trouble::Transient(format!("input {} is unknown", input.description)))?;
-        let record_bytes =
-            message_record_bytes(description, input.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency())
-                .ok_or_else(|| Trouble::Transient(format!("{description} is none of this protocol's messages")))?;
-        Ok(Received {
-            slot: Slot { from: input.sender.clone(), description },
-            body: duchy.blobs.body(&record.id, &input.body, record_bytes),
-        })
+        let slot = Slot { from: input.sender.clone(), description };
+        let record_bytes = terms.protocol.message_record_bytes(terms, &slot);
+        Ok(Received { body: duchy.blobs.body(&record.id, &input.body, record_bytes), slot })
     });
     received.collect()
 }

@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use halo_core::pb::system;
-use halo_core::pb::system::advance_computation_request::{Header, Payload, header};
+use halo_core::pb::system::advance_computation_request::{Header, Payload};
 use halo_core::pb::system::computation_control_server;
 use halo_core::resource::{ComputationName, ComputationStageName, DuchyId, DuchyName};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Settled, announced_body, count, give_up, is_over, settle};
-use crate::protocol::llv2::{check_message, message_record_bytes};
-use crate::protocol::{Body, Description};
+use super::{Settled, announced_body, count, description, give_up, is_over, settle};
+use crate::protocol::{Body, Description, Slot};
 use crate::server::duchy::Duchy;
 use crate::server::failpoint::{self, Moment};
 use crate::server::parties::Caller;
-use crate::server::receive::{Announcement, Turn, receive, store_status};
+use crate::server::receive::{Announcement, Shape, Turn, receive, store_status};
 use crate::server::stage::Stage;
 use crate::server::store::{BodyId, SlotKey, SlotStatus, TransferKey};
 use crate::server::terms::{Refusal, Terms};
@@ -36,13 +35,17 @@ impl computation_control_server::ComputationControl for Control {
         };
         let name: ComputationName =
             header.name.parse().map_err(|error| Status::invalid_argument(format!("header.name: {error}")))?;
-        let description = description(&header)?;
-        let slot =
-            SlotKey { computation: name.computation.to_string(), description: i32::from(description.number()), sender };
+        let terms = self.terms(&name).await?;
+        let slot = Slot { description: described(&terms, &header, &sender)?, from: sender };
+        let key = SlotKey {
+            computation: name.computation.to_string(),
+            description: i32::from(slot.description.number()),
+            sender: slot.from.clone(),
+        };
         let body = announced_body(header.body_length, header.record_count, &header.body_sha256)?;
-        let turn = self.0.turns.take(&slot.to_string()).await?;
-        if self.is_new(&slot, &body).await? {
-            self.take_in(&header, &slot, description, &body, stream, turn).await?;
+        let turn = self.0.turns.take(&key.to_string()).await?;
+        if self.is_new(&key, &body).await? {
+            self.take_in(&terms, &header, (&key, slot), &body, stream, turn).await?;
         }
         Ok(Response::new(system::AdvanceComputationResponse { received_length: body.length.cast_signed() }))
     }
@@ -61,15 +64,13 @@ impl computation_control_server::ComputationControl for Control {
         let computation = name.computation.to_string();
         let record = self.0.store.load(&computation).await.map_err(|error| store_status(&error))?;
         let record = record.ok_or_else(|| unknown(&computation))?;
-        if !Terms::read(&record.received).is_ok_and(|terms| terms.duchies.contains(&sender)) {
-            return Err(unknown(&computation));
-        }
+        let terms = Terms::read(&record.received).ok().filter(|terms| terms.duchies.contains(&sender));
+        let terms = terms.ok_or_else(|| unknown(&computation))?;
+        let number = terms.protocol.stage_number(record.stage, &self.0.parties.me);
         Ok(Response::new(system::ComputationStage {
             name: name.to_string(),
             etag: String::new(),
-            stage: Some(system::computation_stage::Stage::LiquidLegionsV2Stage(system::LiquidLegionsV2Stage {
-                stage: record.stage.number(),
-            })),
+            stage: Some(terms.protocol.wire_stage(number)),
         }))
     }
 }
@@ -78,22 +79,16 @@ fn unknown(computation: &str) -> Status {
     Status::not_found(format!("there is no computation {computation} of the caller"))
 }
 
-fn description(header: &Header) -> Result<Description, Status> {
-    let Some(header::Protocol::LiquidLegionsV2(llv2)) = &header.protocol else {
-        return Err(Status::invalid_argument("header.protocol: it is not liquid_legions_v2"));
-    };
-    u8::try_from(llv2.description).ok().and_then(Description::from_number).ok_or_else(|| {
-        Status::invalid_argument(format!("header.liquid_legions_v2.description: {} is none", llv2.description))
+/// Which message of a computation's protocol a header announces.
+fn described(terms: &Terms, header: &Header, sender: &DuchyId) -> Result<Description, Status> {
+    let number = header.protocol.as_ref().and_then(|header| terms.protocol.header_number(header));
+    let number = number.ok_or_else(|| {
+        let kind = terms.protocol.kind();
+        Status::invalid_argument(format!("header.protocol: it is not that of the computation, which is {kind}"))
+    })?;
+    description(terms, number, sender).ok_or_else(|| {
+        Status::invalid_argument(format!("header.protocol.description: {number} is none that {sender} sends"))
     })
-}
-
-/// Which body a slot of a computation takes, by its records.
-pub(super) async fn record_bytes(duchy: &Duchy, slot: &SlotKey, description: Description) -> Result<usize, Status> {
-    let record = duchy.store.load(&slot.computation).await.map_err(|error| store_status(&error))?;
-    let record = record.ok_or_else(|| unknown(&slot.computation))?;
-    let terms = Terms::read(&record.received).map_err(|refusal| Status::internal(refusal.message))?;
-    message_record_bytes(description, slot.sender == *terms.aggregator(), terms.spec.kind.maximum_frequency())
-        .ok_or_else(|| Status::invalid_argument(format!("{description} is none of this protocol's messages")))
 }
 
 impl Control {
@@ -104,6 +99,15 @@ impl Control {
                 Err(Status::permission_denied(format!("{name} is no Duchy; publishers call RequisitionFulfillment")))
             }
         }
+    }
+
+    /// What a computation is about. The Kingdom may be about to tell of it, so the sender is not told to give up.
+    async fn terms(&self, name: &ComputationName) -> Result<Arc<Terms>, Status> {
+        let computation = name.computation.to_string();
+        let known = self.0.store.load(&computation).await.map_err(|error| store_status(&error))?;
+        let known = known.ok_or_else(|| Status::unavailable(format!("{name} is not awaited here yet; try again")))?;
+        let over = |_| Status::unavailable(format!("computation {computation} is over here"));
+        Terms::read(&known.received).map(Arc::new).map_err(over)
     }
 
     /// Whether the body still has to arrive.
@@ -124,26 +128,24 @@ impl Control {
 
     async fn take_in(
         &self,
+        terms: &Arc<Terms>,
         header: &Header,
-        slot: &SlotKey,
-        description: Description,
+        (key, slot): (&SlotKey, Slot),
         body: &BodyId,
         stream: Streaming<system::AdvanceComputationRequest>,
         turn: Turn,
     ) -> Result<(), Status> {
         let duchy = &self.0;
-        let stage = Stage::waiting_for(slot.description)
-            .ok_or_else(|| Status::invalid_argument("header.liquid_legions_v2.description: it has no stage"))?;
-        let record_bytes = record_bytes(duchy, slot, description).await?;
+        let stage = Stage::waiting_for(slot.description);
         let announced = Announcement {
             transfer: TransferKey {
-                target: slot.to_string(),
-                computation: slot.computation.clone(),
+                target: key.to_string(),
+                computation: key.computation.clone(),
                 sha256: body.sha256,
             },
             body: *body,
             offset: count("offset", header.offset)?,
-            record_bytes: record_bytes as u64,
+            shape: Shape::Records(terms.protocol.message_record_bytes(terms, &slot) as u64),
             limit: duchy.settings.maximum_body,
             stage,
         };
@@ -152,9 +154,10 @@ impl Control {
             _ => Err(Status::invalid_argument("a message after the first one has no chunk of the body")),
         });
         receive(duchy.store.as_ref(), &duchy.blobs, &announced, &turn, Box::pin(chunks)).await?;
-        let sender = slot.sender.clone();
-        let check = move |stored: &Body| check_message(stored, record_bytes, &sender);
-        let (to, body) = (slot.clone(), *body);
+        let sender = slot.from.clone();
+        let terms = Arc::clone(terms);
+        let check = move |stored: &Body| terms.protocol.check_message(&terms, &slot, stored);
+        let (to, body) = (key.clone(), *body);
         let bind = async move |duchy: Arc<Duchy>| {
             failpoint::pass(Moment::BeforeCommit, stage, || hex::encode(body.sha256));
             let bound = duchy.store.bind_input(&to, &body, duchy.now()).await?;
@@ -168,9 +171,9 @@ impl Control {
             // It is what its sender announced, byte for byte, so nobody else has spoiled it.
             Settled::Bad(reason) => {
                 // The consumer reads it too, and where in which body is not for the consumer.
-                let message = format!("{stage}: a record from duchy {} is not acceptable", slot.sender);
-                let culprits = vec![DuchyName::new(slot.sender.clone()).to_string()];
-                give_up(duchy, &slot.computation, stage, &Refusal { message, culprits }).await?;
+                let message = format!("{stage}: a record from duchy {sender} is not acceptable");
+                let culprits = vec![DuchyName::new(sender).to_string()];
+                give_up(duchy, &key.computation, stage, &Refusal { message, culprits }).await?;
                 Err(Status::invalid_argument(format!("{reason}; the computation is given up")))
             }
         }

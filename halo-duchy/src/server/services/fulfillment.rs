@@ -11,15 +11,15 @@ use halo_core::resource::RequisitionName;
 use halo_core::session;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Settled, announced_body, count, digest, give_up, is_over, settle};
-use crate::protocol::llv2::{REGISTER_BYTES, check_requisition};
+use super::{Settled, announced_body, count, digest, give_up, is_over, settle, terms};
+use crate::protocol::Body;
 use crate::server::duchy::Duchy;
 use crate::server::herald::announce;
 use crate::server::parties::Caller;
 use crate::server::receive::{Announcement, Turn, receive, store_status};
 use crate::server::stage::Stage;
 use crate::server::store::{Requisition, TransferKey, Upload};
-use crate::server::terms::{Refusal, Terms};
+use crate::server::terms::{Refusal, Terms, publisher};
 
 /// Bytes of a publisher's remarks that are passed on.
 const MAX_CONTEXT_BYTES: usize = 4096;
@@ -38,13 +38,15 @@ impl requisition_fulfillment_server::RequisitionFulfillment for Fulfillment {
         let Some(Payload::Header(header)) = stream.message().await?.and_then(|message| message.payload) else {
             return Err(Status::invalid_argument("the first message of the stream has no header"));
         };
-        let requisition = self.requisition(&caller, &header).await?;
-        let upload = self.upload(&header, &requisition)?;
+        let requisition = own_requisition(&self.0, &caller, &header.name).await?;
+        let terms = terms(&self.0, &requisition.computation).await?;
+        let terms = terms.ok_or_else(|| Status::failed_precondition("the measurement is refused here"))?;
+        let upload = self.upload(&terms, &header, &requisition)?;
         let turn = self.0.turns.take(&requisition.name).await?;
         // Again: the stream before this one may have brought it to its end meanwhile.
-        let requisition = self.requisition(&caller, &header).await?;
+        let requisition = own_requisition(&self.0, &caller, &header.name).await?;
         if self.is_new(&requisition, &upload)? {
-            self.take_in(&header, &requisition, &upload, stream, turn).await?;
+            self.take_in(&terms, &header, &requisition, &upload, stream, turn).await?;
         }
         let state = self.tell_kingdom(header, &requisition, &upload).await?;
         Ok(Response::new(api::FulfillRequisitionResponse {
@@ -72,21 +74,14 @@ pub(super) async fn own_requisition(duchy: &Duchy, caller: &Caller, text: &str) 
     Ok(requisition)
 }
 
-/// The publisher of a requisition that is stored, so its name is one.
-fn requisition_parent(name: &str) -> String {
-    name.parse().map_or_else(|_| name.to_owned(), |name: RequisitionName| name.parent().to_string())
+/// Whether two uploads are of the same body, by the same publisher's consent and under the same keys.
+fn same(one: &Upload, other: &Upload) -> bool {
+    (one.nonce, one.key_list_hash, one.body) == (other.nonce, other.key_list_hash, other.body)
 }
 
 impl Fulfillment {
-    async fn requisition(&self, caller: &Caller, header: &Header) -> Result<Requisition, Status> {
-        if header.protocol.is_some() {
-            return Err(Status::invalid_argument("header.protocol: this Duchy takes Liquid Legions v2 uploads only"));
-        }
-        own_requisition(&self.0, caller, &header.name).await
-    }
-
     /// What the header says, checked against what the consumer asked for.
-    fn upload(&self, header: &Header, requisition: &Requisition) -> Result<Upload, Status> {
+    fn upload(&self, terms: &Terms, header: &Header, requisition: &Requisition) -> Result<Upload, Status> {
         if header.requisition_fingerprint != requisition.fingerprint {
             return Err(Status::invalid_argument(
                 "header.requisition_fingerprint: publisher and Duchy were shown different specifications",
@@ -98,6 +93,7 @@ impl Fulfillment {
         Ok(Upload {
             nonce: header.nonce,
             key_list_hash: digest("key_list_hash", &header.key_list_hash)?,
+            attachment: terms.protocol.read_upload(terms, header).map_err(Status::invalid_argument)?,
             body: announced_body(header.body_length, header.record_count, &header.body_sha256)?,
         })
     }
@@ -105,10 +101,10 @@ impl Fulfillment {
     /// The publisher encrypted under the keys that this Duchy was shown too. If not, the Kingdom has shown one of them
     /// other keys, or the publisher has used its own: nobody goes on.
     async fn check_keys(&self, requisition: &Requisition, upload: &Upload) -> Result<(), Status> {
-        let record = self.0.store.load(&requisition.computation).await.map_err(|error| store_status(&error))?;
-        let record = record.ok_or_else(|| Status::unavailable("the computation is unknown"))?;
-        let terms = Terms::read(&record.received).map_err(|refusal| Status::internal(refusal.message))?;
-        let Some(hash) = terms.key_list_hash() else {
+        // Read again: the Kingdom may have told of keys meanwhile.
+        let terms = terms(&self.0, &requisition.computation).await?;
+        let hash = terms.and_then(|terms| terms.upload_key_list_hash(&self.0.parties.me));
+        let Some(hash) = hash else {
             return Err(Status::unavailable("this Duchy has not been told of all keys yet; try again"));
         };
         if hash == upload.key_list_hash {
@@ -116,7 +112,7 @@ impl Fulfillment {
         }
         let refusal = Refusal {
             message: format!("{}: encrypted under other keys than those that this Duchy was shown", requisition.name),
-            culprits: vec!["kingdom".to_owned(), requisition_parent(&requisition.name)],
+            culprits: vec!["kingdom".to_owned(), publisher(&requisition.name)],
         };
         give_up(&self.0, &requisition.computation, Stage::WaitRequisitionsAndKeySet, &refusal).await?;
         Err(Status::failed_precondition(format!(
@@ -129,7 +125,8 @@ impl Fulfillment {
     fn is_new(&self, requisition: &Requisition, upload: &Upload) -> Result<bool, Status> {
         match &requisition.upload {
             None => Ok(true),
-            Some(bound) if bound == upload => Ok(false),
+            // The seed of a share, say, is encrypted anew with each attempt; the first one stays.
+            Some(bound) if same(bound, upload) => Ok(false),
             Some(_) => Err(Status::failed_precondition(format!(
                 "{} is fulfilled with another body; the first complete one stays",
                 requisition.name
@@ -139,6 +136,7 @@ impl Fulfillment {
 
     async fn take_in(
         &self,
+        terms: &Arc<Terms>,
         header: &Header,
         requisition: &Requisition,
         upload: &Upload,
@@ -159,7 +157,7 @@ impl Fulfillment {
         let announced = Announcement {
             body: upload.body,
             offset: count("offset", header.offset)?,
-            record_bytes: REGISTER_BYTES as u64,
+            shape: terms.protocol.upload_shape(),
             limit: duchy.settings.maximum_body,
             stage: STAGE,
             transfer,
@@ -175,7 +173,9 @@ impl Fulfillment {
             tracing::info!(requisition = name, records = upload.body.records, "holds an upload");
             Ok(bound)
         };
-        match settle(duchy, announced, turn, &duchy.upload_checks, check_requisition, bind).await? {
+        let (terms, checked) = (Arc::clone(terms), requisition.name.clone());
+        let check = move |stored: &Body| terms.protocol.check_upload(&terms, &checked, stored);
+        match settle(duchy, announced, turn, &duchy.upload_checks, check, bind).await? {
             Settled::Bound => Ok(()),
             Settled::Bad(reason) => Err(Status::invalid_argument(format!("{reason}; nothing of the body is kept"))),
         }

@@ -6,8 +6,9 @@ use halo_core::pb::halo::{GetTransferRequest, Transfer, transfers_server};
 use halo_core::resource::ComputationName;
 use tonic::{Request, Response, Status};
 
-use super::digest;
 use super::fulfillment::own_requisition;
+use super::{description, digest, terms};
+use crate::protocol::Description;
 use crate::server::duchy::Duchy;
 use crate::server::parties::Caller;
 use crate::server::receive::store_status;
@@ -31,7 +32,11 @@ impl transfers_server::Transfers for Transfers {
                 let name: ComputationName =
                     asked.name.parse().map_err(|error| Status::invalid_argument(format!("name: {error}")))?;
                 let computation = name.computation.to_string();
-                let slot = SlotKey { computation: computation.clone(), description: asked.description, sender };
+                // A number that means nothing stands for a body of which nothing has arrived.
+                let terms = terms(&self.0, &computation).await?;
+                let description = terms.and_then(|terms| description(&terms, asked.description, &sender));
+                let description = description.map_or(0, Description::number).into();
+                let slot = SlotKey { computation: computation.clone(), description, sender };
                 let bound = match self.0.store.slot(&slot).await.map_err(|error| store_status(&error))? {
                     SlotStatus::Bound(body) => Some(body),
                     SlotStatus::Awaited | SlotStatus::OwedByAnother | SlotStatus::NotAwaited => None,

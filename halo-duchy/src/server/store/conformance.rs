@@ -9,6 +9,7 @@ use super::{
     Binding, BodyId, Claim, Lease, NewComputation, Outgoing, Release, Report, Requisition, SlotKey, SlotStatus,
     StageCommit, Store, StoreError, TransferKey, Upload,
 };
+use crate::server::keys::SealedKeys;
 use crate::server::stage::{Role, Stage};
 
 const REQUISITION: &str = "dataProviders/AAAAAAAAAAE/requisitions/AAAAAAAAAAI";
@@ -19,6 +20,10 @@ fn at(second: u64) -> Timestamp {
 
 fn duchy(id: &str) -> DuchyId {
     DuchyId::new(id).expect("a Duchy id of the suite")
+}
+
+fn sealed() -> SealedKeys {
+    SealedKeys { sealed: vec![7], ..SealedKeys::default() }
 }
 
 fn body(tag: u8) -> BodyId {
@@ -39,7 +44,7 @@ fn report(computation: &str, kingdom_state: i32, role: Option<Role>) -> Report {
         computation: computation.to_owned(),
         kingdom_state,
         received: vec![kingdom_state as u8],
-        new: role.map(|role| NewComputation { role, secrets: vec![7], requisitions: vec![requisition] }),
+        new: role.map(|role| NewComputation { role, secrets: sealed(), requisitions: vec![requisition] }),
         over: None,
         refusal: None,
     }
@@ -135,7 +140,7 @@ async fn uploads(store: &dyn Store) {
     let other = TransferKey { sha256: body(4).sha256, ..partial.clone() };
     assert_eq!(store.transferred(&other).await.expect("progress is kept for each digest"), 0);
 
-    let upload = Upload { nonce: u64::MAX, key_list_hash: [9; 32], body: body(3) };
+    let upload = Upload { nonce: u64::MAX, key_list_hash: [9; 32], attachment: vec![5, 6], body: body(3) };
     assert!(matches!(store.bind_upload("nobody's", &upload, at(50)).await, Err(StoreError::NotAwaited { .. })));
     assert_eq!(store.bind_upload(REQUISITION, &upload, at(50)).await.expect("bind"), Binding::New);
     assert_eq!(store.bind_upload(REQUISITION, &upload, at(51)).await.expect("bind"), Binding::Repeated);
@@ -231,7 +236,7 @@ async fn the_end(store: &dyn Store) {
     // A computation that is refused at the door is closed at once and says so at the Kingdom.
     let refused = Report {
         refusal: Some((vec![1], "no consumer of that name".to_owned())),
-        new: Some(NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() }),
+        new: Some(NewComputation { role: Role::Worker, secrets: SealedKeys::default(), requisitions: Vec::new() }),
         ..report("d", 1, None)
     };
     store.apply(Some(&refused), "eight", at(110)).await.expect("apply");
@@ -259,7 +264,7 @@ async fn given_up(store: &dyn Store) {
     assert_eq!((record.stage, record.failure.as_deref()), (Stage::Complete, Some("a bad record")));
     let messages: Vec<_> = record.outbox.iter().map(|row| &row.message).collect();
     assert_eq!(messages, [&Outgoing::Failure(vec![5])]);
-    let upload = Upload { nonce: 1, key_list_hash: [0; 32], body: body(1) };
+    let upload = Upload { nonce: 1, key_list_hash: [0; 32], attachment: Vec::new(), body: body(1) };
     let late = store.bind_upload(&requisition, &upload, at(121)).await;
     assert!(matches!(late, Err(StoreError::NotAwaited { .. })), "{late:?}");
 
@@ -274,7 +279,7 @@ async fn given_up(store: &dyn Store) {
 
 /// One partial body for each target; what is referred to; and the end that nobody else makes.
 async fn transfers(store: &dyn Store) {
-    let new = NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() };
+    let new = NewComputation { role: Role::Worker, secrets: SealedKeys::default(), requisitions: Vec::new() };
     store.apply(Some(&Report { new: Some(new), ..report("f", 1, None) }), "eight", at(130)).await.expect("apply");
     let transfer = |tag: u8| TransferKey { target: "t".to_owned(), computation: "f".to_owned(), sha256: [tag; 32] };
     store.set_transferred(&transfer(1), 10).await.expect("set");

@@ -1,5 +1,7 @@
 //! The embedded store.
 
+mod keys;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -20,8 +22,18 @@ use super::{
 use crate::server::stage::{Role, Stage};
 
 /// A computation has something to do: work, a message to deliver, or its end.
-const HAS_WORK: &str = "finished = 0 AND (stage IN (1, 3, 6, 8, 10, 12, 13)
-    OR EXISTS (SELECT 1 FROM outbox WHERE outbox.computation = computations.id AND acknowledged = 0))";
+fn has_work() -> String {
+    let stages = Stage::ALL.iter().filter(|stage| stage.is_work() || **stage == Stage::Complete);
+    let numbers: Vec<String> = stages.map(|stage| stage.number().to_string()).collect();
+    format!(
+        "finished = 0 AND (stage IN ({}) OR EXISTS
+         (SELECT 1 FROM outbox WHERE outbox.computation = computations.id AND acknowledged = 0))",
+        numbers.join(", ")
+    )
+}
+
+/// How long a statement waits for others.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// State in one SQLite file: write-ahead log, every commit synced to the disk, deleted content overwritten.
 #[derive(Clone, Debug)]
@@ -40,7 +52,7 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(30))
+            .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
             .pragma("secure_delete", "ON");
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
@@ -94,6 +106,7 @@ fn requisition(row: &SqliteRow) -> Result<Requisition, StoreError> {
         Some(body) => Some(Upload {
             nonce: row.try_get::<i64, _>("nonce")? as u64,
             key_list_hash: digest(row.try_get("key_list_hash")?, "a key list hash")?,
+            attachment: row.try_get::<Option<Vec<u8>>, _>("attachment")?.unwrap_or_default(),
             body,
         }),
     };
@@ -219,12 +232,13 @@ async fn insert(tx: &mut SqliteConnection, report: &Report, now: Timestamp) -> R
     .bind(Stage::InitializationPhase.number())
     .bind(report.kingdom_state)
     .bind(&report.received)
-    .bind(&new.secrets)
+    .bind(&new.secrets.sealed)
     .bind(now.unix_nanos())
     .bind(now.unix_nanos())
     .bind(now.unix_nanos())
     .execute(&mut *tx)
     .await?;
+    keys::insert(tx, &report.computation, &new.secrets, now).await?;
     for requisition in &new.requisitions {
         sqlx::query(
             "INSERT INTO requisitions (name, computation, fingerprint, nonce_hash, here) VALUES (?, ?, ?, ?, ?)",
@@ -248,7 +262,7 @@ async fn finished(tx: &mut SqliteConnection, computation: &str) -> Result<Option
 
 /// Whether a computation is known and not over.
 async fn is_open(tx: &mut SqliteConnection, computation: &str) -> Result<bool, StoreError> {
-    let open = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM computations WHERE id = ? AND stage < ?)");
+    let open = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM computations WHERE id = ? AND stage <> ?)");
     Ok(open.bind(computation).bind(Stage::Complete.number()).fetch_one(tx).await?)
 }
 
@@ -322,15 +336,16 @@ impl Store for SqliteStore {
 
     async fn claim(&self, owner: &str, now: Timestamp, until: Timestamp) -> Result<Claim, StoreError> {
         let mut tx = self.begin().await?;
+        let has_work = has_work();
         let free = sqlx::AssertSqlSafe(format!(
-            "SELECT id FROM computations WHERE {HAS_WORK} AND next_attempt <= ?
+            "SELECT id FROM computations WHERE {has_work} AND next_attempt <= ?
              AND (lease_owner IS NULL OR lease_expiry <= ?) ORDER BY next_attempt, id LIMIT 1"
         ));
         let found: Option<String> =
             sqlx::query_scalar(free).bind(now.unix_nanos()).bind(now.unix_nanos()).fetch_optional(&mut *tx).await?;
         let Some(computation) = found else {
             let later = sqlx::AssertSqlSafe(format!(
-                "SELECT MIN(MAX(next_attempt, COALESCE(lease_expiry, next_attempt))) FROM computations WHERE {HAS_WORK}"
+                "SELECT MIN(MAX(next_attempt, COALESCE(lease_expiry, next_attempt))) FROM computations WHERE {has_work}"
             ));
             let at: Option<i64> = sqlx::query_scalar(later).fetch_one(&mut *tx).await?;
             return Ok(Claim::Idle(at.map(Timestamp::from_unix_nanos)));
@@ -531,10 +546,12 @@ impl Store for SqliteStore {
             None => {}
         }
         sqlx::query(
-            "UPDATE requisitions SET nonce = ?, key_list_hash = ?, sha256 = ?, length = ?, records = ? WHERE name = ?",
+            "UPDATE requisitions SET nonce = ?, key_list_hash = ?, attachment = ?, sha256 = ?, length = ?, records = ?
+             WHERE name = ?",
         )
         .bind(upload.nonce as i64)
         .bind(upload.key_list_hash.to_vec())
+        .bind(&upload.attachment)
         .bind(upload.body.sha256.to_vec())
         .bind(signed(upload.body.length))
         .bind(signed(upload.body.records))
@@ -557,7 +574,7 @@ impl Store for SqliteStore {
     async fn unannounced(&self) -> Result<Vec<Requisition>, StoreError> {
         let rows = sqlx::query(
             "SELECT requisitions.* FROM requisitions JOIN computations ON computations.id = requisitions.computation
-             WHERE sha256 IS NOT NULL AND announced = 0 AND stage < 13 ORDER BY name",
+             WHERE sha256 IS NOT NULL AND announced = 0 AND stage <> 13 ORDER BY name",
         )
         .fetch_all(&self.pool)
         .await?;

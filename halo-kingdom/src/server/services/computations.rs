@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::Stream;
 use halo_core::{
+    measurement::Protocol,
     pb::system::{self, computations_server},
     resource::{CertificateName, CertificateParent, ComputationName, DuchyId, DuchyName},
     wire as core_wire,
@@ -86,7 +87,9 @@ async fn certificate_ders(
 /// The computation as the Duchies see it.
 pub(crate) async fn view(kingdom: &Kingdom, measurement: &Measurement) -> Result<system::Computation, Refusal> {
     let keys = measurement.participants.iter().filter_map(|part| part.parameters.as_ref()).map(|key| &key.certificate);
-    let ders = certificate_ders(kingdom, keys.chain([&measurement.consumer_certificate])).await?;
+    let publishers = measurement.requisitions.iter().filter(|_| verifies_publishers(measurement));
+    let publishers = publishers.map(|requisition| &requisition.certificate);
+    let ders = certificate_ders(kingdom, keys.chain(publishers).chain([&measurement.consumer_certificate])).await?;
     let der = |name: &CertificateName| ders.get(name).cloned().unwrap_or_default();
     let participants = measurement
         .participants
@@ -96,7 +99,17 @@ pub(crate) async fn view(kingdom: &Kingdom, measurement: &Measurement) -> Result
             wire::participant(measurement, part, certificate)
         })
         .collect();
-    Ok(wire::computation(measurement, participants, der(&measurement.consumer_certificate))?)
+    let requisitions = measurement
+        .requisitions
+        .iter()
+        .map(|part| wire::computation_requisition(measurement, part, der(&part.certificate)))
+        .collect();
+    Ok(wire::computation(measurement, participants, requisitions, der(&measurement.consumer_certificate))?)
+}
+
+/// Whether Duchies verify what publishers sign: in a share shuffle each worker opens signed seeds.
+pub(crate) const fn verifies_publishers(measurement: &Measurement) -> bool {
+    matches!(measurement.protocol, Protocol::Hmss(_))
 }
 
 /// Reads a continuation token: the position in the change log, as eight bytes.

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 use super::{answer, computations, name, only_consumer, readable};
 use crate::{
     lifecycle::{Event, Note},
+    planner::{Publisher, check_publishers},
     record::{Measurement, Participant, Requisition, Signed, Typed},
     server::{
         consent::{check_public_key, usable_certificate},
@@ -89,6 +90,15 @@ impl measurements_server::Measurements for Measurements {
     ) -> Result<Response<api::BatchGetMeasurementsResponse>, Status> {
         answer(self.batch_get(&request).await)
     }
+}
+
+/// A measurement that may be created.
+struct Checked {
+    measurement: Measurement,
+    /// The certificates that it relies on.
+    needs: Vec<CertificateName>,
+    /// First lines of its timeline.
+    timeline: Vec<Note>,
 }
 
 /// The caller's own measurement.
@@ -250,33 +260,37 @@ impl Measurements {
                     continue;
                 }
                 let asked = request.measurement.as_ref().ok_or(Refusal::Required("measurement"))?;
-                let (measurement, mut certificates) = self.check(consumer, asked).await?;
-                needs.append(&mut certificates);
+                let mut checked = self.check(consumer, asked).await?;
+                needs.append(&mut checked.needs);
                 new.push(NewMeasurement {
-                    measurement: measurement.clone(),
+                    measurement: checked.measurement.clone(),
                     request_id: (!request.request_id.is_empty()).then(|| request.request_id.clone()),
-                    note: Note::new(consumer, "created the measurement"),
+                    timeline: checked.timeline,
                 });
-                all.push(measurement);
+                all.push(checked.measurement);
             }
             let answer = all.iter().map(wire::measurement).collect::<Result<Vec<_>, _>>()?;
             check_answer("requests", answer.iter().map(framed_len).sum())?;
+            let lines: Vec<(String, Note)> = new
+                .iter()
+                .flat_map(|one| one.timeline.iter().map(|note| (one.measurement.name.to_string(), note.clone())))
+                .collect();
             match if new.is_empty() { Ok(()) } else { self.0.create(new, needs).await } {
                 // Somebody else sent the same request at the same moment.
                 Err(StoreError::AlreadyExists(_)) if !again => again = true,
                 Err(error) => return Err(error.into()),
-                Ok(()) => return Ok(answer),
+                Ok(()) => {
+                    for (measurement, note) in lines {
+                        tracing::info!(measurement, actor = note.actor, "{}", note.message);
+                    }
+                    return Ok(answer);
+                }
             }
         }
     }
 
-    /// Checks everything that can be checked without reading what is encrypted, and plans the measurement. Also gives
-    /// the certificates that it relies on.
-    async fn check(
-        &self,
-        consumer: &MeasurementConsumerName,
-        asked: &api::Measurement,
-    ) -> Result<(Measurement, Vec<CertificateName>), Refusal> {
+    /// Checks everything that can be checked without reading what is encrypted, and plans the measurement.
+    async fn check(&self, consumer: &MeasurementConsumerName, asked: &api::Measurement) -> Result<Checked, Refusal> {
         let kingdom = &self.0;
         let now = kingdom.now();
         let owner = CertificateParent::from(consumer.clone());
@@ -301,13 +315,15 @@ impl Measurements {
             .map_err(|error| Refusal::invalid("measurement_spec.signature", error))?;
         let spec = core_wire::parse_measurement_spec(bytes)?;
         check_public_key("measurement_spec.measurement_public_key", &spec.measurement_public_key)?;
-        let plan = kingdom.planner.plan(&spec, asked.data_providers.len())?;
+        check_publishers(asked.data_providers.len())?;
 
         let mut needs = vec![consumer_certificate.clone()];
         let mut requisitions: Vec<Requisition> = Vec::with_capacity(asked.data_providers.len());
+        let mut publishers = Vec::with_capacity(asked.data_providers.len());
         let mut seen = BTreeSet::new();
         for entry in &asked.data_providers {
-            let requisition = self.check_publisher(entry, now).await?;
+            let (requisition, publisher) = self.check_publisher(entry, now).await?;
+            publishers.push(publisher);
             if !seen.insert(requisition.name.data_provider) {
                 return Err(Refusal::invalid("data_providers", format!("{} is there twice", entry.key)));
             }
@@ -315,6 +331,14 @@ impl Measurements {
             requisitions.push(requisition);
         }
         check_nonce_hashes(&spec.nonce_hashes, &requisitions)?;
+        let plan = kingdom.planner.plan(&spec, &publishers)?;
+        // Publishers that compute by themselves need no keys of Duchies.
+        let state = if plan.participants.is_empty() {
+            requisitions.iter_mut().for_each(|requisition| requisition.state = RequisitionState::Unfulfilled);
+            MeasurementState::PendingRequisitionFulfillment
+        } else {
+            MeasurementState::PendingRequisitionParams
+        };
 
         let deadline = match &asked.deadline {
             Some(deadline) => core_wire::timestamp("deadline", deadline)?,
@@ -346,13 +370,8 @@ impl Measurements {
                 algorithm_oid: signed.signature_algorithm_oid.clone(),
             },
             protocol_config: core_wire::protocol_config(&plan.config).encode_to_vec(),
-            aggregator: plan
-                .config
-                .protocol
-                .aggregator()
-                .cloned()
-                .ok_or(Refusal::Unimplemented("a direct measurement"))?,
-            state: MeasurementState::PendingRequisitionParams,
+            protocol: plan.config.protocol.clone(),
+            state,
             create_time: now,
             update_time: now,
             deadline,
@@ -362,16 +381,20 @@ impl Measurements {
             result: None,
             revision: 0,
         };
-        check_fit(&measurement, &computations::view(kingdom, &measurement).await?)?;
-        Ok((measurement, needs))
+        check_fit(&measurement, spec.kind.kind(), &computations::view(kingdom, &measurement).await?)?;
+        let timeline = vec![
+            Note::new(consumer, "created the measurement"),
+            Note::new("kingdom", format!("planned {}", plan.explanation())),
+        ];
+        Ok(Checked { measurement, needs, timeline })
     }
 
-    /// Checks one publisher's entry and makes its requisition.
+    /// Checks one publisher's entry and makes its requisition. Also tells what the publisher can do.
     async fn check_publisher(
         &self,
         entry: &api::measurement::DataProviderEntry,
         now: Timestamp,
-    ) -> Result<Requisition, Refusal> {
+    ) -> Result<(Requisition, Publisher), Refusal> {
         let kingdom = &self.0;
         let publisher: DataProviderName = name("data_providers.key", &entry.key)?;
         let value = entry.value.as_ref().ok_or(Refusal::Required("data_providers.value"))?;
@@ -418,7 +441,7 @@ impl Measurements {
             return Err(Refusal::invalid(field, "it has no ciphertext"));
         }
         bounded(field, encrypted.ciphertext.len(), MAX_REQUISITION_SPEC)?;
-        Ok(Requisition {
+        let requisition = Requisition {
             name: RequisitionName::new(publisher.data_provider, kingdom.new_id()),
             certificate,
             public_key: given
@@ -430,7 +453,8 @@ impl Measurements {
             update_time: now,
             fulfilment: None,
             refusal: None,
-        })
+        };
+        Ok((requisition, Publisher { name: publisher, capabilities: party.capabilities }))
     }
 }
 

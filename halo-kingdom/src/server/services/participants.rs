@@ -5,30 +5,30 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use halo_core::{
     pb::system::{
-        self, computation_log_entries_server, computation_log_entry::error_details,
-        computation_participant::requisition_params, computation_participants_server, requisitions_server,
+        self, computation_log_entries_server, computation_log_entry::error_details, computation_participants_server,
+        requisitions_server,
     },
     resource::{
         CertificateParent, ComputationLogEntryName, ComputationName, ComputationParticipantName,
         ComputationRequisitionName, DuchyId, DuchyName,
     },
-    wire as core_wire,
 };
-use halo_crypto::{consent::x509::Certificate, elgamal::KeyShare, proof::PossessionContext};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{answer, computations::shared_computation, hash, name, readable};
+use super::{
+    answer,
+    computations::{shared_computation, verifies_publishers},
+    fulfillment_context, hash, name, params, readable,
+};
 use crate::{
     Error,
     lifecycle::{Event, Note},
-    record::{FulfillmentContext, Fulfilment, Measurement, Parameters, Participant, ParticipantFailure},
+    record::{Delivery, Fulfilment, Measurement, Participant, ParticipantFailure, Upload},
     server::{
         consent::usable_certificate,
         kingdom::Kingdom,
-        limits::{
-            MAX_CONTEXT, MAX_ERRORS, MAX_PUBLIC_KEY, MAX_REPORTS, MAX_STAGE_NAME, MAX_TEXT, REPORTS_AFTER_END, bounded,
-        },
+        limits::{MAX_ERRORS, MAX_REPORTS, MAX_STAGE_NAME, MAX_TEXT, REPORTS_AFTER_END},
         refusal::Refusal,
         store::{StoreError, TimelineEntry},
         wire,
@@ -140,10 +140,7 @@ impl Participants {
         let (duchy, measurement) =
             own_part(&self.0, request, &asked.name, "computationParticipants.setRequisitionParams").await?;
         let params = asked.requisition_params.as_ref().ok_or(Refusal::Required("requisition_params"))?;
-        let Some(requisition_params::Protocol::LiquidLegionsV2(llv2)) = &params.protocol else {
-            return Err(Refusal::invalid("requisition_params.protocol", "it is not liquid_legions_v2"));
-        };
-        bounded("requisition_params.el_gamal_public_key", llv2.el_gamal_public_key.len(), MAX_PUBLIC_KEY)?;
+        let given = params::read(&measurement.protocol, params)?;
         let owner = CertificateParent::from(DuchyName::new(duchy.clone()));
         let field = "requisition_params.duchy_certificate";
         let (certificate_name, certificate) =
@@ -154,15 +151,10 @@ impl Participants {
                 format!("it is not {certificate_name}"),
             ));
         }
-        let parameters = Parameters {
-            certificate: certificate_name.clone(),
-            public_key: llv2.el_gamal_public_key.clone(),
-            signature: llv2.el_gamal_public_key_signature.clone(),
-            algorithm_oid: llv2.el_gamal_public_key_signature_algorithm_oid.clone(),
-        };
-        if let Err(detail) = check_key(&measurement, &duchy, &certificate, &parameters) {
+        let parameters = given.with_certificate(certificate_name.clone());
+        if let Err(detail) = params::check(&measurement, &duchy, &certificate, &parameters) {
             self.blame(&measurement, &duchy, &detail).await?;
-            return Err(Error::KeyShare { duchy, detail }.into());
+            return Err(Error::Key { duchy, detail }.into());
         }
         let event = Event::ParametersSet { duchy: duchy.clone(), parameters };
         let guard = |measurement: &Measurement| check_etag(&asked.etag, measurement, &duchy);
@@ -170,10 +162,10 @@ impl Participants {
         self.view(&measurement, &duchy).await
     }
 
-    /// Writes into the timeline that a Duchy's key share was refused, as long as there is room for it.
+    /// Writes into the timeline that a Duchy's key was refused, as long as there is room for it.
     async fn blame(&self, measurement: &Measurement, duchy: &DuchyId, detail: &str) -> Result<(), Refusal> {
-        let note = Note::new("kingdom", format!("refused the key share of duchies/{duchy}: {detail}"));
-        tracing::warn!(measurement = %measurement.name, culprit = %duchy, detail, "a key share was refused");
+        let note = Note::new("kingdom", format!("refused the key of duchies/{duchy}: {detail}"));
+        tracing::warn!(measurement = %measurement.name, culprit = %duchy, detail, "a key was refused");
         let entry = TimelineEntry { time: self.0.now(), note, stage_attempt: None, transient: true };
         match self.0.store.append_timeline(&measurement.computation, &entry, MAX_ERRORS).await {
             Ok(()) | Err(StoreError::Full { .. }) => Ok(()),
@@ -225,27 +217,6 @@ impl Participants {
     }
 }
 
-/// Checks a key share at the door: signature, curve, generator, that it is a group element but not the identity, and
-/// that the Duchy has proven to know its secret in this very session.
-fn check_key(
-    measurement: &Measurement,
-    duchy: &DuchyId,
-    certificate: &Certificate,
-    parameters: &Parameters,
-) -> Result<(), String> {
-    certificate
-        .verify_signature(&parameters.public_key, &parameters.algorithm_oid, &parameters.signature)
-        .map_err(|error| error.to_string())?;
-    let key = core_wire::parse_el_gamal_public_key(&parameters.public_key).map_err(|error| error.to_string())?;
-    let context = PossessionContext {
-        session: measurement.session_id(),
-        duchy: duchy.as_str(),
-        certificate_sha256: certificate.sha256(),
-    };
-    let share = KeyShare::from_bytes(key.element);
-    share.verify_possession(&context, &key.proof_of_possession).map(drop).map_err(|error| error.to_string())
-}
-
 #[derive(Debug)]
 pub(crate) struct Requisitions(pub(crate) Arc<Kingdom>);
 
@@ -266,21 +237,17 @@ impl Requisitions {
         if asked.nonce == 0 {
             return Err(Refusal::Required("nonce"));
         }
-        // Many publishers' reports travel in one message, and data is not lost for a report that is too long.
-        let context = asked.fulfillment_context.as_ref().filter(|context| context.encoded_len() <= MAX_CONTEXT);
-        let context = context.map(|context| FulfillmentContext {
-            build_label: context.build_label.clone(),
-            warnings: context.warnings.clone(),
-        });
-        let fulfilment = Fulfilment {
+        let context = fulfillment_context(
+            asked.fulfillment_context.as_ref().map(|context| (&context.build_label, &context.warnings)),
+        );
+        let upload = Upload {
             duchy,
-            nonce: asked.nonce,
             key_list_hash: hash("key_list_hash", &asked.key_list_hash)?,
             body_sha256: hash("body_sha256", &asked.body_sha256)?,
             record_count: u64::try_from(asked.record_count)
                 .map_err(|_| Refusal::invalid("record_count", "it is negative"))?,
-            context,
         };
+        let fulfilment = Fulfilment { nonce: asked.nonce, delivery: Delivery::Upload(upload), context };
         let guard = |measurement: &Measurement| match (asked.etag.as_str(), measurement.requisition(&requisition)) {
             ("", _) => Ok(()),
             (etag, Some(part)) if wire::requisition_etag(part) == etag => Ok(()),
@@ -290,7 +257,10 @@ impl Requisitions {
         let measurement = self.0.act(&measurement.computation, &event, &[], guard).await?;
         let part = measurement.requisition(&requisition);
         let part = part.ok_or_else(|| Error::NoSuchRequisition { requisition: requisition.clone() })?;
-        Ok(wire::computation_requisition(&measurement, part))
+        let certificate =
+            if verifies_publishers(&measurement) { self.0.store.certificate(&part.certificate).await? } else { None };
+        let der = certificate.map(|record| record.der).unwrap_or_default();
+        Ok(wire::computation_requisition(&measurement, part, der))
     }
 }
 

@@ -9,13 +9,14 @@ use halo_core::{
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{answer, name, unimplemented};
+use super::{answer, name, only_publisher, unimplemented};
 use crate::server::{
     consent::{usable_certificate, verified_public_key},
     kingdom::Kingdom,
     limits::{MAX_PUBLIC_KEY, bounded},
     refusal::Refusal,
     store::{Party, StoreError},
+    wire,
 };
 
 /// A party with what others need to encrypt to it and to verify its signatures.
@@ -54,15 +55,41 @@ impl DataProviders {
         if caller != name && !others {
             return Err(refuse());
         }
-        let found = describe(&self.0, &name, refuse).await?;
+        self.describe(&name, refuse).await
+    }
+
+    async fn describe(
+        &self,
+        name: &CertificateParent,
+        refuse: impl FnOnce() -> Refusal,
+    ) -> Result<api::DataProvider, Refusal> {
+        let found = describe(&self.0, name, refuse).await?;
         Ok(api::DataProvider {
             name: found.party.name.to_string(),
             certificate_der: found.certificate_der,
             certificate: found.party.certificate.to_string(),
             public_key: found.public_key,
             display_name: found.party.display_name,
+            capabilities: Some(wire::capabilities_message(found.party.capabilities)),
             ..Default::default()
         })
+    }
+
+    async fn replace_capabilities(
+        &self,
+        request: &Request<api::ReplaceDataProviderCapabilitiesRequest>,
+    ) -> Result<api::DataProvider, Refusal> {
+        const PERMISSION: &str = "dataProviders.replaceCapabilities";
+        let caller = self.0.caller(request)?;
+        let asked = request.get_ref();
+        let name: DataProviderName = name("name", &asked.name)?;
+        only_publisher(&caller, &name, PERMISSION, &asked.name)?;
+        let capabilities = asked.capabilities.as_ref().ok_or(Refusal::Required("capabilities"))?;
+        let capabilities = wire::capabilities(capabilities);
+        let party = CertificateParent::from(name);
+        self.0.store.set_capabilities(&party, capabilities, false).await?;
+        tracing::info!(%party, ?capabilities, "a publisher said what its software can do");
+        self.describe(&party, || Refusal::denied(PERMISSION, &asked.name)).await
     }
 }
 
@@ -98,9 +125,9 @@ impl data_providers_server::DataProviders for DataProviders {
 
     async fn replace_data_provider_capabilities(
         &self,
-        _: Request<api::ReplaceDataProviderCapabilitiesRequest>,
+        request: Request<api::ReplaceDataProviderCapabilitiesRequest>,
     ) -> Result<Response<api::DataProvider>, Status> {
-        unimplemented("ReplaceDataProviderCapabilities")
+        answer(self.replace_capabilities(&request).await)
     }
 }
 

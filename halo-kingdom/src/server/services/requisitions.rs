@@ -6,16 +6,18 @@ use halo_core::{
     measurement::RequisitionState,
     pb::api::{self, requisition::refusal::Justification, requisitions_server},
     resource::{CertificateParent, DataProviderName, MeasurementName, MeasurementRequisitionName, RequisitionName},
+    wire::{self as core_wire, type_name},
 };
 use tonic::{Request, Response, Status};
 
-use super::{answer, name, only_consumer, only_publisher, readable, unimplemented};
+use super::{answer, name, only_consumer, only_publisher, readable};
 use crate::{
     lifecycle::Event,
-    record::{Measurement, Refusal as RecordedRefusal, Requisition},
+    record::{Delivery, DirectResult, Fulfilment, Measurement, Refusal as RecordedRefusal, Requisition},
     server::{
+        consent::usable_certificate,
         kingdom::Kingdom,
-        limits::MAX_TEXT,
+        limits::{MAX_TEXT, MAX_TYPE_URL, bounded, max_direct_result},
         page::{CHUNK, Page},
         refusal::Refusal,
         store::{Cursor, RequisitionQuery, States},
@@ -44,9 +46,9 @@ impl requisitions_server::Requisitions for Requisitions {
 
     async fn fulfill_direct_requisition(
         &self,
-        _: Request<api::FulfillDirectRequisitionRequest>,
+        request: Request<api::FulfillDirectRequisitionRequest>,
     ) -> Result<Response<api::FulfillDirectRequisitionResponse>, Status> {
-        unimplemented("FulfillDirectRequisition")
+        answer(self.fulfill_direct(&request).await)
     }
 
     async fn get_requisition(
@@ -117,13 +119,46 @@ impl Requisitions {
             requisition: name.clone(),
             refusal: RecordedRefusal { justification: refusal.justification, message: refusal.message.clone() },
         };
-        let guard = |measurement: &Measurement| match message.etag.as_str() {
-            "" => Ok(()),
-            etag if wire::requisition_etag(part(measurement, &name)?) == etag => Ok(()),
-            _ => Err(Refusal::Etag { reason: "REQUISITION_ETAG_MISMATCH", resource: name.to_string() }),
-        };
+        let guard = |measurement: &Measurement| check_etag(&message.etag, measurement, &name);
         let measurement = self.0.act(&measurement.computation, &event, &[], guard).await?;
         Ok(wire::requisition(&measurement, part(&measurement, &name)?)?)
+    }
+
+    /// Takes a publisher's own result, which only the consumer can read.
+    async fn fulfill_direct(
+        &self,
+        request: &Request<api::FulfillDirectRequisitionRequest>,
+    ) -> Result<api::FulfillDirectRequisitionResponse, Refusal> {
+        const PERMISSION: &str = "requisitions.fulfill";
+        let caller = self.0.caller(request)?;
+        let message = request.get_ref();
+        let name: RequisitionName = name("name", &message.name)?;
+        only_publisher(&caller, &name.parent(), PERMISSION, &message.name)?;
+        let (_, measurement) = self.own(&caller, &message.name, PERMISSION).await?;
+        if message.nonce == 0 {
+            return Err(Refusal::Required("nonce"));
+        }
+        let ciphertext = result_ciphertext(message)?;
+        let spec = core_wire::parse_measurement_spec(&measurement.spec.message.bytes)?;
+        bounded("encrypted_result", ciphertext.len(), max_direct_result(spec.kind.kind()))?;
+        let owner = CertificateParent::from(name.parent());
+        // Once a requisition is answered, the answer depends on what is stored alone.
+        let (certificate, needs) = if part(&measurement, &name)?.state == RequisitionState::Unfulfilled {
+            let store = self.0.store.as_ref();
+            let usable = usable_certificate(store, "certificate", &message.certificate, &owner, self.0.now()).await?;
+            (usable.0.clone(), vec![usable.0])
+        } else {
+            (super::name("certificate", &message.certificate)?, Vec::new())
+        };
+        let delivery = Delivery::Result(DirectResult { certificate, ciphertext: ciphertext.to_vec() });
+        let context = super::fulfillment_context(
+            message.fulfillment_context.as_ref().map(|context| (&context.build_label, &context.warnings)),
+        );
+        let fulfilment = Fulfilment { nonce: message.nonce, delivery, context };
+        let event = Event::Fulfilled { requisition: name.clone(), fulfilment };
+        let guard = |measurement: &Measurement| check_etag(&message.etag, measurement, &name);
+        let measurement = self.0.act(&measurement.computation, &event, &needs, guard).await?;
+        Ok(api::FulfillDirectRequisitionResponse { state: wire::requisition_state(part(&measurement, &name)?.state) })
     }
 
     async fn list(
@@ -179,6 +214,32 @@ impl Requisitions {
         let (requisitions, next_page_token) = filling.finish();
         Ok(api::ListRequisitionsResponse { requisitions, next_page_token })
     }
+}
+
+/// Refuses an etag that is not that of the requisition as it is.
+fn check_etag(etag: &str, measurement: &Measurement, name: &RequisitionName) -> Result<(), Refusal> {
+    if etag.is_empty() || wire::requisition_etag(part(measurement, name)?) == etag {
+        return Ok(());
+    }
+    Err(Refusal::Etag { reason: "REQUISITION_ETAG_MISMATCH", resource: name.to_string() })
+}
+
+/// The ciphertext of a signed result, also from clients that know the older field only.
+fn result_ciphertext(message: &api::FulfillDirectRequisitionRequest) -> Result<&[u8], Refusal> {
+    const FIELD: &str = "encrypted_result";
+    let ciphertext = match &message.encrypted_result {
+        Some(encrypted) => {
+            let expected = core_wire::pack(type_name::SIGNED_MESSAGE, Vec::new()).type_url;
+            if encrypted.type_url != expected {
+                let shown: String = encrypted.type_url.chars().take(MAX_TYPE_URL).collect();
+                return Err(Refusal::invalid(FIELD, format!("its type_url is {shown:?} instead of {expected}")));
+            }
+            &encrypted.ciphertext
+        }
+        #[expect(deprecated, reason = "older clients send nothing else")]
+        None => &message.encrypted_result_ciphertext,
+    };
+    if ciphertext.is_empty() { Err(Refusal::Required(FIELD)) } else { Ok(ciphertext) }
 }
 
 /// The stored states of a filter; without one, all that have been delivered.

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use halo_core::{
     clock::Timestamp,
-    measurement::{MeasurementState, ParticipantState, RequisitionState},
+    measurement::{
+        Llv2Config, MeasurementKind, MeasurementState, ParticipantState, Protocol, ProtocolConfig, RequisitionState,
+    },
     resource::{
         CertificateName, CertificateParent, ComputationName, DataProviderName, DuchyId, DuchyName, EventGroupName,
         ExternalId, MeasurementConsumerName, MeasurementName, RequisitionName,
     },
+    wire,
 };
+use prost::Message;
 
 use super::{
     Audience, CertificateRecord, Cursor, EventGroupRecord, MeasurementQuery, NewMeasurement, Party, RequisitionQuery,
@@ -17,9 +21,10 @@ use super::{
 };
 use crate::{
     lifecycle::{Note, ParticipantChange, RequisitionChange, Transition, apply},
+    planner::Capabilities,
     record::{
-        ComputationResult, Failure, FailureReason, FulfillmentContext, Fulfilment, Measurement, Parameters,
-        Participant, ParticipantFailure, Requisition, Signed, Typed,
+        ComputationResult, Delivery, DirectResult, Failure, FailureReason, FulfillmentContext, Fulfilment, Measurement,
+        Parameters, Participant, ParticipantFailure, Requisition, Signed, Typed, Upload,
     },
 };
 
@@ -67,6 +72,17 @@ fn typed(bytes: &[u8]) -> Typed {
     Typed { type_url: "type.googleapis.com/x".into(), bytes: bytes.to_vec() }
 }
 
+/// The protocol of the suite's measurements.
+pub(crate) fn protocol() -> Protocol {
+    Protocol::Llv2(Llv2Config {
+        aggregator: duchy("aggregator"),
+        decay_rate: 12.0,
+        max_size: 1000,
+        sampling_indicator_size: 1000,
+        noise: None,
+    })
+}
+
 /// Measurement number `number` with two publishers and two Duchies; its requisitions are `2·number` and `2·number + 1`.
 pub(crate) fn measurement(number: u64) -> Measurement {
     let requisition = |index: u64| Requisition {
@@ -87,14 +103,16 @@ pub(crate) fn measurement(number: u64) -> Measurement {
         parameters: None,
         failure: None,
     };
+    let protocol = protocol();
+    let config = ProtocolConfig { kind: MeasurementKind::ReachAndFrequency, protocol: protocol.clone() };
     Measurement {
         name: MeasurementName::new(id(1), id(number)),
         computation: ComputationName::new(id(1000 + number)),
         reference_id: format!("reference {number}"),
         consumer_certificate: consumer_certificate(),
         spec: Signed { message: typed(&[0, 255, 1]), signature: vec![1], algorithm_oid: "1.2.3".into() },
-        protocol_config: vec![2],
-        aggregator: duchy("aggregator"),
+        protocol_config: wire::protocol_config(&config).encode_to_vec(),
+        protocol,
         state: MeasurementState::PendingRequisitionParams,
         create_time: at(number),
         update_time: at(number),
@@ -111,7 +129,7 @@ pub(crate) fn new(number: u64) -> NewMeasurement {
     NewMeasurement {
         measurement: measurement(number),
         request_id: Some(format!("request {number}")),
-        note: Note::new(consumer(), "created the measurement"),
+        timeline: vec![Note::new(consumer(), "created the measurement")],
     }
 }
 
@@ -141,6 +159,8 @@ async fn parties_and_certificates(store: &dyn Store) {
         root_key_id: vec![key],
         public_key: Some(vec![key, 2]),
         configured: [key; 32],
+        capabilities: Capabilities { hmss: true, ..Capabilities::default() },
+        configured_capabilities: None,
     };
     let all = [
         party(publisher(0).into(), 1),
@@ -172,6 +192,7 @@ async fn parties_and_certificates(store: &dyn Store) {
     store.put_party(&renamed).await.expect("a party can be replaced");
     assert_eq!(store.party(&renamed.name).await.expect("reads"), Some(renamed.clone()));
     assert_eq!(store.parties().await.expect("reads").len(), all.len());
+    capabilities(store, &renamed).await;
     let thief = Party { root_key_id: vec![1], ..all[4].clone() };
     assert!(store.put_party(&thief).await.is_err(), "two parties cannot have one root");
 
@@ -214,6 +235,20 @@ async fn parties_and_certificates(store: &dyn Store) {
     assert!(matches!(refused, Err(StoreError::CertificateUnusable(_))), "{refused:?}");
 }
 
+/// What a party says of its software, and what the configuration said of it; nothing else changes either.
+async fn capabilities(store: &dyn Store, party: &Party) {
+    let said = Capabilities { trustee: true, deterministic_noise: true, ..Capabilities::default() };
+    store.set_capabilities(&party.name, said, true).await.expect("writes");
+    let own = Capabilities { hmss_native: true, no_noise: true, ..said };
+    store.set_capabilities(&party.name, own, false).await.expect("writes");
+    let expected = Party { capabilities: own, configured_capabilities: Some(said), ..party.clone() };
+    assert_eq!(store.party(&party.name).await.expect("reads"), Some(expected.clone()));
+    store.put_party(party).await.expect("a party can be replaced");
+    assert_eq!(store.party(&party.name).await.expect("reads"), Some(expected), "capabilities stay");
+    let nobody = store.set_capabilities(&MeasurementConsumerName::new(id(999)).into(), own, false).await;
+    assert!(matches!(nobody, Err(StoreError::Missing(_))), "{nobody:?}");
+}
+
 async fn creation(store: &dyn Store) {
     let needs = [consumer_certificate()];
     store.create_measurements(&[new(1), new(2)], &needs).await.expect("measurements can be created");
@@ -230,7 +265,7 @@ async fn creation(store: &dyn Store) {
     assert_eq!(store.measurement_of(name).await.expect("reads"), Some(measurement(2)));
     let timeline = timeline(store, 2).await;
     assert_eq!(timeline.len(), 1);
-    assert_eq!((&timeline[0].note, timeline[0].time), (&new(2).note, at(2)));
+    assert_eq!((&timeline[0].note, timeline[0].time), (&new(2).timeline[0], at(2)));
 }
 
 async fn commits(store: &dyn Store) {
@@ -242,11 +277,13 @@ async fn commits(store: &dyn Store) {
             name: before.requisitions[1].name.clone(),
             state: RequisitionState::Fulfilled,
             fulfilment: Some(Fulfilment {
-                duchy: duchy("worker1"),
                 nonce: u64::MAX,
-                key_list_hash: [1; 32],
-                body_sha256: [2; 32],
-                record_count: 3,
+                delivery: Delivery::Upload(Upload {
+                    duchy: duchy("worker1"),
+                    key_list_hash: [1; 32],
+                    body_sha256: [2; 32],
+                    record_count: 3,
+                }),
                 context: Some(FulfillmentContext { build_label: "1\n2".into(), warnings: vec!["a\nb".into()] }),
             }),
             refusal: None,
@@ -259,6 +296,7 @@ async fn commits(store: &dyn Store) {
                 public_key: vec![1],
                 signature: vec![2],
                 algorithm_oid: "1.2".into(),
+                attestation: vec![3],
             }),
             failure: None,
         }],
@@ -274,6 +312,19 @@ async fn commits(store: &dyn Store) {
 
     let end = Transition {
         state: Some(MeasurementState::Failed),
+        requisitions: vec![RequisitionChange {
+            name: before.requisitions[0].name.clone(),
+            state: RequisitionState::Withdrawn,
+            fulfilment: Some(Fulfilment {
+                nonce: 1,
+                delivery: Delivery::Result(DirectResult {
+                    certificate: CertificateName::new(publisher(0), id(101)),
+                    ciphertext: vec![6],
+                }),
+                context: None,
+            }),
+            refusal: None,
+        }],
         participants: vec![ParticipantChange {
             duchy: duchy("worker1"),
             state: ParticipantState::Failed,
@@ -396,6 +447,18 @@ async fn deadlines_and_revocation(store: &dyn Store) {
     assert_eq!(overdue, [measurement(2).computation, measurement(3).computation]);
     let pending = store.pending_with(&consumer_certificate()).await.expect("reads");
     assert_eq!(pending.len(), 3);
+    let before = load(store, 3).await;
+    let certificate = CertificateName::new(publisher(0), id(102));
+    let result = DirectResult { certificate: certificate.clone(), ciphertext: vec![6] };
+    let change = RequisitionChange {
+        name: before.requisitions[0].name.clone(),
+        state: RequisitionState::Fulfilled,
+        fulfilment: Some(Fulfilment { nonce: 1, delivery: Delivery::Result(result), context: None }),
+        refusal: None,
+    };
+    let transition = Transition { requisitions: vec![change], ..Transition::default() };
+    store.commit(&before, &transition, at(65), &[]).await.expect("writes");
+    assert_eq!(store.pending_with(&certificate).await.expect("reads"), [before.computation], "it signs a result");
     let unused = CertificateName::new(consumer(), id(201));
     assert!(store.pending_with(&unused).await.expect("reads").is_empty());
     let revoked = CertificateName::new(consumer(), id(200));

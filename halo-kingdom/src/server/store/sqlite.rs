@@ -23,7 +23,7 @@ use super::{
     Audience, CertificateRecord, Change, EventGroupRecord, MeasurementQuery, NewMeasurement, Party, RequisitionQuery,
     Result, Revocation, Store, StoreError, TimelineEntry,
 };
-use crate::{lifecycle::Transition, record::Measurement};
+use crate::{lifecycle::Transition, planner::Capabilities, record::Measurement};
 use rows::parse;
 
 /// States up to this number have not ended.
@@ -147,8 +147,9 @@ impl Store for SqliteStore {
     async fn put_party(&self, party: &Party) -> Result<()> {
         let mut tx = self.write().await?;
         sqlx::query(
-            "INSERT INTO parties (name, display_name, root_der, root_key_id, certificate, public_key, configured)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO parties (name, display_name, root_der, root_key_id, certificate, public_key, configured,
+                 capabilities, configured_capabilities)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (name) DO UPDATE SET display_name = ?2, root_der = ?3, root_key_id = ?4, certificate = ?5,
                  public_key = ?6, configured = ?7",
         )
@@ -159,9 +160,34 @@ impl Store for SqliteStore {
         .bind(party.certificate.to_string())
         .bind(&party.public_key)
         .bind(party.configured.as_slice())
+        .bind(rows::capabilities_bytes(party.capabilities))
+        .bind(party.configured_capabilities.map(rows::capabilities_bytes))
         .execute(&mut *tx)
         .await
         .map_err(violated(format!("the root certificate of {}, at another party,", party.name)))?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn set_capabilities(
+        &self,
+        party: &CertificateParent,
+        capabilities: Capabilities,
+        configured: bool,
+    ) -> Result<()> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE parties SET capabilities = ?2,
+                 configured_capabilities = CASE WHEN ?3 THEN ?2 ELSE configured_capabilities END
+             WHERE name = ?1",
+        )
+        .bind(party.to_string())
+        .bind(rows::capabilities_bytes(capabilities))
+        .bind(configured)
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::Missing(party.to_string()));
+        }
         Ok(tx.commit().await?)
     }
 
@@ -247,13 +273,11 @@ impl Store for SqliteStore {
         for one in new {
             rows::insert_measurement(&mut tx, one).await.map_err(violated(&one.measurement.name))?;
             sequence = rows::log_change(&mut tx, &one.measurement.computation).await?;
-            let entry = TimelineEntry {
-                time: one.measurement.create_time,
-                note: one.note.clone(),
-                stage_attempt: None,
-                transient: false,
-            };
-            rows::insert_timeline(&mut tx, &one.measurement.computation, &entry).await?;
+            for note in &one.timeline {
+                let time = one.measurement.create_time;
+                let entry = TimelineEntry { time, note: note.clone(), stage_attempt: None, transient: false };
+                rows::insert_timeline(&mut tx, &one.measurement.computation, &entry).await?;
+            }
         }
         tx.commit().await?;
         self.announce(sequence);
@@ -472,7 +496,8 @@ impl Store for SqliteStore {
         let found = sqlx::query(
             "SELECT computation FROM measurements m
              WHERE state <= ?1 AND (certificate = ?2
-                 OR EXISTS (SELECT 1 FROM requisitions r WHERE r.computation = m.computation AND r.certificate = ?2)
+                 OR EXISTS (SELECT 1 FROM requisitions r WHERE r.computation = m.computation
+                     AND (r.certificate = ?2 OR r.result_certificate = ?2))
                  OR EXISTS (SELECT 1 FROM participants p WHERE p.computation = m.computation AND p.certificate = ?2))",
         )
         .bind(LAST_PENDING)

@@ -5,20 +5,25 @@ use std::{fmt::Display, str::FromStr};
 use halo_core::{
     clock::Timestamp,
     measurement::{MeasurementState, ParticipantState, RequisitionState},
-    pb::api::requisition::FulfillmentContext as ContextMessage,
+    pb::api::{data_provider::Capabilities as CapabilitiesMessage, requisition::FulfillmentContext as ContextMessage},
     resource::{ComputationName, EventGroupName, MeasurementConsumerName, MeasurementName, RequisitionName},
+    wire::parse_protocol_config,
 };
 use prost::Message;
 use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
 
 use crate::{
     lifecycle::{Note, ParticipantChange, RequisitionChange, Transition},
+    planner::Capabilities,
     record::{
-        ComputationResult, Failure, FailureReason, FulfillmentContext, Fulfilment, Measurement, Parameters,
-        Participant, ParticipantFailure, Refusal, Requisition, Signed, Typed,
+        ComputationResult, Delivery, DirectResult, Failure, FailureReason, FulfillmentContext, Fulfilment, Measurement,
+        Parameters, Participant, ParticipantFailure, Refusal, Requisition, Signed, Typed, Upload,
     },
-    server::store::{
-        CertificateRecord, EventGroupRecord, NewMeasurement, Party, Result, Revocation, StoreError, TimelineEntry,
+    server::{
+        store::{
+            CertificateRecord, EventGroupRecord, NewMeasurement, Party, Result, Revocation, StoreError, TimelineEntry,
+        },
+        wire,
     },
 };
 
@@ -76,7 +81,20 @@ pub(super) fn party(row: &SqliteRow) -> Result<Party> {
         certificate: parse(row, "certificate")?,
         public_key: row.try_get("public_key")?,
         configured: hash(row, "configured")?,
+        capabilities: capabilities(row, "capabilities")?.unwrap_or_default(),
+        configured_capabilities: capabilities(row, "configured_capabilities")?,
     })
+}
+
+/// Capabilities as they are stored.
+pub(super) fn capabilities_bytes(capabilities: Capabilities) -> Vec<u8> {
+    wire::capabilities_message(capabilities).encode_to_vec()
+}
+
+fn capabilities(row: &SqliteRow, column: &'static str) -> Result<Option<Capabilities>> {
+    let bytes: Option<&[u8]> = row.try_get(column)?;
+    let message = bytes.map(CapabilitiesMessage::decode).transpose().map_err(|error| corrupt(column, error))?;
+    Ok(message.as_ref().map(wire::capabilities))
 }
 
 pub(super) fn certificate(row: &SqliteRow) -> Result<CertificateRecord> {
@@ -133,6 +151,8 @@ pub(super) async fn complete(tx: &mut Tx, row: &SqliteRow) -> Result<Measurement
         .fetch_all(&mut **tx)
         .await?;
     let revision: i64 = row.try_get("revision")?;
+    let protocol_config: Vec<u8> = row.try_get("protocol_config")?;
+    let config = parse_protocol_config(&protocol_config).map_err(|error| corrupt("protocol_config", error))?;
     Ok(Measurement {
         name: MeasurementName::new(parse(row, "consumer")?, parse(row, "id")?),
         computation: ComputationName::new(parse(row, "computation")?),
@@ -143,8 +163,8 @@ pub(super) async fn complete(tx: &mut Tx, row: &SqliteRow) -> Result<Measurement
             signature: row.try_get("spec_signature")?,
             algorithm_oid: row.try_get("spec_signature_oid")?,
         },
-        protocol_config: row.try_get("protocol_config")?,
-        aggregator: parse(row, "aggregator")?,
+        protocol_config,
+        protocol: config.protocol,
         state: state(row, MeasurementState::from_number)?,
         create_time: time(row, "create_time")?,
         update_time: time(row, "update_time")?,
@@ -186,13 +206,10 @@ fn requisition(row: &SqliteRow) -> Result<Requisition> {
         nonce_hash: hash(row, "nonce_hash")?,
         state: state(row, RequisitionState::from_number)?,
         update_time: time(row, "update_time")?,
-        fulfilment: match parse_optional(row, "fulfilling_duchy")? {
-            Some(duchy) => Some(Fulfilment {
-                duchy,
+        fulfilment: match delivery(row)? {
+            Some(delivery) => Some(Fulfilment {
                 nonce: row.try_get::<i64, _>("nonce")?.cast_unsigned(),
-                key_list_hash: hash(row, "key_list_hash")?,
-                body_sha256: hash(row, "body_sha256")?,
-                record_count: row.try_get::<i64, _>("record_count")?.cast_unsigned(),
+                delivery,
                 context: context(row)?,
             }),
             None => None,
@@ -202,6 +219,22 @@ fn requisition(row: &SqliteRow) -> Result<Requisition> {
             None => None,
         },
     })
+}
+
+fn delivery(row: &SqliteRow) -> Result<Option<Delivery>> {
+    if let Some(duchy) = parse_optional(row, "fulfilling_duchy")? {
+        return Ok(Some(Delivery::Upload(Upload {
+            duchy,
+            key_list_hash: hash(row, "key_list_hash")?,
+            body_sha256: hash(row, "body_sha256")?,
+            record_count: row.try_get::<i64, _>("record_count")?.cast_unsigned(),
+        })));
+    }
+    let Some(certificate) = parse_optional(row, "result_certificate")? else {
+        return Ok(None);
+    };
+    let ciphertext = row.try_get("result_ciphertext")?;
+    Ok(Some(Delivery::Result(DirectResult { certificate, ciphertext })))
 }
 
 fn context(row: &SqliteRow) -> Result<Option<FulfillmentContext>> {
@@ -222,6 +255,7 @@ fn participant(row: &SqliteRow) -> Result<Participant> {
                 public_key: row.try_get("public_key")?,
                 signature: row.try_get("public_key_signature")?,
                 algorithm_oid: row.try_get("public_key_signature_oid")?,
+                attestation: row.try_get::<Option<Vec<u8>>, _>("attestation")?.unwrap_or_default(),
             }),
             None => None,
         },
@@ -236,9 +270,8 @@ pub(super) async fn insert_measurement(tx: &mut Tx, new: &NewMeasurement) -> std
     let measurement = &new.measurement;
     sqlx::query(
         "INSERT INTO measurements (consumer, id, computation, request_id, reference_id, certificate, spec_type_url, spec,
-             spec_signature, spec_signature_oid, protocol_config, aggregator, state, create_time, update_time, deadline,
-             revision)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             spec_signature, spec_signature_oid, protocol_config, state, create_time, update_time, deadline, revision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )
     .bind(measurement.name.measurement_consumer.to_string())
     .bind(measurement.name.measurement.to_string())
@@ -251,7 +284,6 @@ pub(super) async fn insert_measurement(tx: &mut Tx, new: &NewMeasurement) -> std
     .bind(&measurement.spec.signature)
     .bind(&measurement.spec.algorithm_oid)
     .bind(&measurement.protocol_config)
-    .bind(measurement.aggregator.as_str())
     .bind(measurement.state.number())
     .bind(measurement.create_time.unix_nanos())
     .bind(measurement.update_time.unix_nanos())
@@ -259,6 +291,11 @@ pub(super) async fn insert_measurement(tx: &mut Tx, new: &NewMeasurement) -> std
     .bind(measurement.revision.cast_signed())
     .execute(&mut **tx)
     .await?;
+    insert_parts(tx, measurement).await
+}
+
+/// The requisitions and participants of a new measurement.
+pub(super) async fn insert_parts(tx: &mut Tx, measurement: &Measurement) -> std::result::Result<(), sqlx::Error> {
     for (position, requisition) in (0_i64..).zip(&measurement.requisitions) {
         sqlx::query(
             "INSERT INTO requisitions (data_provider, id, computation, position, certificate, public_key_type_url,
@@ -327,6 +364,7 @@ pub(super) async fn update_measurement(
 
 pub(super) async fn update_requisition(tx: &mut Tx, change: &RequisitionChange, now: Timestamp) -> Result<()> {
     let fulfilment = change.fulfilment.as_ref();
+    let (upload, result) = (fulfilment.and_then(Fulfilment::upload), fulfilment.and_then(Fulfilment::result));
     let refusal = change.refusal.as_ref();
     let context = fulfilment.and_then(|fulfilment| fulfilment.context.as_ref()).map(|context| {
         let message = ContextMessage { build_label: context.build_label.clone(), warnings: context.warnings.clone() };
@@ -338,21 +376,25 @@ pub(super) async fn update_requisition(tx: &mut Tx, change: &RequisitionChange, 
              key_list_hash = COALESCE(?7, key_list_hash), body_sha256 = COALESCE(?8, body_sha256),
              record_count = COALESCE(?9, record_count), context = COALESCE(?10, context),
              refusal_justification = COALESCE(?11, refusal_justification),
-             refusal_message = COALESCE(?12, refusal_message)
+             refusal_message = COALESCE(?12, refusal_message),
+             result_certificate = COALESCE(?13, result_certificate),
+             result_ciphertext = COALESCE(?14, result_ciphertext)
          WHERE data_provider = ?1 AND id = ?2",
     )
     .bind(change.name.data_provider.to_string())
     .bind(change.name.requisition.to_string())
     .bind(change.state.number())
     .bind(now.unix_nanos())
-    .bind(fulfilment.map(|fulfilment| fulfilment.duchy.as_str()))
+    .bind(upload.map(|upload| upload.duchy.as_str()))
     .bind(fulfilment.map(|fulfilment| fulfilment.nonce.cast_signed()))
-    .bind(fulfilment.map(|fulfilment| fulfilment.key_list_hash.as_slice()))
-    .bind(fulfilment.map(|fulfilment| fulfilment.body_sha256.as_slice()))
-    .bind(fulfilment.map(|fulfilment| fulfilment.record_count.cast_signed()))
+    .bind(upload.map(|upload| upload.key_list_hash.as_slice()))
+    .bind(upload.map(|upload| upload.body_sha256.as_slice()))
+    .bind(upload.map(|upload| upload.record_count.cast_signed()))
     .bind(context)
     .bind(refusal.map(|refusal| refusal.justification))
     .bind(refusal.map(|refusal| refusal.message.as_str()))
+    .bind(result.map(|result| result.certificate.to_string()))
+    .bind(result.map(|result| result.ciphertext.as_slice()))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -370,7 +412,8 @@ pub(super) async fn update_participant(
         "UPDATE participants SET state = ?3, update_time = ?4, certificate = COALESCE(?5, certificate),
              public_key = COALESCE(?6, public_key), public_key_signature = COALESCE(?7, public_key_signature),
              public_key_signature_oid = COALESCE(?8, public_key_signature_oid),
-             failure_message = COALESCE(?9, failure_message), failure_culprits = COALESCE(?10, failure_culprits)
+             failure_message = COALESCE(?9, failure_message), failure_culprits = COALESCE(?10, failure_culprits),
+             attestation = COALESCE(?11, attestation)
          WHERE computation = ?1 AND duchy = ?2",
     )
     .bind(computation.computation.to_string())
@@ -383,6 +426,7 @@ pub(super) async fn update_participant(
     .bind(parameters.map(|parameters| parameters.algorithm_oid.as_str()))
     .bind(failure.map(|failure| failure.message.as_str()))
     .bind(failure.map(|failure| failure.culprits.join("\n")))
+    .bind(parameters.map(|parameters| parameters.attestation.as_slice()))
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -45,7 +45,7 @@ async fn an_older_change_log_is_cut_to_the_latest_changes() {
     first.run(&pool).await.unwrap();
     let mut tx = pool.begin().await.unwrap();
     for number in 1..=2 {
-        rows::insert_measurement(&mut tx, &conformance::new(number)).await.unwrap();
+        insert_by_first_version(&mut tx, &conformance::measurement(number)).await;
     }
     let [one, two] = [1, 2].map(|number| conformance::measurement(number).computation);
     for computation in [&one, &two, &one, &one] {
@@ -62,6 +62,35 @@ async fn an_older_change_log_is_cut_to_the_latest_changes() {
     let changes = store.changes(&worker, 0, 10).await.unwrap();
     assert_eq!(changes, [Change { sequence: 2, computation: two }, Change { sequence: 4, computation: one }]);
     assert_eq!(*store.latest_change().borrow(), 4);
+    let measurement = conformance::measurement(1);
+    assert_eq!(store.measurement(&measurement.name).await.unwrap(), Some(measurement), "what was there is there");
+}
+
+/// A measurement as the first version of the tables held it.
+async fn insert_by_first_version(tx: &mut Transaction<'static, Sqlite>, measurement: &Measurement) {
+    sqlx::query(
+        "INSERT INTO measurements (consumer, id, computation, reference_id, certificate, spec_type_url, spec,
+             spec_signature, spec_signature_oid, protocol_config, aggregator, state, create_time, update_time, deadline,
+             revision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'aggregator', ?11, ?12, ?12, ?13, 0)",
+    )
+    .bind(measurement.name.measurement_consumer.to_string())
+    .bind(measurement.name.measurement.to_string())
+    .bind(measurement.computation.computation.to_string())
+    .bind(&measurement.reference_id)
+    .bind(measurement.consumer_certificate.to_string())
+    .bind(&measurement.spec.message.type_url)
+    .bind(&measurement.spec.message.bytes)
+    .bind(&measurement.spec.signature)
+    .bind(&measurement.spec.algorithm_oid)
+    .bind(&measurement.protocol_config)
+    .bind(measurement.state.number())
+    .bind(measurement.create_time.unix_nanos())
+    .bind(measurement.deadline.unix_nanos())
+    .execute(&mut **tx)
+    .await
+    .unwrap();
+    rows::insert_parts(tx, measurement).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,11 +1,4 @@
 //! A publisher's process against simulated servers, over mutual TLS on loopback.
-#![cfg(feature = "client")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-
-#[path = "world/parties.rs"]
-mod parties;
-#[path = "world/servers.rs"]
-mod servers;
 
 use std::{
     path::Path,
@@ -16,6 +9,10 @@ use std::{
     time::Duration,
 };
 
+use crate::parties::{
+    self, Authority, CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue,
+};
+use crate::servers::{SimulatedDuchy, SimulatedKingdom, serve};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use halo_core::{
     clock::{Clock, SystemClock, Timestamp},
@@ -24,8 +21,6 @@ use halo_core::{
 };
 use halo_edp_sdk::client::{ClientError, Config, Event, Publisher};
 use parquet::arrow::ArrowWriter;
-use parties::{Authority, CONSUMER, PUBLISHER, REQUISITION, World, authority, duchy_certificate, event_group, issue};
-use servers::{SimulatedDuchy, SimulatedKingdom, serve};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -33,15 +28,17 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A publisher's directory, and the servers that it talks to.
-struct Scene {
+pub(crate) struct Scene {
     directory: tempfile::TempDir,
-    kingdom: SimulatedKingdom,
-    duchy: SimulatedDuchy,
+    pub(crate) kingdom: SimulatedKingdom,
+    pub(crate) duchy: SimulatedDuchy,
+    /// How many people the events are of.
+    pub(crate) people: i64,
 }
 
 impl Scene {
     /// Servers for the world as it stands.
-    async fn new(world: &World) -> Self {
+    pub(crate) async fn new(world: &World) -> Self {
         let own = authority("publisher");
         Self::of(world, &own, &own).await
     }
@@ -58,11 +55,14 @@ impl Scene {
         write("tls.pem", certificate.as_bytes());
         write("tls.key", key.as_bytes());
         write("encryption.keyset", world.keyset.to_bytes().expose());
+        write("consent.pem", world.publisher.pem.0.as_bytes());
+        write("consent.key", world.publisher.pem.1.as_bytes());
         write("consumer.pem", world.consumer.authority.pem().as_bytes());
 
         let requisition = world.requisition();
         let mut certificates =
             vec![(requisition.measurement_consumer_certificate.clone(), world.consumer.certificate.der().to_vec())];
+        certificates.push((requisition.data_provider_certificate.clone(), world.publisher.certificate.der().to_vec()));
         for (id, party) in &world.duchies {
             certificates.push((duchy_certificate(id), party.certificate.der().to_vec()));
         }
@@ -79,6 +79,7 @@ impl Scene {
             tls = {{ certificate = "tls.pem", private_key = "tls.key" }}
             kingdom = {{ endpoint = "https://localhost:{kingdom_port}", root_certificate = "kingdom.pem" }}
             encryption_private_keyset = "encryption.keyset"
+            consent = {{ certificate = "consent.pem", private_key = "consent.key" }}
             [[measurement_consumers]]
             id = "{}"
             root_certificate = "consumer.pem"
@@ -93,7 +94,7 @@ impl Scene {
             ));
         }
         write("publisher.toml", text.as_bytes());
-        let scene = Self { directory, kingdom, duchy };
+        let scene = Self { directory, kingdom, duchy, people: 1_500 };
         scene.write_events("vid");
         scene
     }
@@ -103,14 +104,14 @@ impl Scene {
     }
 
     /// Adds a line to the configuration.
-    fn configure(&self, line: &str) {
+    pub(crate) fn configure(&self, line: &str) {
         let text = std::fs::read_to_string(self.path("publisher.toml")).unwrap();
         std::fs::write(self.path("publisher.toml"), format!("{line}\n{text}")).unwrap();
     }
 
-    /// 3000 impressions of 1500 people.
-    fn write_events(&self, column: &str) {
-        let vids: ArrayRef = Arc::new(Int64Array::from_iter_values((0..3_000).map(|row| row % 1_500)));
+    /// 3000 impressions.
+    pub(crate) fn write_events(&self, column: &str) {
+        let vids: ArrayRef = Arc::new(Int64Array::from_iter_values((0..3_000).map(|row| row % self.people)));
         let batch = RecordBatch::try_from_iter([(column, vids)]).unwrap();
         let file = std::fs::File::create(self.path("events.parquet")).unwrap();
         let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
@@ -123,7 +124,7 @@ impl Scene {
     }
 
     /// Runs a publisher until it has reported what `last` waits for, and returns everything it reported.
-    async fn run_until(&self, last: impl Fn(&Event) -> bool) -> Vec<Event> {
+    pub(crate) async fn run_until(&self, last: impl Fn(&Event) -> bool) -> Vec<Event> {
         let publisher = Publisher::new(self.config()).unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
@@ -139,7 +140,7 @@ impl Scene {
     }
 
     /// Runs a publisher until this holds no more.
-    async fn run_while(&self, holds: impl Fn() -> bool) {
+    pub(crate) async fn run_while(&self, holds: impl Fn() -> bool) {
         let publisher = Publisher::new(self.config()).unwrap();
         let shutdown = CancellationToken::new();
         let running = publisher.run(shutdown.clone(), |_| {});
@@ -153,17 +154,18 @@ impl Scene {
         outcome.unwrap();
     }
 
-    fn spooled(&self) -> usize {
+    pub(crate) fn spooled(&self) -> usize {
         let files = std::fs::read_dir(self.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
-        files.filter(|file| file != "lock").count()
+        files.filter(|file| file != "lock" && !file.to_string_lossy().ends_with(".answered")).count()
     }
 }
 
 /// The names of events, as they stand in JSON.
-fn names(events: &[Event]) -> Vec<&'static str> {
+pub(crate) fn names(events: &[Event]) -> Vec<&'static str> {
     let name = |event: &Event| match event {
         Event::Opened { .. } => "opened",
         Event::Sketched { .. } => "sketched",
+        Event::Counted { .. } => "counted",
         Event::Encrypted { .. } => "encrypted",
         Event::Uploaded { .. } => "uploaded",
         Event::Fulfilled { .. } => "fulfilled",

@@ -1,26 +1,29 @@
 //! What a publisher checks before it answers: one honest requisition, and one test for each thing that can be wrong.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
-#[path = "world/parties.rs"]
-mod parties;
+use std::{collections::BTreeMap, sync::Arc};
 
-use std::collections::BTreeMap;
-
+use crate::parties::{
+    self, Authority, CONSUMER, DUCHIES, NONCE, PUBLISHER, REQUISITION, World, duchies, duchy_certificate, event_group,
+};
 use halo_core::{
     clock::{Clock, SystemClock},
+    measurement::ProtocolKind,
     pb::api,
-    privacy::{PrivacyParams, VidSamplingInterval},
+    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
     session,
     wire::{self, type_name},
 };
-use halo_crypto::consent::{tink::PrivateKeyset, x509::TrustRoots};
+use halo_crypto::{
+    attestation::SimulatedVerifier,
+    consent::{tink::PrivateKeyset, x509::TrustRoots},
+};
 use halo_edp_sdk::{
-    encrypt::{self, REGISTER_BYTES},
+    encrypt::{self, Layout, REGISTER_BYTES},
     progress::Unobserved,
-    requisition::{self, Certificates, Justification, OpenedRequisition, Refusal, Trust},
+    requisition::{self, Asked, Certificates, Justification, OpenedRequisition, Recipient, Refusal, SketchTask, Trust},
+    sign::Signer,
     sketch,
 };
-use parties::{Authority, CONSUMER, DUCHIES, NONCE, PUBLISHER, REQUISITION, World, duchy_certificate, event_group};
 use prost::Message;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
@@ -29,44 +32,63 @@ fn roots(authority: &Authority) -> TrustRoots {
 }
 
 /// What a publisher knows: whom it trusts, and the certificates that it fetched.
-struct Known {
-    trust: Trust,
-    certificates: Certificates,
+pub(crate) struct Known {
+    pub(crate) trust: Trust,
+    pub(crate) certificates: Certificates,
     publisher: &'static str,
+    pub(crate) signer: Option<Signer>,
     now_unix_s: i64,
 }
 
 impl Known {
-    fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         let duchies = world.duchies.iter();
         Self {
             trust: Trust {
                 consumers: BTreeMap::from([(CONSUMER.parse().unwrap(), roots(&world.consumer.authority))]),
                 duchies: duchies.clone().map(|(id, party)| (id.parse().unwrap(), roots(&party.authority))).collect(),
+                protocols: ProtocolKind::ALL.into(),
                 minimum_duchies: 3,
                 allow_no_noise: false,
+                allow_deterministic_noise: false,
                 maximum_noise: Trust::default_maximum_noise(),
+                attestation: Arc::new(SimulatedVerifier { allow_simulated: true }),
+                maximum_result: None,
+                population: None,
+                maximum_population: Trust::DEFAULT_MAXIMUM_POPULATION,
             },
             certificates: Certificates {
                 consumer: world.consumer.certificate.der().to_vec(),
+                publisher: world.publisher.certificate.der().to_vec(),
                 duchies: duchies
                     .map(|(id, party)| (duchy_certificate(id).parse().unwrap(), party.certificate.der().to_vec()))
                     .collect(),
             },
             publisher: PUBLISHER,
+            signer: Some(world.publisher.signer()),
             now_unix_s: SystemClock.now().unix_seconds(),
         }
     }
 
-    fn open(&self, world: &World, requisition: &api::Requisition) -> Result<OpenedRequisition, Refusal> {
-        let publisher = self.publisher.parse().unwrap();
-        requisition::open(requisition, &self.trust, &self.certificates, &publisher, &world.keyset, self.now_unix_s)
+    pub(crate) fn open(&self, world: &World, requisition: &api::Requisition) -> Result<OpenedRequisition, Refusal> {
+        let name = self.publisher.parse().unwrap();
+        let recipient = Recipient { name: &name, keyset: &world.keyset, signer: self.signer.as_ref() };
+        requisition::open(requisition, &self.trust, &self.certificates, recipient, self.now_unix_s)
+    }
+}
+
+/// The sketch that is asked for.
+#[track_caller]
+fn sketch_task(opened: &OpenedRequisition) -> &SketchTask {
+    match &opened.asked {
+        Asked::Sketch(task) => task,
+        other => panic!("{other:?}"),
     }
 }
 
 /// Refused for this kind of reason, with these words in the message.
 #[track_caller]
-fn refused(outcome: Result<OpenedRequisition, Refusal>, justification: Justification, words: &str) {
+pub(crate) fn refused(outcome: Result<OpenedRequisition, Refusal>, justification: Justification, words: &str) {
     let refusal = outcome.unwrap_err();
     assert_eq!(refusal.justification(), justification, "{refusal}");
     assert!(refusal.message().contains(words), "{refusal}");
@@ -111,26 +133,26 @@ fn an_honest_requisition_is_opened_and_can_be_answered() {
     assert_eq!(opened.name.to_string(), REQUISITION);
     assert_eq!(*opened.nonce.expose(), NONCE);
     assert!(!format!("{opened:?}").contains(&NONCE.to_string()));
-    assert_eq!(opened.maximum_frequency.get(), 5);
-    assert_eq!(opened.interval, VidSamplingInterval::FULL);
-    assert_eq!((opened.params.size(), opened.params.sampling_indicator_size()), (100_000, 10_000_000));
+    let task = sketch_task(&opened);
+    assert_eq!(task.layout, Layout::Full { maximum_frequency: MaximumFrequency::new(5).unwrap() });
+    assert_eq!(task.interval, VidSamplingInterval::FULL);
+    assert_eq!((task.params.size(), task.params.sampling_indicator_size()), (100_000, 10_000_000));
 
-    let ids = DUCHIES.map(|id| id.parse().unwrap());
+    let ids = duchies();
     let spec = &requisition.measurement_spec.as_ref().unwrap().message.as_ref().unwrap().value;
     assert_eq!(opened.binding.session, session::session_id(spec, &requisition.serialized_protocol_config, &ids));
     let ciphertext = &requisition.encrypted_requisition_spec.as_ref().unwrap().ciphertext;
     assert_eq!(opened.binding.fingerprint, session::requisition_fingerprint(spec, ciphertext));
-    assert_eq!(Some(&opened.duchy), session::fulfilling_duchy(&opened.name, &ids));
+    assert_eq!(opened.duchy.as_ref(), session::fulfilling_duchy(&opened.name, &ids));
     let mut copy = requisition.clone();
     let keys: Vec<_> = (0..3).map(|i| (ids[i].clone(), key_of(&mut copy, i).message.clone().unwrap().value)).collect();
     let keys: Vec<_> = keys.iter().map(|(id, key)| (id.clone(), key.as_slice())).collect();
     assert_eq!(opened.binding.key_list_hash, session::key_list_hash(&keys));
 
-    let sketched = sketch::sketch_vids(&[1, 2, 3], opened.params, opened.interval);
+    let sketched = sketch::sketch_vids(&[1, 2, 3], task.params, task.interval);
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let mut body = Vec::new();
-    let records =
-        encrypt::encrypt(&sketched.sketch, &opened.encryption(), &mut body, &mut Unobserved, &mut rng).unwrap();
+    let records = encrypt::encrypt(&sketched.sketch, &task.encryption(), &mut body, &mut Unobserved, &mut rng).unwrap();
     assert!(records >= 3 && body.len() as u64 == records * REGISTER_BYTES as u64);
 }
 
@@ -143,7 +165,8 @@ fn the_order_and_form_of_the_duchies_do_not_matter() {
     requisition.duchies.reverse();
     requisition.duchies[0].key = DUCHIES[2].to_owned();
     let second = known.open(&world, &requisition).unwrap();
-    assert_eq!((first.binding, first.key, first.duchy), (second.binding, second.key, second.duchy));
+    assert_eq!(sketch_task(&first).key, sketch_task(&second).key);
+    assert_eq!((first.binding, first.duchy), (second.binding, second.duchy));
 }
 
 #[test]
@@ -155,7 +178,8 @@ fn reach_alone_has_a_maximum_frequency_of_1() {
         world.spec.measurement_type = Some(api::measurement_spec::MeasurementType::Reach(reach));
         world.config.set_measurement_type(api::protocol_config::MeasurementType::Reach);
     });
-    assert_eq!(opened.unwrap().maximum_frequency.get(), 1);
+    let layout = sketch_task(&opened.unwrap()).layout;
+    assert_eq!(layout, Layout::Full { maximum_frequency: MaximumFrequency::REACH_ONLY });
 }
 
 #[test]
@@ -336,10 +360,11 @@ fn noise_is_left_out_only_where_the_publisher_allows_it() {
     let requisition = world.requisition();
     refused(known.open(&world, &requisition), Justification::Declined, "allow_no_noise");
     known.trust.allow_no_noise = true;
-    assert!(known.open(&world, &requisition).unwrap().noise.is_none());
+    assert!(sketch_task(&known.open(&world, &requisition).unwrap()).noise.is_none());
 
     let world = World::new();
-    assert!(Known::of(&world).open(&world, &world.requisition()).unwrap().noise.is_some());
+    let opened = Known::of(&world).open(&world, &world.requisition());
+    assert!(sketch_task(&opened.unwrap()).noise.is_some());
 }
 
 #[test]
@@ -430,7 +455,7 @@ fn both_messages_must_speak_of_the_same_kind_of_measurement() {
     let outcome = signed_otherwise(|world| {
         world.config.set_measurement_type(api::protocol_config::MeasurementType::Reach);
     });
-    refused(outcome, Justification::SpecInvalid, "must be REACH_AND_FREQUENCY, as was asked for, but is REACH");
+    refused(outcome, Justification::SpecInvalid, "the kind that was asked for in the measurement spec, but is REACH");
 }
 
 #[test]

@@ -1,0 +1,337 @@
+//! Liquid Legions protocols on registers drawn at random.
+//!
+//! A publisher holds N different indexes out of 2N. Every index has a canonical key, which a publisher holds with
+//! probability 0.7, and a key of its own otherwise; counts are uniform from 1 to 10.
+
+use std::{collections::BTreeMap, path::Path};
+
+use halo_core::privacy::{MaximumFrequency, NoiseCalibration, NoiseMechanism, PrivacyParams};
+use halo_crypto::{
+    batch,
+    elgamal::{CompositeKey, KeyShareSecret},
+    group::{Point, Scalar},
+    hash::Domain,
+    proof::PossessionContext,
+    secret::Secret,
+};
+use halo_duchy::protocol::{
+    Body, DirectoryWorkspace, DuchyId, ProtocolError, Workspace,
+    llv2::{self, NoiseParameters, Outcome, Parameters, Participant},
+    local::{Engine, Party},
+    rollv2,
+};
+use halo_edp_sdk::{
+    encrypt::{self, Encryption},
+    progress::Unobserved,
+};
+use halo_sketch::liquid_legions::{LiquidLegions, Params};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use super::{Measured, Options, Stage, meter::Meter, run_parties, wrong};
+use crate::error::{Context, Error, Result};
+
+/// Keys are below this.
+const KEYS: u64 = 10_000_000;
+/// How much a register's noise of the protocol's inside costs: as in the reference's test configuration.
+const INTERNAL: (f64, f64) = (1.0, 1.0);
+
+/// A register in the clear: index, key, count.
+type Register = (u64, u64, u64);
+
+/// Sorted by index, the same at every call.
+fn publisher(registers: u64, number: u32) -> Vec<Register> {
+    let mut canonical = ChaCha20Rng::seed_from_u64(1);
+    let keys: Vec<u64> = (0..2 * registers).map(|_| canonical.next_u64() % KEYS).collect();
+    let mut rng = ChaCha20Rng::seed_from_u64(1000 + u64::from(number));
+    // The first half of a random order, by Fisher and Yates.
+    let mut indexes: Vec<u64> = (0..2 * registers).collect();
+    for first in 0..registers as usize {
+        let other = first + (rng.next_u64() % (indexes.len() - first) as u64) as usize;
+        indexes.swap(first, other);
+    }
+    indexes.truncate(registers as usize);
+    indexes.sort_unstable();
+    let mut register = |index: u64| {
+        let key = if rng.next_u64() % 10 < 7 { keys[index as usize] } else { rng.next_u64() % KEYS };
+        (index, key, 1 + rng.next_u64() % 10)
+    };
+    indexes.into_iter().map(&mut register).collect()
+}
+
+/// The sketch that has these registers, by way of its stored form.
+fn sketch(params: Params, registers: &[Register]) -> Result<LiquidLegions> {
+    let mut bytes = vec![1];
+    let header =
+        [params.decay_rate().to_bits(), params.size(), params.sampling_indicator_size(), registers.len() as u64];
+    header.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+    for (index, key, count) in registers {
+        [*index, key + 1, *count].iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+    }
+    LiquidLegions::from_bytes(&bytes).context(|| "a sketch of the workload".into())
+}
+
+struct Keys {
+    secrets: Vec<KeyShareSecret>,
+    ring: Vec<Participant>,
+    composite: CompositeKey,
+}
+
+fn keys(duchies: usize) -> Result<Keys> {
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let secrets: Vec<KeyShareSecret> = (0..duchies).map(|_| KeyShareSecret::generate(&mut rng)).collect();
+    let participant = |(position, secret): (usize, &KeyShareSecret)| {
+        let name = if position + 1 == duchies { "aggregator".to_owned() } else { format!("worker{}", position + 1) };
+        let id: DuchyId = name.parse().context(|| "a Duchy's id".into())?;
+        let context = PossessionContext { session: [1; 32], duchy: id.as_str(), certificate_sha256: [2; 32] };
+        let proof = secret.prove_possession(&context, &mut rng);
+        let key = secret.public().verify_possession(&context, &proof).context(|| "a Duchy's key".into())?;
+        Ok(Participant { id, key })
+    };
+    let ring: Vec<Participant> = secrets.iter().enumerate().map(participant).collect::<Result<_>>()?;
+    let shares: Vec<_> = ring.iter().map(|participant| participant.key).collect();
+    let composite = CompositeKey::combine(&shares).context(|| "the composite key".into())?;
+    Ok(Keys { secrets, ring, composite })
+}
+
+fn sketch_params(options: &Options) -> Result<Params> {
+    Params::new(12.0, 2 * options.registers, KEYS).context(|| "--registers".into())
+}
+
+fn maximum_frequency(options: &Options) -> Result<MaximumFrequency> {
+    MaximumFrequency::new(options.max_frequency).context(|| "--max-frequency".into())
+}
+
+fn parameters(options: &Options, maximum_frequency: MaximumFrequency) -> Result<Parameters> {
+    let internal = PrivacyParams::new(INTERNAL.0, INTERNAL.1).context(|| "the noise inside".into())?;
+    let noise = options.privacy().transpose()?.map(|asked| NoiseParameters {
+        mechanism: NoiseMechanism::DiscreteGaussian,
+        calibration: NoiseCalibration::Reference,
+        honest_contributors: 1,
+        reach: asked,
+        frequency: maximum_frequency.counts_frequency().then_some(asked),
+        blinded_histogram: internal,
+        noise_for_publisher_noise: internal,
+    });
+    Ok(Parameters {
+        sketch: sketch_params(options)?,
+        maximum_frequency,
+        sampling_width: 1.0,
+        noise,
+        publishers: options.publishers,
+    })
+}
+
+/// Writes what the publishers send to the Duchies, in turn.
+fn uploads(
+    options: &Options,
+    directory: &Path,
+    record_bytes: usize,
+    mut upload: impl FnMut(u32) -> Result<Vec<u8>>,
+) -> Result<Vec<Vec<Body>>> {
+    let files = workspace(&directory.join("uploads"))?;
+    let mut at = vec![Vec::new(); options.duchies];
+    for number in 0..options.publishers {
+        let bytes = upload(number)?;
+        let write = || {
+            let mut sink = files.create(record_bytes)?;
+            sink.write(&bytes)?;
+            sink.finish()
+        };
+        at[number as usize % options.duchies].push(write().context(|| "an input cannot be written".into())?);
+    }
+    Ok(at)
+}
+
+fn encrypted(options: &Options, key: &CompositeKey, number: u32, rng: &mut ChaCha20Rng) -> Result<Vec<u8>> {
+    let sketch = sketch(sketch_params(options)?, &publisher(options.registers, number))?;
+    let encryption = Encryption { key, maximum_frequency: maximum_frequency(options)?, noise: None };
+    let mut bytes = Vec::with_capacity(options.registers as usize * encrypt::REGISTER_BYTES);
+    encrypt::encrypt(&sketch, &encryption, &mut bytes, &mut Unobserved, rng).context(|| "the encryption".into())?;
+    Ok(bytes)
+}
+
+fn encrypt_indexes(key: &CompositeKey, indexes: &[u64], rng: &mut ChaCha20Rng) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(indexes.len() * rollv2::REGISTER_BYTES);
+    for part in indexes.chunks(16 << 10) {
+        let points = index_points(part);
+        let nonces: Vec<Scalar> = part.iter().map(|_| Scalar::random(rng)).collect();
+        batch::encode_ciphertexts(&batch::encrypt(key, &points, &nonces), &mut bytes);
+    }
+    bytes
+}
+
+fn index_points(indexes: &[u64]) -> Vec<Point> {
+    let texts: Vec<String> = indexes.iter().map(u64::to_string).collect();
+    batch::hash_to_group(Domain::Index, &texts)
+}
+
+/// What all publishers' registers come to.
+struct Clear {
+    active: i64,
+    /// Registers whose key all their publishers agree on, by count.
+    histogram: Vec<i64>,
+}
+
+fn clear(options: &Options) -> Clear {
+    let mut joined: BTreeMap<u64, (Option<u64>, u64)> = BTreeMap::new();
+    for number in 0..options.publishers {
+        for (index, key, count) in publisher(options.registers, number) {
+            joined
+                .entry(index)
+                .and_modify(|(known, total)| {
+                    *known = known.filter(|known| *known == key);
+                    *total += count;
+                })
+                .or_insert((Some(key), count));
+        }
+    }
+    let mut histogram = vec![0; options.max_frequency as usize];
+    for total in joined.values().filter(|(key, _)| key.is_some()).map(|(_, total)| *total) {
+        histogram[(total as usize).min(histogram.len()) - 1] += 1;
+    }
+    Clear { active: joined.len() as i64, histogram }
+}
+
+/// The counts must be those in the clear, or within six standard deviations of the noise.
+fn check(options: &Options, outcome: &Outcome, clear: &Clear) -> Result<()> {
+    let far = |found: i64, expected: i64, sd: f64| (found - expected).abs() as f64 > 6.0 * sd;
+    if outcome.registers_in != options.registers * u64::from(options.publishers) {
+        return Err(wrong("the number of registers", outcome.registers_in, options.registers));
+    }
+    if far(outcome.active_registers, clear.active, outcome.reach_noise_sd) {
+        return Err(wrong("the number of active registers", outcome.active_registers, clear.active));
+    }
+    let Some(found) = &outcome.usable_histogram else { return Ok(()) };
+    let mut pairs = found.iter().zip(&clear.histogram);
+    if found.len() != clear.histogram.len() || pairs.any(|(one, two)| far(*one, *two, outcome.frequency_noise_sd)) {
+        return Err(wrong("the histogram of usable registers", found, &clear.histogram));
+    }
+    Ok(())
+}
+
+fn workspace(directory: &Path) -> Result<DirectoryWorkspace> {
+    DirectoryWorkspace::new(directory).context(|| format!("cannot use {}", directory.display()))
+}
+
+/// Work that can be repeated.
+type Work = Box<dyn Fn() -> Result<Measured>>;
+
+/// The runs of a ring protocol whose publishers sent these bodies.
+fn ring<E: Engine<Requisition = Body, Outcome = Outcome> + 'static>(
+    options: &Options,
+    directory: &Path,
+    keys: Keys,
+    bodies: Vec<Vec<Body>>,
+    duchy: impl Fn(Vec<Participant>, DuchyId, KeyShareSecret, Secret<[u8; 32]>) -> std::result::Result<E, ProtocolError>
+    + 'static,
+) -> Work {
+    let (options, directory, expected) = (options.clone(), directory.to_owned(), clear(options));
+    Box::new(move || {
+        let party = |(position, requisitions): (usize, &Vec<Body>)| {
+            let (id, secret) = (keys.ring[position].id.clone(), keys.secrets[position].clone());
+            let duchy = duchy(keys.ring.clone(), id, secret, Secret::new([40 + position as u8; 32]));
+            let duchy = duchy.map_err(|error| Error::new(error.to_string()))?;
+            Ok(Party { duchy, requisitions: requisitions.clone() })
+        };
+        let parties: Vec<Party<E>> = bodies.iter().enumerate().map(party).collect::<Result<_>>()?;
+        let work = tempfile::tempdir_in(&directory).context(|| "cannot create a directory".into())?;
+        let input = options.registers * u64::from(options.publishers);
+        let (outcome, measured) = run_parties(&parties, &workspace(work.path())?, input)?;
+        check(&options, &outcome, &expected)?;
+        Ok(measured)
+    })
+}
+
+const COMPUTATION: &str = "AAAAAAAAAHs";
+
+pub(super) fn llv2(options: &Options, directory: &Path) -> Result<Work> {
+    let keys = keys(options.duchies)?;
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let bodies = uploads(options, directory, encrypt::REGISTER_BYTES, |number| {
+        encrypted(options, &keys.composite, number, &mut rng)
+    })?;
+    let parameters = parameters(options, maximum_frequency(options)?)?;
+    Ok(ring(options, directory, keys, bodies, move |ring, id, secret, seed| {
+        llv2::Duchy::new(parameters.clone(), COMPUTATION.to_owned(), ring, id, secret, seed)
+    }))
+}
+
+pub(super) fn rollv2(options: &Options, directory: &Path) -> Result<Work> {
+    let keys = keys(options.duchies)?;
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let bodies = uploads(options, directory, rollv2::REGISTER_BYTES, |number| {
+        let indexes: Vec<u64> = publisher(options.registers, number).into_iter().map(|(index, ..)| index).collect();
+        Ok(encrypt_indexes(&keys.composite, &indexes, &mut rng))
+    })?;
+    let parameters = parameters(options, MaximumFrequency::REACH_ONLY)?;
+    Ok(ring(options, directory, keys, bodies, move |ring, id, secret, seed| {
+        rollv2::Duchy::new(parameters.clone(), COMPUTATION.to_owned(), ring, id, secret, seed)
+    }))
+}
+
+/// A publisher at work on its own.
+fn publisher_stage(stage: &str, records: u64, bytes: &[u8], meter: &Meter) -> Measured {
+    let cost = meter.cost();
+    let stage = Stage {
+        party: "publisher".to_owned(),
+        stage: stage.to_owned(),
+        records,
+        bytes_sent: bytes.len() as u64,
+        wall_s: cost.wall_s,
+        cpu_s: cost.cpu_s,
+    };
+    Measured { stages: vec![stage], wall_s: cost.wall_s, cpu_s: cost.cpu_s, per: records }
+}
+
+/// Opens what was encrypted and compares the indexes, in any order.
+fn check_indexes(keys: &Keys, bytes: &[u8], every: usize, expected: &[u64]) -> Result<()> {
+    let all = batch::decode_ciphertexts(bytes).map_err(|error| Error::new(format!("the ciphertexts: {error:?}")))?;
+    let mut indexes: Vec<_> = all.into_iter().step_by(every).collect();
+    for secret in &keys.secrets {
+        batch::peel(secret, &mut indexes);
+    }
+    let mut found: Vec<[u8; 32]> = indexes.iter().map(|ciphertext| *ciphertext.e.encode().as_bytes()).collect();
+    let mut due: Vec<[u8; 32]> = index_points(expected).iter().map(|point| *point.encode().as_bytes()).collect();
+    found.sort_unstable();
+    due.sort_unstable();
+    if found == due {
+        Ok(())
+    } else {
+        Err(Error::new("the result is wrong: what was encrypted opens to other indexes"))
+    }
+}
+
+pub(super) fn encrypt(options: &Options) -> Result<Work> {
+    let keys = keys(options.duchies)?;
+    let options = options.clone();
+    let registers = publisher(options.registers, 0);
+    let sketch = sketch(sketch_params(&options)?, &registers)?;
+    let indexes: Vec<u64> = registers.iter().map(|(index, ..)| *index).collect();
+    Ok(Box::new(move || {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let encryption =
+            Encryption { key: &keys.composite, maximum_frequency: maximum_frequency(&options)?, noise: None };
+        let mut bytes = Vec::with_capacity(indexes.len() * encrypt::REGISTER_BYTES);
+        let meter = Meter::start();
+        encrypt::encrypt(&sketch, &encryption, &mut bytes, &mut Unobserved, &mut rng)
+            .context(|| "the encryption".into())?;
+        let measured = publisher_stage("encrypt", options.registers, &bytes, &meter);
+        check_indexes(&keys, &bytes, 3, &indexes)?;
+        Ok(measured)
+    }))
+}
+
+pub(super) fn encrypt_reach_only(options: &Options) -> Result<Work> {
+    let keys = keys(options.duchies)?;
+    let registers = options.registers;
+    let indexes: Vec<u64> = publisher(registers, 0).into_iter().map(|(index, ..)| index).collect();
+    Ok(Box::new(move || {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let meter = Meter::start();
+        let bytes = encrypt_indexes(&keys.composite, &indexes, &mut rng);
+        let measured = publisher_stage("encrypt", registers, &bytes, &meter);
+        check_indexes(&keys, &bytes, 1, &indexes)?;
+        Ok(measured)
+    }))
+}
