@@ -25,7 +25,6 @@ const PYTHON_PACKAGES: &[&str] = &[
     "grpcio-tools==1.85.1",
     "googleapis-common-protos==1.76.0",
     "cryptography==50.0.2",
-<<<<<<< HEAD
     // What the package halo-cmm needs, reads, plots with and is tested by.
     "numpy==2.4.6",
     "pyarrow==26.0.1",
@@ -37,19 +36,15 @@ const PYTHON_PACKAGES: &[&str] = &[
     "nbclient==0.11.0",
     "nbformat==5.11.1",
     "ipykernel==7.4.0",
-];
-
-/// Where they are.
-const PYTHON_TESTS: &[&str] = &["halo-crypto/tests/python", "examples/tests/python", "halo-py/tests"];
-=======
+    // What samplers, accountants and fingerprints are held against.
     "dp-accounting==0.6.0",
     "opendp==0.16.0",
     "pyfarmhash==0.5.1",
 ];
 
 /// Where they are.
-const PYTHON_TESTS: &[&str] = &["halo-crypto/tests/python", "halo-sketch/tests/python", "examples/tests/python"];
->>>>>>> main
+const PYTHON_TESTS: &[&str] =
+    &["halo-crypto/tests/python", "halo-sketch/tests/python", "examples/tests/python", "halo-py/tests"];
 
 /// What a test run printed, added up.
 #[derive(Debug, Default)]
