@@ -9,15 +9,9 @@
 //! | destroyed (two persons) | H(index) | H("destroyed_register_key") | the same |
 //! | noise | H("publisher_noise_register_id") | H("blinded_histogram_noise_register_key") | a random element |
 //!
-<<<<<<< HEAD
-//! The reach-only protocol takes the index alone, one ciphertext a record ([`encrypt_reach_only`]).
-//!
-//! Noise registers hide how many registers the sketch has; the Duchies recognise them by index and key and drop them.
-=======
 //! Noise registers hide how many registers the sketch has; the Duchies recognise them by index and key and drop them. Of
 //! the reach-only protocol's the index is the same as of the Duchies' own, so all of them are one index that is not
 //! counted.
->>>>>>> main
 //! Records are shuffled, so that neither order nor place tells anything.
 
 use std::io::Write;
@@ -43,8 +37,6 @@ use crate::{
 
 /// Bytes of an encrypted register of Liquid Legions v2.
 pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
-/// Bytes of an encrypted register of the reach-only protocol.
-pub const REACH_ONLY_REGISTER_BYTES: usize = CIPHERTEXT_BYTES;
 
 /// Bytes of an encrypted register of the reach-only protocol.
 pub const INDEX_BYTES: usize = CIPHERTEXT_BYTES;
@@ -109,8 +101,7 @@ pub fn encrypt(
     out: &mut (impl Write + ?Sized),
     observer: &mut dyn Observer,
     rng: &mut impl CryptoRng,
-<<<<<<< HEAD
-) -> Result<u64, EncryptError> {
+) -> Result<u64, BodyError> {
     let registers: Vec<Register> = sketch.registers().collect();
     encrypt_registers(&registers, encryption, out, observer, rng)
 }
@@ -123,70 +114,24 @@ pub fn encrypt(
 pub fn encrypt_registers(
     registers: &[Register],
     encryption: &Encryption<'_>,
-    out: &mut impl Write,
+    out: &mut (impl Write + ?Sized),
     observer: &mut dyn Observer,
     rng: &mut impl CryptoRng,
-) -> Result<u64, EncryptError> {
-    let plaintexts = Plaintexts::new(encryption.maximum_frequency);
-    let of = |batch: &[Record], rng: &mut _| plaintexts.of(batch, rng);
-    write(registers, encryption.key, encryption.noise, of, out, observer, rng)
-}
-
-/// Encrypts the indexes of registers, as [`encrypt_registers`] does, for the reach-only protocol: keys and counts do not
-/// leave the publisher.
-///
-/// # Errors
-/// As [`encrypt`].
-pub fn encrypt_reach_only(
-    registers: &[Register],
-    key: &CompositeKey,
-    noise: Option<&ShiftedNoise>,
-    out: &mut impl Write,
-    observer: &mut dyn Observer,
-    rng: &mut impl CryptoRng,
-) -> Result<u64, EncryptError> {
-    let noise_index = noise_index();
-    let of = |batch: &[Record], _: &mut _| indexes(batch, noise_index);
-    write(registers, key, noise, of, out, observer, rng)
-}
-
-/// Shuffles registers and noise, and encrypts what `points` makes of each batch.
-fn write<R: CryptoRng>(
-    registers: &[Register],
-    key: &CompositeKey,
-    noise: Option<&ShiftedNoise>,
-    points: impl Fn(&[Record], &mut R) -> Secret<Vec<Point>>,
-    out: &mut impl Write,
-    observer: &mut dyn Observer,
-    rng: &mut R,
-) -> Result<u64, EncryptError> {
-    let mut records: Vec<Record> = registers.iter().copied().map(Record::Register).collect();
-    let noise = noise.map_or(0, |noise| noise.sample(rng));
-    records.extend(std::iter::repeat_n(Record::Noise, noise as usize));
-    shuffle(&mut records, rng);
-
-=======
 ) -> Result<u64, BodyError> {
-    let mut records: Vec<Record> = sketch.registers().map(Record::Register).collect();
+    let mut records: Vec<Record> = registers.iter().copied().map(Record::Register).collect();
     let noise = encryption.noise.map_or(0, |noise| noise.sample(rng));
     records.extend(std::iter::repeat_n(Record::Noise, noise as usize));
     shuffle(&mut records, rng);
 
     let plaintexts = Plaintexts::new(encryption.layout);
->>>>>>> main
     let total = records.len() as u64;
     let mut bytes = Vec::with_capacity(BATCH.min(records.len()) * encryption.layout.record_bytes());
     for (batch, first) in records.chunks(BATCH).zip((0..).step_by(BATCH)) {
-<<<<<<< HEAD
-        report(observer, Stage::Encrypting, first, Some(total)).map_err(EncryptError::Stopped)?;
-        let points = points(batch, rng);
-=======
         report(observer, Stage::Encrypting, first, Some(total)).map_err(BodyError::Stopped)?;
         let points = plaintexts.of(batch, rng);
->>>>>>> main
         let nonces: Secret<Vec<Scalar>> = Secret::new(points.expose().iter().map(|_| Scalar::random(rng)).collect());
         bytes.clear();
-        let ciphertexts = batch::encrypt(key, points.expose(), nonces.expose());
+        let ciphertexts = batch::encrypt(encryption.key, points.expose(), nonces.expose());
         batch::encode_ciphertexts(&ciphertexts, &mut bytes);
         out.write_all(&bytes).map_err(BodyError::Write)?;
     }
@@ -221,7 +166,7 @@ impl Plaintexts {
         Self {
             layout,
             destroyed: hash::constant("destroyed_register_key"),
-            noise_index: noise_index(),
+            noise_index: hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id"),
             noise_key: hash::constant("blinded_histogram_noise_register_key"),
             counts: batch::multiples(&hash::constant("unit"), counts),
         }
@@ -272,27 +217,9 @@ impl Plaintexts {
     }
 }
 
-<<<<<<< HEAD
-/// The index that all noise registers have.
-fn noise_index() -> Point {
-    hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id")
-}
-
-/// The index of each record in turn. They tell who was reached, and are wiped with all that leads to them.
-fn indexes(records: &[Record], noise_index: Point) -> Secret<Vec<Point>> {
-    let hashed = Secret::new(records.iter().filter_map(Record::index).collect::<Vec<_>>());
-    let hashed = Secret::new(batch::hash_to_group(Domain::Index, hashed.expose()));
-    let mut hashed = hashed.expose().iter().copied();
-    let points = records.iter().map(|record| match record {
-        Record::Register(_) => hashed.next().unwrap_or(noise_index),
-        Record::Noise => noise_index,
-    });
-    Secret::new(points.collect())
-=======
 /// The next of as many points as are asked for.
 fn next(source: &mut std::slice::Iter<'_, Point>) -> Point {
     source.next().copied().unwrap_or_else(Point::identity)
->>>>>>> main
 }
 
 impl Record {

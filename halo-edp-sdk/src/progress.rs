@@ -9,15 +9,10 @@ use crate::Error;
 pub enum Stage {
     /// Reading impressions and sketching them; counted in impressions.
     Sketching,
-<<<<<<< HEAD
-    /// Reading impressions and counting them for each person; counted in impressions.
-    Counting,
-=======
     /// Reading impressions and counting them by person; counted in impressions.
     Counting,
     /// Cutting a vector into shares, or encrypting it; counted in cells.
     Sharing,
->>>>>>> main
     /// Encrypting registers; counted in registers, noise included.
     Encrypting,
 }

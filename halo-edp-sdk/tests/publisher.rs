@@ -164,39 +164,13 @@ fn hashed(domain: Domain, text: &str) -> EncodedPoint {
     hash::hash_to_group(domain, text.as_bytes()).encode()
 }
 
-#[test]
-fn reach_only_bodies_hold_the_indexes_alone() {
-    let mut rng = ChaCha20Rng::seed_from_u64(11);
-    let (secrets, key) = keys(&mut rng);
-    let sketched = sketch::sketch_vids(&[1, 2, 3, 3], params(), VidSamplingInterval::FULL);
-    let registers: Vec<_> = sketched.sketch.registers().collect();
-    for noise in [None, Some(noise())] {
-        let mut body = Vec::new();
-        let records =
-            encrypt::encrypt_reach_only(&registers, &key, noise.as_ref(), &mut body, &mut Unobserved, &mut rng)
-                .unwrap();
-        assert_eq!(body.len() as u64, records * encrypt::REACH_ONLY_REGISTER_BYTES as u64);
-        let mut ciphertexts = batch::decode_ciphertexts(&body).unwrap();
-        let (last, first) = secrets.split_last().unwrap();
-        first.iter().for_each(|secret| batch::peel(secret, &mut ciphertexts));
-        let opened = batch::encode_points(&batch::open(last, &ciphertexts));
-        for register in &registers {
-            assert!(opened.contains(&hashed(Domain::Index, &register.index.to_string())));
-        }
-        let of_noise = hashed(Domain::NoiseId, "publisher_noise_register_id");
-        let noised = opened.iter().filter(|point| **point == of_noise).count();
-        assert_eq!(noised + registers.len(), opened.len());
-        assert_eq!(noised > 0, noise.is_some());
-    }
-}
-
 /// An index that is handed in twice goes out twice: the Duchies join them.
 #[test]
 fn registers_are_encrypted_as_they_are_given() {
     let mut rng = ChaCha20Rng::seed_from_u64(12);
     let (secrets, key) = keys(&mut rng);
     let register = Register { index: 7, key: RegisterKey::Unique(4), count: 2 };
-    let encryption = Encryption { key: &key, maximum_frequency: frequency(), noise: None };
+    let encryption = Encryption { key: &key, layout: full(), noise: None };
     let mut body = Vec::new();
     encrypt::encrypt_registers(&[register; 2], &encryption, &mut body, &mut Unobserved, &mut rng).unwrap();
     let opened = open(&body, &secrets);

@@ -1,7 +1,7 @@
 //! Rust errors as the exceptions of `halo_cmm.errors`: the one place where they meet.
 
 use halo_duchy::protocol::ProtocolError as EngineError;
-use halo_edp_sdk::encrypt::EncryptError;
+use halo_edp_sdk::BodyError;
 use pyo3::PyErr;
 use pyo3::exceptions::PyKeyboardInterrupt;
 
@@ -56,11 +56,11 @@ from! {
     EngineError => Engine,
 }
 
-impl From<EncryptError> for Error {
-    fn from(error: EncryptError) -> Self {
+impl From<BodyError> for Error {
+    fn from(error: BodyError) -> Self {
         match error {
-            EncryptError::Write(error) => Self::Engine(EngineError::Io(error)),
-            EncryptError::Stopped(error) => Self::Publisher(error),
+            BodyError::Write(error) => Self::Engine(EngineError::Io(error)),
+            BodyError::Stopped(error) => Self::Publisher(error),
         }
     }
 }

@@ -6,7 +6,8 @@ use halo_core::privacy::MaximumFrequency;
 use halo_crypto::consent::tink::{PrivateKeyset, PublicKeyset};
 use halo_crypto::share::{Modulus, Seed};
 use halo_duchy::protocol::hmss::{OpenSeed, Requisition};
-use halo_edp_sdk::vector;
+use halo_edp_sdk::progress::Unobserved;
+use halo_edp_sdk::share::{self, Encoding, Sharing};
 use rand_core::CryptoRng;
 
 use crate::error::Error;
@@ -33,10 +34,12 @@ pub(crate) fn requisition(
     to: &PublicKeyset,
     rng: &mut impl CryptoRng,
 ) -> Result<Requisition, Error> {
-    let shares = vector::share(cells, modulus, rng)?;
+    let sharing = Sharing { modulus, encoding: Encoding::Bytes };
+    let mut bytes = Vec::with_capacity(cells.len());
+    let seed = share::share(cells.to_vec(), &sharing, &mut bytes, &mut Unobserved, rng)?;
     let encrypted_seed =
-        to.encrypt(shares.seed.expose(), id.as_bytes(), rng).map_err(|error| Error::Parameter(error.to_string()))?;
-    Ok(Requisition { id, share: body(shares.second, 1)?, encrypted_seed })
+        to.encrypt(seed.expose(), id.as_bytes(), rng).map_err(|error| Error::Parameter(error.to_string()))?;
+    Ok(Requisition { id, share: body(bytes, 1)?, encrypted_seed })
 }
 
 /// Opens what [`requisition`] has encrypted.

@@ -6,8 +6,7 @@ use halo_crypto::consent::tink::PrivateKeyset;
 use halo_crypto::elgamal::{CompositeKey, KeyShare as Public, KeyShareSecret};
 use halo_crypto::proof::{PossessionContext, VerifiedShare};
 use halo_duchy::protocol::{DuchyId, llv2};
-use halo_edp_sdk::encrypt::{self as publisher, Encryption};
-use halo_sketch::liquid_legions::Register;
+use halo_edp_sdk::encrypt::{self as publisher, Encryption, Layout};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -169,12 +168,24 @@ pub(crate) fn encrypt<'py>(
     noise: Option<&Noise>,
     seed: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let key = composite(&ring)?;
-    let maximum_frequency = params::frequency(max_frequency)?;
+    let layout = Layout::Full { maximum_frequency: params::frequency(max_frequency)? };
+    encrypt_as(py, layout, sketch, &ring, noise, seed)
+}
+
+/// Encrypts a sketch, its records as the protocol has them.
+fn encrypt_as<'py>(
+    py: Python<'py>,
+    layout: Layout,
+    sketch: &LiquidLegions,
+    ring: &[PyRef<'py, Participant>],
+    noise: Option<&Noise>,
+    seed: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let key = composite(ring)?;
     let (seed, noise, sketch) = (Seed::new(seed)?, noise.map(Noise::inner), &sketch.0);
     let bytes = door::run(py, |control| {
         let mut bytes = Vec::new();
-        let encryption = Encryption { key: &key, maximum_frequency, noise: noise.as_ref() };
+        let encryption = Encryption { key: &key, layout, noise: noise.as_ref() };
         publisher::encrypt(sketch, &encryption, &mut bytes, &mut observe(control), &mut seed.rng("encrypt"))?;
         Ok(bytes)
     })?;
@@ -200,16 +211,7 @@ pub(crate) fn encrypt_reach_only<'py>(
     noise: Option<&Noise>,
     seed: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let key = composite(&ring)?;
-    let (seed, noise) = (Seed::new(seed)?, noise.map(Noise::inner));
-    let registers: Vec<Register> = sketch.0.registers().collect();
-    let bytes = door::run(py, |control| {
-        let mut bytes = Vec::new();
-        let mut rng = seed.rng("encrypt");
-        publisher::encrypt_reach_only(&registers, &key, noise.as_ref(), &mut bytes, &mut observe(control), &mut rng)?;
-        Ok(bytes)
-    })?;
-    Ok(PyBytes::new(py, &bytes))
+    encrypt_as(py, Layout::IndexOnly, sketch, &ring, noise, seed)
 }
 
 /// A worker's key pair of hybrid encryption: publishers encrypt the seeds of shares to it.

@@ -3,7 +3,7 @@
 use halo_crypto::secret::Secret;
 use halo_duchy::protocol::local::Engine;
 use halo_duchy::protocol::{Body, llv2, rollv2};
-use halo_edp_sdk::encrypt::{REACH_ONLY_REGISTER_BYTES, REGISTER_BYTES};
+use halo_edp_sdk::encrypt::{INDEX_BYTES, REGISTER_BYTES};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -213,7 +213,7 @@ impl ReachOnlyLiquidLegionsV2 {
     /// Begins with the uploads of this Duchy's publishers.
     #[pyo3(signature = (uploads = None))]
     fn start(&self, py: Python<'_>, uploads: Option<Vec<Vec<u8>>>) -> PyResult<Step> {
-        start(py, &self.engine, &self.parameters, &bodies(uploads, REACH_ONLY_REGISTER_BYTES)?)
+        start(py, &self.engine, &self.parameters, &bodies(uploads, INDEX_BYTES)?)
     }
 
     /// Goes on, as `LiquidLegionsV2.advance` does.
@@ -225,7 +225,7 @@ impl ReachOnlyLiquidLegionsV2 {
         inbox: Vec<PyRef<'_, Message>>,
         uploads: Option<Vec<Vec<u8>>>,
     ) -> PyResult<Step> {
-        advance(py, &self.engine, &self.parameters, state, &inbox, &bodies(uploads, REACH_ONLY_REGISTER_BYTES)?)
+        advance(py, &self.engine, &self.parameters, state, &inbox, &bodies(uploads, INDEX_BYTES)?)
     }
 
     fn __repr__(&self) -> String {

@@ -8,7 +8,7 @@ use halo_crypto::proof::{PossessionContext, VerifiedShare};
 use halo_crypto::secret::Secret;
 use halo_duchy::protocol::local::{self, Engine, Party};
 use halo_duchy::protocol::{Body, DuchyId, ProtocolError, llv2, rollv2};
-use halo_edp_sdk::encrypt::{self, Encryption};
+use halo_edp_sdk::encrypt::{self, Encryption, Layout};
 use halo_sketch::liquid_legions::Register;
 use halo_sketch::noise::ShiftedNoise;
 
@@ -102,13 +102,13 @@ fn upload(
     let mut rng = job.seed.rng(&format!("publisher {position}"));
     let mut bytes = Vec::new();
     let mut observer = observe(control);
-    if job.protocol == Protocol::Rollv2 {
-        encrypt::encrypt_reach_only(registers, key, noise, &mut bytes, &mut observer, &mut rng)?;
-        return body(bytes, encrypt::REACH_ONLY_REGISTER_BYTES);
-    }
-    let encryption = Encryption { key, maximum_frequency: job.maximum_frequency, noise };
+    let layout = match job.protocol {
+        Protocol::Rollv2 => Layout::IndexOnly,
+        _ => Layout::Full { maximum_frequency: job.maximum_frequency },
+    };
+    let encryption = Encryption { key, layout, noise };
     encrypt::encrypt_registers(registers, &encryption, &mut bytes, &mut observer, &mut rng)?;
-    body(bytes, encrypt::REGISTER_BYTES)
+    body(bytes, layout.record_bytes())
 }
 
 /// How both protocols' Duchies are made.
