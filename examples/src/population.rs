@@ -96,7 +96,7 @@ mod tests {
         }
         let files: Vec<_> =
             names.iter().map(|name| (name.clone(), one.path().join(format!("{name}.parquet")))).collect();
-        let truth = Truth::count(&files, Limits { impressions: 10, seconds: Some(600) }).unwrap();
+        let truth = Truth::count(&files, Limits { classes: 10, impressions: 10, seconds: Some(600) }).unwrap();
         assert!(truth.reached.reach >= 100_000, "{}", truth.reached.reach);
         assert!(truth.publishers.iter().all(|publisher| publisher.counted_seconds > publisher.impressions));
         assert!(truth.publishers.iter().map(|publisher| publisher.impressions).sum::<u64>() >= 300_000);

@@ -56,8 +56,9 @@ pub struct Truth {
 /// How much of one person counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The last class of a histogram is "so many impressions or more", and more impressions of one person at one
-    /// publisher do not count.
+    /// The last class of a histogram is "so many impressions or more".
+    pub classes: u32,
+    /// More impressions of one person at one publisher do not count as impressions.
     pub impressions: u32,
     /// More seconds of one person at one publisher do not count; with `None` watch durations are not read.
     pub seconds: Option<u32>,
@@ -114,12 +115,12 @@ impl Truth {
                 name: name.clone(),
                 impressions: sum(&|seen| seen.impressions),
                 clear_reach: own.len() as u64,
-                reached: Reached::count(own.values().map(|seen| seen.impressions), limits.impressions),
+                reached: Reached::count(own.values().map(|seen| seen.impressions), limits.classes),
                 counted_impressions: sum(&|seen| seen.impressions.min(u64::from(limits.impressions))),
                 counted_seconds: limits.seconds.map_or(0, |most| sum(&|seen| seen.seconds.min(u64::from(most)))),
             });
         }
-        Ok(Self { publishers, reached: Reached::count(people.into_values(), limits.impressions), vids })
+        Ok(Self { publishers, reached: Reached::count(people.into_values(), limits.classes), vids })
     }
 }
 

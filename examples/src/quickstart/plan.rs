@@ -55,8 +55,12 @@ impl Options {
         let ask = PrivacyParams::new(self.epsilon, self.delta)
             .and_then(PrivacyParams::for_protocol_noise)
             .context(|| "--epsilon and --delta cannot be used".into())?;
-        let maximum_frequency =
-            MaximumFrequency::new(self.maximum_frequency).context(|| "--max-frequency cannot be used".into())?;
+        // What counts of one person's impressions is no class of a histogram, and may be more.
+        let classes = match self.measurement {
+            MeasurementKind::Impression => self.maximum_frequency.min(1),
+            _ => self.maximum_frequency,
+        };
+        let maximum_frequency = MaximumFrequency::new(classes).context(|| "--max-frequency cannot be used".into())?;
         if self.maximum_seconds == 0 {
             return Err(Error::new("--max-seconds is 0; it must be at least 1"));
         }
@@ -66,7 +70,7 @@ impl Options {
             }
             MeasurementKind::Reach | MeasurementKind::ReachAndFrequency => MeasurementType::Reach { reach: ask },
             MeasurementKind::Impression => {
-                MeasurementType::Impression { impression: ask, maximum_frequency_per_user: maximum_frequency.get() }
+                MeasurementType::Impression { impression: ask, maximum_frequency_per_user: self.maximum_frequency }
             }
             MeasurementKind::Duration => {
                 MeasurementType::Duration { duration: ask, maximum_seconds_per_user: u64::from(self.maximum_seconds) }

@@ -59,10 +59,8 @@ pub(super) fn outcome(program: &Path, options: &Options) -> Result<(Outcome, Pat
 /// How much of one person counts in this measurement.
 fn limits(options: &Options, plan: &Plan) -> Limits {
     Limits {
-        impressions: match plan.asked {
-            MeasurementType::Impression { maximum_frequency_per_user, .. } => maximum_frequency_per_user,
-            _ => plan.maximum_frequency().get(),
-        },
+        classes: plan.maximum_frequency().get(),
+        impressions: options.maximum_frequency,
         seconds: matches!(plan.asked, MeasurementType::Duration { .. }).then_some(options.maximum_seconds),
     }
 }

@@ -13,5 +13,6 @@ mod measurement;
 mod rings;
 mod shares;
 mod trio;
+mod trustee;
 mod uploads;
 mod world;
