@@ -205,8 +205,7 @@ fn measure(options: &Options) -> Result<Report> {
     let directory = tempfile::tempdir().context(|| "cannot create a temporary directory".into())?;
     let mut runs = Vec::new();
     let work: Box<dyn Fn() -> Result<Measured>> = match options.workload {
-        Workload::Encrypt => registers::encrypt(options)?,
-        Workload::EncryptReachOnly => registers::encrypt_reach_only(options)?,
+        Workload::Encrypt | Workload::EncryptReachOnly => registers::encryption(options)?,
         Workload::Llv2 => registers::llv2(options, directory.path())?,
         Workload::Rollv2 => registers::rollv2(options, directory.path())?,
         Workload::Hmss | Workload::HmssNative | Workload::HmssReachOnly => vectors::run(options, directory.path())?,

@@ -3,18 +3,19 @@
 //! The consumer trusts the certificate authorities that it holds itself. What the Kingdom hands out (publishers' keys,
 //! the aggregator's certificate, the result) counts only with the right signature.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
 
 use halo_core::{
     clock::{Clock, SystemClock},
+    measurement::MeasurementType,
     pb::{
         api::{
             self, GetDataProviderRequest, certificate::RevocationState, data_providers_client::DataProvidersClient,
-            measurements_client::MeasurementsClient,
+            measurements_client::MeasurementsClient, requisition_spec::RequisitionType,
         },
         halo::{ListTimelineEntriesRequest, TimelineEntry, WatchMeasurementRequest, watch_client::WatchClient},
     },
-    privacy::{MaximumFrequency, PrivacyParams},
+    privacy::{PrivacyParams, VidSamplingInterval},
     resource::{CertificateName, CertificateParent, DuchyId, ExternalId},
     session,
     transport::{Client, Identity, Roots},
@@ -36,13 +37,33 @@ use crate::{
     error::{Context, Error, Result},
 };
 
-/// What is asked for: everybody, across all publishers.
-#[derive(Clone, Copy, Debug)]
+/// What is asked for.
+#[derive(Clone, Debug)]
 pub struct Ask {
-    /// F; with 1 reach alone is measured.
-    pub maximum_frequency: MaximumFrequency,
-    /// ε and δ of reach, and again of frequency.
-    pub privacy: PrivacyParams,
+    /// What is counted, with the noise that it pays for.
+    pub kind: MeasurementType,
+    /// Whom it is counted among.
+    pub interval: VidSamplingInterval,
+    /// Ids of the publishers that are asked; all that the consumer knows when empty.
+    pub publishers: Vec<String>,
+}
+
+/// Who vouches for a result.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signer {
+    /// The Duchy that hands in the result of a computation.
+    Duchy(DuchyId),
+    /// The publisher with this id, for what it counted itself.
+    Publisher(String),
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Duchy(id) => id.fmt(f),
+            Self::Publisher(id) => write!(f, "dataProviders/{id}"),
+        }
+    }
 }
 
 /// A result as the Kingdom delivers it, to be opened by [`Consumer::open_delivered`].
@@ -54,7 +75,8 @@ pub struct Delivered<'a> {
     pub certificate: &'a str,
     /// That certificate in DER.
     pub certificate_der: &'a [u8],
-    /// The serialized `ProtocolConfig` under which it was computed: only its aggregator signs.
+    /// The serialized `ProtocolConfig` under which it was computed: only its aggregator signs, or every publisher for
+    /// itself where no Duchy computes.
     pub protocol_config: &'a [u8],
     /// When it was delivered, in Unix seconds by the Kingdom's clock: certificates must have been valid then.
     pub time_unix_s: i64,
@@ -141,7 +163,7 @@ impl Consumer {
         client.connect().await.context(|| "cannot reach the Kingdom".into())
     }
 
-    /// Creates a measurement over all publishers.
+    /// Creates a measurement.
     ///
     /// # Errors
     /// When a publisher's key does not verify, or the Kingdom refuses.
@@ -152,18 +174,29 @@ impl Consumer {
         };
         let public_key = wire::pack(type_name::ENCRYPTION_PUBLIC_KEY, public_key.encode_to_vec());
         let mut data_providers = Vec::new();
-        for (id, roots) in &self.publishers {
-            let nonce = rng.next_u64().max(1);
+        for (id, roots) in self.asked(&ask.publishers)? {
+            let spec = api::RequisitionSpec {
+                measurement_public_key: Some(public_key.clone()),
+                nonce: rng.next_u64().max(1),
+                requisition_type: Some(match ask.kind {
+                    MeasurementType::Population => RequisitionType::Population(Default::default()),
+                    _ => RequisitionType::Events(Default::default()),
+                }),
+                ..Default::default()
+            };
             let publisher = format!("dataProviders/{id}");
-            let entry = self.ask_publisher(&channel, &publisher, roots, nonce, &public_key, rng).await;
+            let entry = self.ask_publisher(&channel, &publisher, roots, &spec, rng).await;
             data_providers.push(entry.context(|| format!("publisher {publisher}"))?);
         }
         let nonce_hashes = data_providers.iter().filter_map(|entry| entry.value.as_ref());
         let spec = api::MeasurementSpec {
             measurement_public_key: Some(public_key),
             nonce_hashes: nonce_hashes.map(|value| value.nonce_hash.clone()).collect(),
-            vid_sampling_interval: Some(api::measurement_spec::VidSamplingInterval { start: 0.0, width: 1.0 }),
-            measurement_type: Some(measurement_type(ask)),
+            vid_sampling_interval: Some(api::measurement_spec::VidSamplingInterval {
+                start: ask.interval.start(),
+                width: ask.interval.width(),
+            }),
+            measurement_type: Some(measurement_type(&ask.kind)?),
             ..Default::default()
         };
         let request = api::CreateMeasurementRequest {
@@ -182,14 +215,25 @@ impl Consumer {
         Ok(created.context(|| "the Kingdom refused the measurement".into())?.into_inner())
     }
 
+    /// The publishers with these ids, or all of them.
+    fn asked(&self, ids: &[String]) -> Result<Vec<(&String, &TrustRoots)>> {
+        if ids.is_empty() {
+            return Ok(self.publishers.iter().collect());
+        }
+        let find = |id: &String| {
+            let found = self.publishers.get_key_value(id);
+            found.ok_or_else(|| Error::new(format!("dataProviders/{id} is not trusted")))
+        };
+        ids.iter().map(find).collect()
+    }
+
     /// One publisher's part: its own copy of what is asked for, which nobody else can read.
     async fn ask_publisher(
         &self,
         channel: &Channel,
         publisher: &str,
         roots: &TrustRoots,
-        nonce: u64,
-        public_key: &prost_types::Any,
+        spec: &api::RequisitionSpec,
         rng: &mut impl CryptoRng,
     ) -> Result<api::measurement::DataProviderEntry> {
         let request = GetDataProviderRequest { name: publisher.to_owned() };
@@ -199,12 +243,6 @@ impl Consumer {
         let key = verified(&certificate, found.public_key.as_ref(), type_name::ENCRYPTION_PUBLIC_KEY)?;
         let keyset = api::EncryptionPublicKey::decode(key).context(|| "its encryption key".into())?;
         let keyset = PublicKeyset::from_bytes(&keyset.data).context(|| "its encryption key".into())?;
-        let spec = api::RequisitionSpec {
-            measurement_public_key: Some(public_key.clone()),
-            nonce,
-            requisition_type: Some(api::requisition_spec::RequisitionType::Events(Default::default())),
-            ..Default::default()
-        };
         let signed = sign(&self.key, type_name::REQUISITION_SPEC, spec.encode_to_vec()).encode_to_vec();
         Ok(api::measurement::DataProviderEntry {
             key: publisher.to_owned(),
@@ -215,7 +253,7 @@ impl Consumer {
                     ciphertext: keyset.encrypt(&signed, b"", rng).context(|| "its encryption key".into())?,
                     type_url: wire::pack(type_name::SIGNED_MESSAGE, Vec::new()).type_url,
                 }),
-                nonce_hash: session::nonce_hash(nonce).to_vec(),
+                nonce_hash: session::nonce_hash(spec.nonce).to_vec(),
             }),
         })
     }
@@ -269,11 +307,11 @@ impl Consumer {
         }
     }
 
-    /// Verifies and decrypts a result that has just been delivered, signed by any Duchy that this consumer trusts.
-    /// [`Consumer::open_delivered`] also checks that the Duchy is the measurement's aggregator.
+    /// Verifies and decrypts a result that has just been delivered, signed by any party that this consumer trusts.
+    /// [`Consumer::open_delivered`] also checks that the party is the one whose result it is.
     ///
     /// # Errors
-    /// When the ciphertext is not for this consumer, the certificate is not of a known Duchy's authority, or the
+    /// When the ciphertext is not for this consumer, the certificate is not of a known party's authority, or the
     /// signature is not the certificate's.
     pub fn open_result(
         &self,
@@ -286,30 +324,45 @@ impl Consumer {
     }
 
     /// Verifies and decrypts a result: only this consumer can read it, and the measurement's aggregator signed it with a
-    /// certificate that was valid when the result was delivered.
+    /// certificate that was valid when the result was delivered. Where no Duchy computes, a publisher signed it, and
+    /// whose result it is the signer says.
     ///
     /// # Errors
-    /// As [`Consumer::open_result`], and when another Duchy than the aggregator signed.
-    pub fn open_delivered(&self, delivered: &Delivered<'_>) -> Result<api::measurement::Result> {
+    /// As [`Consumer::open_result`], and when another party than the aggregator signed.
+    pub fn open_delivered(&self, delivered: &Delivered<'_>) -> Result<(Signer, api::measurement::Result)> {
         let config = wire::parse_protocol_config(delivered.protocol_config);
-        let aggregator = config.context(|| "the measurement's protocol configuration".into())?.llv2.aggregator;
+        let protocol = config.context(|| "the measurement's protocol configuration".into())?.protocol;
         let signer = signer(delivered.certificate)?;
-        if signer != aggregator {
-            return Err(Error::new(format!(
-                "{signer} signed the result, but the measurement's aggregator is {aggregator}; it is not accepted"
-            )));
+        match (protocol.aggregator(), &signer) {
+            (None, Signer::Publisher(_)) => {}
+            (None, Signer::Duchy(_)) => {
+                return Err(Error::new(format!(
+                    "{signer} signed the result, but every publisher signs its own; it is not accepted"
+                )));
+            }
+            (Some(aggregator), signer) if *signer == Signer::Duchy(aggregator.clone()) => {}
+            (Some(aggregator), _) => {
+                return Err(Error::new(format!(
+                    "{signer} signed the result, but the measurement's aggregator is {aggregator}; it is not accepted"
+                )));
+            }
         }
-        self.open_signed(delivered.ciphertext, &signer, delivered.certificate_der, delivered.time_unix_s)
+        let result =
+            self.open_signed(delivered.ciphertext, &signer, delivered.certificate_der, delivered.time_unix_s)?;
+        Ok((signer, result))
     }
 
     fn open_signed(
         &self,
         ciphertext: &[u8],
-        signer: &DuchyId,
+        signer: &Signer,
         certificate_der: &[u8],
         time_unix_s: i64,
     ) -> Result<api::measurement::Result> {
-        let roots = self.duchies.get(signer);
+        let roots = match signer {
+            Signer::Duchy(id) => self.duchies.get(id),
+            Signer::Publisher(id) => self.publishers.get(id),
+        };
         let roots = roots.ok_or_else(|| Error::new(format!("{signer} is not trusted")))?;
         let certificate = verified_certificate(roots, certificate_der, time_unix_s)?;
         let plaintext = self.keyset.decrypt(ciphertext, b"").context(|| "the result does not open".into())?;
@@ -329,26 +382,49 @@ impl Consumer {
     }
 }
 
-fn measurement_type(ask: &Ask) -> api::measurement_spec::MeasurementType {
-    use api::measurement_spec::{MeasurementType, Reach, ReachAndFrequency};
-    let params =
-        Some(api::DifferentialPrivacyParams { epsilon: ask.privacy.epsilon.get(), delta: ask.privacy.delta.get() });
-    if !ask.maximum_frequency.counts_frequency() {
-        return MeasurementType::Reach(Reach { privacy_params: params });
-    }
-    MeasurementType::ReachAndFrequency(ReachAndFrequency {
-        reach_privacy_params: params,
-        frequency_privacy_params: params,
-        maximum_frequency: ask.maximum_frequency.get().cast_signed(),
+fn measurement_type(kind: &MeasurementType) -> Result<api::measurement_spec::MeasurementType> {
+    use api::measurement_spec::{Duration, Impression, MeasurementType as Wire, Population, Reach, ReachAndFrequency};
+    let params = |params: &PrivacyParams| {
+        Some(api::DifferentialPrivacyParams { epsilon: params.epsilon.get(), delta: params.delta.get() })
+    };
+    Ok(match kind {
+        MeasurementType::Reach { reach } => Wire::Reach(Reach { privacy_params: params(reach) }),
+        MeasurementType::ReachAndFrequency { reach, frequency, maximum_frequency } => {
+            Wire::ReachAndFrequency(ReachAndFrequency {
+                reach_privacy_params: params(reach),
+                frequency_privacy_params: params(frequency),
+                maximum_frequency: maximum_frequency.get().cast_signed(),
+            })
+        }
+        MeasurementType::Impression { impression, maximum_frequency_per_user } => Wire::Impression(Impression {
+            privacy_params: params(impression),
+            maximum_frequency_per_user: maximum_frequency_per_user.cast_signed(),
+        }),
+        MeasurementType::Duration { duration, maximum_seconds_per_user } => {
+            let seconds = i64::try_from(*maximum_seconds_per_user);
+            Wire::Duration(Duration {
+                privacy_params: params(duration),
+                maximum_watch_duration_per_user: Some(prost_types::Duration {
+                    seconds: seconds.context(|| "the longest time that counts".into())?,
+                    nanos: 0,
+                }),
+                ..Default::default()
+            })
+        }
+        MeasurementType::Population => Wire::Population(Population {}),
     })
 }
 
-/// The Duchy whose certificate this is.
-fn signer(certificate: &str) -> Result<DuchyId> {
+/// The Duchy or the publisher whose certificate this is.
+fn signer(certificate: &str) -> Result<Signer> {
     let name: CertificateName = certificate.parse().context(|| "the result's certificate".into())?;
     match name.parent {
-        CertificateParent::Duchy(duchy) => Ok(duchy.duchy),
-        _ => Err(Error::new(format!("{certificate} is no Duchy's certificate; the result is not accepted"))),
+        CertificateParent::Duchy(duchy) => Ok(Signer::Duchy(duchy.duchy)),
+        CertificateParent::DataProvider(publisher) => Ok(Signer::Publisher(publisher.data_provider.to_string())),
+        CertificateParent::MeasurementConsumer(_) | CertificateParent::ModelProvider(_) => {
+            let whose = "neither a Duchy's nor a publisher's certificate";
+            Err(Error::new(format!("{certificate} is {whose}; the result is not accepted")))
+        }
     }
 }
 

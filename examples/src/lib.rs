@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cluster;
 pub mod consumer;
 pub mod error;
+pub mod kind;
 pub mod outcome;
 pub mod pki;
 pub mod population;

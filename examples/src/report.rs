@@ -1,8 +1,11 @@
 //! The report of a run: one HTML file with everything in it, no script and no address of another host.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use crate::outcome::{Outcome, Stage};
+use halo_core::measurement::MeasurementKind;
+
+use crate::kind;
+use crate::outcome::{Figures, Found, Outcome, ReachFigures, Stage, Z95};
 
 /// Width of every drawing, in its own units.
 const WIDTH: f64 = 860.0;
@@ -15,50 +18,62 @@ pub fn html(outcome: &Outcome) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Halo quickstart</title>\n<style>\n\
          body{font:15px/1.5 system-ui,sans-serif;color:#1c2733;max-width:900px;margin:2rem auto;padding:0 1rem}\n\
-         h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse}\n\
+         h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}h3{font-size:1rem}table{border-collapse:collapse}\n\
          td,th{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #dde3ea}td:first-child,th:first-child{text-align:left}\n\
          .result{fill:#2563a8}.truth{fill:#e0a030}.interval{stroke:#10304f;stroke-width:2}.grid{stroke:#dde3ea}\n\
          .warning{background:#fff1d6;border-left:4px solid #e0a030;padding:.5rem 1rem}\n\
          svg{width:100%;height:auto}text{font-size:12px;fill:#1c2733}.note{color:#5b6b7b}\n</style></head><body>\n",
     );
-    let result = &outcome.result;
-    let _ = writeln!(page, "<h1>Reach of {} publishers: {}</h1>", outcome.publishers.len(), group(result.reach));
+    let title = match outcome.measurement_type {
+        MeasurementKind::Impression => "Impressions",
+        MeasurementKind::Duration => "Seconds watched",
+        MeasurementKind::Population => "Population",
+        MeasurementKind::Reach | MeasurementKind::ReachAndFrequency => "Reach",
+    };
+    match &outcome.joint {
+        Some(found) => {
+            let (publishers, value) = (outcome.publishers.len(), group(found.result.value()));
+            let _ = writeln!(page, "<h1>{title} of {publishers} publishers: {value}</h1>");
+        }
+        None => {
+            let _ = writeln!(page, "<h1>{title} of {} publishers, each by itself</h1>", outcome.results.len());
+        }
+    }
     if outcome.noise_off {
         page.push_str(
             "<p class=\"warning\">Every noise was switched off for this run. The result is not differentially private.</p>\n",
         );
     }
-    let (low, high) = outcome.reach_interval();
-    let _ = writeln!(
-        page,
-        "<p>95 % confidence interval {} to {}; standard error {:.0}. {}</p>",
-        group(low),
-        group(high),
-        result.reach_std_error,
-        escape(&outcome.privacy_statement())
-    );
-    let _ = writeln!(
-        page,
-        "<p>Exact answer, computed in the clear for comparison only: <b>{}</b> (error {:+.2} %).</p>",
-        group(outcome.truth.reach),
-        outcome.reach_error_percent()
-    );
-    page.push_str("<h2>Reach</h2>\n");
-    reach_drawing(&mut page, outcome);
-    page.push_str("<h2>Frequency</h2>\n");
-    frequency_drawing(&mut page, outcome);
+    let _ = writeln!(page, "<p>Protocol: <b>{}</b>. {}</p>", outcome.protocol, escape(&outcome.privacy_statement()));
+    if let Some(population) = &outcome.population {
+        let _ = writeln!(page, "<p>The vectors are over the VIDs {}; this range is public.</p>", escape(population));
+    }
+    for (publisher, found) in outcome.found() {
+        found_section(&mut page, outcome, publisher, found);
+    }
+    if !outcome.planner.is_empty() {
+        page.push_str("<h2>Why this protocol</h2>\n<ul>\n");
+        for reason in &outcome.planner {
+            let _ = writeln!(page, "<li>{}</li>", escape(reason));
+        }
+        page.push_str("</ul>\n");
+    }
     page.push_str("<h2>Timeline of the computation</h2>\n");
     timeline_drawing(&mut page, &outcome.stages);
+    stage_table(&mut page, &outcome.stages);
     page.push_str(
-        "<h2>Publishers</h2>\n<table><tr><th>publisher</th><th>impressions</th><th>reach in the clear</th></tr>\n",
+        "<h2>Publishers</h2>\n<table><tr><th>publisher</th><th>impressions</th><th>reach in the clear</th>\
+         <th>records sent</th><th>bytes sent</th></tr>\n",
     );
-    for publisher in &outcome.publishers {
+    for (publisher, upload) in outcome.publishers.iter().zip(&outcome.uploads) {
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escape(&publisher.name),
             group(publisher.impressions),
-            group(publisher.clear_reach)
+            group(publisher.clear_reach),
+            group(upload.records),
+            group(upload.bytes)
         );
     }
     page.push_str(
@@ -76,25 +91,49 @@ pub fn html(outcome: &Outcome) -> String {
     let timings = &outcome.timings;
     let _ = write!(
         page,
-        "</table>\n<p class=\"note\">Sketching {:.2} s and encrypting {:.2} s (slowest publisher), computation {:.2} s, \
-         everything {:.2} s. Measurement {}.</p>\n</body></html>\n",
+        "</table>\n<p class=\"note\">Reading {:.2} s and encrypting {:.2} s (slowest publisher), computation {:.2} s, \
+         everything {:.2} s. {}.</p>\n</body></html>\n",
         timings.sketch_s,
         timings.encrypt_s,
         timings.computation_s,
         timings.total_s,
-        escape(&outcome.measurement)
+        escape(&outcome.measurements.join(", "))
     );
     page
 }
 
+/// One result: in words, and drawn.
+fn found_section(page: &mut String, outcome: &Outcome, publisher: Option<&str>, found: &Found) {
+    let whose = publisher.map(|publisher| format!("{}: ", escape(publisher))).unwrap_or_default();
+    let _ = writeln!(page, "<h2>{whose}{} {}</h2>", group(found.result.value()), kind::unit(outcome.measurement_type));
+    let (low, high) = found.result.interval();
+    let _ = writeln!(
+        page,
+        "<p>95 % confidence interval {} to {}; standard error {:.0}. Exact answer, computed in the clear for comparison \
+         only: <b>{}</b> (error {:+.2} %).</p>",
+        group(low),
+        group(high),
+        found.result.standard_error(),
+        group(found.truth.value()),
+        found.error_percent()
+    );
+    value_drawing(page, found);
+    if let Figures::Reach(figures) = &found.result
+        && outcome.maximum_frequency > 1
+    {
+        page.push_str("<h3>Frequency</h3>\n");
+        frequency_drawing(page, outcome.maximum_frequency, figures, &found.truth.frequency());
+    }
+}
+
 /// Result with its interval, and the exact answer, on one scale.
-fn reach_drawing(page: &mut String, outcome: &Outcome) {
-    let (low, high) = outcome.reach_interval();
-    let top = high.max(outcome.truth.reach).max(1) as f64 * 1.05;
+fn value_drawing(page: &mut String, found: &Found) {
+    let (low, high) = found.result.interval();
+    let top = high.max(found.truth.value()).max(1) as f64 * 1.05;
     let scale = |value: u64| 110.0 + value as f64 / top * (WIDTH - 130.0);
-    let _ = writeln!(page, "<svg viewBox=\"0 0 {WIDTH} 90\" role=\"img\" aria-label=\"reach\">");
+    let _ = writeln!(page, "<svg viewBox=\"0 0 {WIDTH} 90\" role=\"img\" aria-label=\"result\">");
     for (line, (label, class, value)) in
-        [("result", "result", outcome.result.reach), ("in the clear", "truth", outcome.truth.reach)]
+        [("result", "result", found.result.value()), ("in the clear", "truth", found.truth.value())]
             .into_iter()
             .enumerate()
     {
@@ -116,14 +155,14 @@ fn reach_drawing(page: &mut String, outcome: &Outcome) {
 }
 
 /// Shares by frequency, the result beside the exact answer, with 95 % intervals.
-fn frequency_drawing(page: &mut String, outcome: &Outcome) {
-    let Some(shares) = &outcome.result.frequency else {
-        page.push_str("<p>No frequency was measured, or nobody was reached.</p>\n");
+fn frequency_drawing(page: &mut String, maximum: u32, figures: &ReachFigures, exact: &BTreeMap<u64, f64>) {
+    let Some(shares) = &figures.frequency else {
+        page.push_str("<p>Nobody was reached.</p>\n");
         return;
     };
-    let bins = outcome.maximum_frequency as usize;
+    let bins = maximum as usize;
     let share = |frequency: usize| shares.get(&(frequency as u64)).copied().unwrap_or(0.0);
-    let truth = |frequency: usize| outcome.truth.frequency.get(&(frequency as u64)).copied().unwrap_or(0.0);
+    let truth = |frequency: usize| exact.get(&(frequency as u64)).copied().unwrap_or(0.0);
     let top = (1..=bins).map(|frequency| share(frequency).max(truth(frequency))).fold(0.01, f64::max) * 1.15;
     let step = (WIDTH - 60.0) / bins as f64;
     let height = 240.0;
@@ -152,13 +191,13 @@ fn frequency_drawing(page: &mut String, outcome: &Outcome) {
                 value * 100.0
             );
         }
-        if let Some(error) = outcome.result.frequency_std_error.as_ref().and_then(|all| all.get(&(frequency as u64))) {
+        if let Some(error) = figures.frequency_std_error.as_ref().and_then(|all| all.get(&(frequency as u64))) {
             let middle = x + bar / 2.0;
             let _ = writeln!(
                 page,
                 "<line class=\"interval\" x1=\"{middle:.1}\" x2=\"{middle:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>",
-                y((share(frequency) + 1.96 * error).min(top)),
-                y((share(frequency) - 1.96 * error).max(0.0))
+                y((share(frequency) + Z95 * error).min(top)),
+                y((share(frequency) - Z95 * error).max(0.0))
             );
         }
         let label = if frequency == bins { format!("{frequency}+") } else { frequency.to_string() };
@@ -203,8 +242,28 @@ fn timeline_drawing(page: &mut String, stages: &[Stage]) {
     );
 }
 
+/// What went through each stage, and what it cost.
+fn stage_table(page: &mut String, stages: &[Stage]) {
+    page.push_str(
+        "<table><tr><th>party and stage</th><th>records in</th><th>records out</th><th>bytes out</th><th>CPU, s</th></tr>\n",
+    );
+    for stage in stages {
+        let _ = writeln!(
+            page,
+            "<tr><td>{} {}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td></tr>",
+            escape(&stage.party),
+            escape(&stage.name),
+            group(stage.records_in),
+            group(stage.records_out),
+            group(stage.bytes_out),
+            stage.cpu_s
+        );
+    }
+    page.push_str("</table>\n");
+}
+
 /// A number with its thousands apart.
-fn group(value: impl Into<u64>) -> String {
+pub(crate) fn group(value: impl Into<u64>) -> String {
     let digits = value.into().to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (position, digit) in digits.chars().enumerate() {

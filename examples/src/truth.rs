@@ -56,8 +56,9 @@ pub struct Truth {
 /// How much of one person counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The last class of a histogram is "so many impressions or more", and more impressions of one person at one
-    /// publisher do not count.
+    /// The last class of a histogram is "so many impressions or more".
+    pub classes: u32,
+    /// More impressions of one person at one publisher do not count as impressions.
     pub impressions: u32,
     /// More seconds of one person at one publisher do not count; with `None` watch durations are not read.
     pub seconds: Option<u32>,
@@ -114,22 +115,29 @@ impl Truth {
                 name: name.clone(),
                 impressions: sum(&|seen| seen.impressions),
                 clear_reach: own.len() as u64,
-                reached: Reached::count(own.values().map(|seen| seen.impressions), limits.impressions),
+                reached: Reached::count(own.values().map(|seen| seen.impressions), limits.classes),
                 counted_impressions: sum(&|seen| seen.impressions.min(u64::from(limits.impressions))),
                 counted_seconds: limits.seconds.map_or(0, |most| sum(&|seen| seen.seconds.min(u64::from(most)))),
             });
         }
-        Ok(Self { publishers, reached: Reached::count(people.into_values(), limits.impressions), vids })
+        Ok(Self { publishers, reached: Reached::count(people.into_values(), limits.classes), vids })
     }
 }
 
 /// What each person of one file has seen.
 fn seen(path: &Path, durations: bool) -> std::result::Result<HashMap<u64, Seen>, halo_edp_sdk::Error> {
     let mut people: HashMap<u64, Seen> = HashMap::new();
-    events::read_vids(path, |vids| {
-        for vid in vids {
-            people.entry(*vid).or_default().impressions += 1;
+    if !durations {
+        events::read_vids(path, |vids| vids.iter().for_each(|vid| people.entry(*vid).or_default().impressions += 1))?;
+        return Ok(people);
+    }
+    events::try_read_watched(path, |vids, seconds| {
+        for (vid, seconds) in vids.iter().zip(seconds) {
+            let seen = people.entry(*vid).or_default();
+            seen.impressions += 1;
+            seen.seconds = seen.seconds.saturating_add(*seconds);
         }
+        Ok(())
     })?;
     Ok(people)
 }

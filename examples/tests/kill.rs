@@ -1,5 +1,5 @@
-//! Every Duchy is killed with SIGKILL at every named point of its stages, and started again each time: the measurement
-//! finishes, and what was about to be stored before a kill is what is stored after it.
+//! In every protocol every Duchy is killed with SIGKILL at every named point of its stages, and started again each time:
+//! the measurement finishes, and what was about to be stored before a kill is what is stored after it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::{
@@ -10,6 +10,7 @@ use std::{
 
 use halo_core::{
     clock::{Clock, Stopwatch, SystemClock},
+    measurement::{MeasurementType, Population, ProtocolKind},
     pb::api::measurement::{Result as MeasurementResult, State},
     privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
 };
@@ -20,6 +21,7 @@ use halo_examples::{
     consumer::{Ask, Consumer},
     population,
     quickstart::Role,
+    truth::{Limits, Truth},
 };
 use halo_sketch::liquid_legions::{Params, clear_union};
 use rand_chacha::ChaCha20Rng;
@@ -29,12 +31,15 @@ use rand_core::SeedableRng;
 const PATIENCE: Duration = Duration::from_secs(600);
 const REGISTERS: u64 = 300;
 
-/// Arms every point of a Duchy.
-fn arm(directory: &Path, part: Part) {
+/// Arms every point of a Duchy, and tells how many stages there are.
+fn arm(directory: &Path, protocol: ProtocolKind, part: Part) -> usize {
     fs::create_dir_all(directory).unwrap();
-    for name in failpoint_names(part) {
+    let names = failpoint_names(protocol, part);
+    assert!(!names.is_empty(), "{protocol} has no points");
+    for name in &names {
         fs::write(directory.join(format!("{name}.armed")), "").unwrap();
     }
+    names.len() / 3
 }
 
 fn part(id: &str) -> Part {
@@ -57,8 +62,8 @@ fn revive(cluster: &mut Cluster, kills: &mut usize) {
     }
 }
 
-/// Measures while every Duchy dies at every point, and gives the result with the publishers' files.
-async fn measure(root: &Path, off: bool) -> (MeasurementResult, Vec<PathBuf>) {
+/// Measures while every Duchy that computes dies at every point, and gives the result with the publishers' files.
+async fn measure(root: &Path, protocol: ProtocolKind, off: bool) -> (MeasurementResult, Vec<(String, PathBuf)>) {
     let mut rng = ChaCha20Rng::from_seed([u8::from(off); 32]);
     let seconds = SystemClock.now().unix_nanos().unsigned_abs();
     rng.set_stream(seconds);
@@ -66,14 +71,27 @@ async fn measure(root: &Path, off: bool) -> (MeasurementResult, Vec<PathBuf>) {
     fs::create_dir_all(&events).unwrap();
     let names = population::write(&events, 7).unwrap();
     let publishers: Vec<_> = names.iter().map(|name| (name.clone(), events.join(format!("{name}.parquet")))).collect();
-    let files = publishers.iter().map(|(_, file)| file.clone()).collect();
     let noise = NoiseSettings { epsilon: 8.0, delta: 1e-4, off };
-    let plan = Plan { duchies: 3, publishers, decay_rate: 12.0, registers: REGISTERS, noise };
+    let plan = Plan {
+        duchies: 3,
+        publishers: publishers.clone(),
+        protocols: vec![protocol],
+        population: Some(Population::new(1, 152_000).unwrap()),
+        decay_rate: 12.0,
+        registers: REGISTERS,
+        noise,
+    };
     let layout = Layout::create(&root.join("state"), plan, &mut rng).unwrap();
-    let directories: Vec<PathBuf> = layout.duchies.iter().map(|duchy| layout.file(duchy, "failpoints")).collect();
-    for (duchy, directory) in layout.duchies.iter().zip(&directories) {
-        arm(directory, part(&duchy.id));
-    }
+    // A trustee computes alone.
+    let computing =
+        layout.duchies.iter().filter(|duchy| protocol != ProtocolKind::Trustee || part(&duchy.id) == Part::Aggregator);
+    let directories: Vec<(PathBuf, usize)> = computing
+        .map(|duchy| {
+            let directory = layout.file(duchy, "failpoints");
+            let stages = arm(&directory, protocol, part(&duchy.id));
+            (directory, stages)
+        })
+        .collect();
     let consumer = Consumer::open(&layout).unwrap();
     let (mut cluster, _events) = Cluster::new(env!("CARGO_BIN_EXE_quickstart").into(), layout);
     cluster.environment("HALO_FAILPOINTS", "failpoints");
@@ -86,14 +104,16 @@ async fn measure(root: &Path, off: bool) -> (MeasurementResult, Vec<PathBuf>) {
         assert!(waited.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let ask = Ask {
-        maximum_frequency: MaximumFrequency::new(3).unwrap(),
-        privacy: PrivacyParams::new(noise.epsilon, noise.delta).unwrap(),
+    let privacy = PrivacyParams::new(noise.epsilon, noise.delta).unwrap();
+    let kind = match protocol {
+        ProtocolKind::Rollv2 => MeasurementType::Reach { reach: privacy },
+        _ => MeasurementType::ReachAndFrequency { reach: privacy, frequency: privacy, maximum_frequency: frequency() },
     };
+    let ask = Ask { kind, interval: VidSamplingInterval::FULL, publishers: Vec::new() };
     let created = consumer.create(channel.clone(), &ask, &mut rng).await.unwrap();
     let mut changes = consumer.watch(channel.clone(), &created.name).await.unwrap();
     let (mut kills, mut done) = (0, None);
-    while done.is_none() || directories.iter().any(|directory| !left(directory).is_empty()) {
+    while done.is_none() || directories.iter().any(|(directory, _)| !left(directory).is_empty()) {
         revive(&mut cluster, &mut kills);
         tokio::select! {
             change = changes.message(), if done.is_none() => {
@@ -106,16 +126,16 @@ async fn measure(root: &Path, off: bool) -> (MeasurementResult, Vec<PathBuf>) {
             }
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
         }
-        let open: Vec<_> = directories.iter().map(|directory| left(directory)).collect();
+        let open: Vec<_> = directories.iter().map(|(directory, _)| left(directory)).collect();
         assert!(waited.elapsed() < PATIENCE, "not passed in time: {open:?}");
     }
     // Every point of every Duchy, but for uploads, which go to at least one of them: three publishers have each drawn one.
     let uploads = directories
         .iter()
-        .filter(|directory| directory.join("mid-delivery.WAIT_REQUISITIONS_AND_KEY_SET.fired").exists())
+        .filter(|(directory, _)| directory.join("mid-delivery.WAIT_REQUISITIONS_AND_KEY_SET.fired").exists())
         .count();
     assert!(uploads >= 1, "no Duchy was killed in the middle of an upload");
-    let points: usize = directories.len() * failpoint_names(Part::Worker).len();
+    let points: usize = directories.iter().map(|(_, stages)| 3 * stages).sum();
     let expected = points - directories.len() + uploads;
     // The last one has written that it dies, and may not be dead yet.
     while kills < expected {
@@ -124,18 +144,18 @@ async fn measure(root: &Path, off: bool) -> (MeasurementResult, Vec<PathBuf>) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(kills, expected);
-    for directory in &directories {
-        compare(directory);
+    for (directory, stages) in &directories {
+        compare(directory, *stages);
     }
     let output = done.unwrap().results.remove(0);
     let der = consumer.certificate(channel, &output.certificate).await.unwrap();
     let result = consumer.open_result(&output.encrypted_result.unwrap().ciphertext, &output.certificate, &der).unwrap();
     cluster.stop_all().await.unwrap();
-    (result, files)
+    (result, publishers)
 }
 
 /// The digests that were recorded before each kill are those of the attempt that went through.
-fn compare(directory: &Path) {
+fn compare(directory: &Path, stages: usize) {
     let mut compared = 0;
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -152,31 +172,88 @@ fn compare(directory: &Path) {
         assert!(after.contains(&before), "{point} of {}: {before:?} is not in {after:?}", directory.display());
         compared += 1;
     }
-    // Six stages of work, and three or four that wait for a body.
-    assert!(compared >= 9, "only {compared} points of {} reported digests", directory.display());
+    // All but the two that wait for the Kingdom, and the last one.
+    assert!(compared + 3 >= stages, "only {compared} points of {} reported digests", directory.display());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_noise_the_result_is_exact_whoever_is_killed() {
+/// F.
+fn frequency() -> MaximumFrequency {
+    MaximumFrequency::new(3).unwrap()
+}
+
+/// Without noise a sketch is the join of the publishers' sketches.
+async fn exact_sketch(protocol: ProtocolKind) {
     let directory = tempfile::tempdir().unwrap();
-    let (result, files) = measure(directory.path(), true).await;
+    let (result, publishers) = measure(directory.path(), protocol, true).await;
     let params = Params::new(12.0, REGISTERS, 10_000_000).unwrap();
-    let sketches: Vec<_> = files
+    let sketches: Vec<_> = publishers
         .iter()
-        .map(|file| sketch::sketch_file(file, params, VidSamplingInterval::FULL, &mut Unobserved).unwrap().sketch)
+        .map(|(_, file)| sketch::sketch_file(file, params, VidSamplingInterval::FULL, &mut Unobserved).unwrap().sketch)
         .collect();
-    let union = clear_union(&sketches, MaximumFrequency::new(3).unwrap()).unwrap();
+    let union = clear_union(&sketches, frequency()).unwrap();
     let reach = result.reach.unwrap();
     assert_eq!(reach.registers_in.unsigned_abs(), union.registers_in);
     assert_eq!(reach.active_registers.unsigned_abs(), union.active);
-    let histogram: Vec<u64> =
-        result.frequency.unwrap().usable_histogram.iter().map(|count| count.unsigned_abs()).collect();
-    assert_eq!(histogram, union.histogram);
+    if let Some(frequency) = result.frequency {
+        let histogram: Vec<u64> = frequency.usable_histogram.iter().map(|count| count.unsigned_abs()).collect();
+        assert_eq!(histogram, union.histogram);
+    }
+}
+
+/// Without noise vectors count everybody.
+async fn exact_vectors(protocol: ProtocolKind) {
+    let directory = tempfile::tempdir().unwrap();
+    let (result, publishers) = measure(directory.path(), protocol, true).await;
+    let truth =
+        Truth::count(&publishers, Limits { classes: frequency().get(), impressions: 1, seconds: None }).unwrap();
+    assert_eq!(result.reach.unwrap().value.unsigned_abs(), truth.reached.reach);
+    let histogram: Vec<u64> = result.frequency.unwrap().histogram.iter().map(|count| count.unsigned_abs()).collect();
+    assert_eq!(histogram, truth.reached.histogram);
+}
+
+/// With noise, what is stored again is the same: the noise is not drawn anew.
+async fn noised(protocol: ProtocolKind) {
+    let directory = tempfile::tempdir().unwrap();
+    let (result, _) = measure(directory.path(), protocol, false).await;
+    assert!(result.reach.unwrap().value > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_noise_every_attempt_makes_the_same_bytes() {
-    let directory = tempfile::tempdir().unwrap();
-    let (result, _) = measure(directory.path(), false).await;
-    assert!(result.reach.unwrap().value > 0);
+async fn llv2_without_noise_is_exact_whoever_is_killed() {
+    exact_sketch(ProtocolKind::Llv2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn llv2_with_noise_makes_the_same_bytes_at_every_attempt() {
+    noised(ProtocolKind::Llv2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollv2_without_noise_is_exact_whoever_is_killed() {
+    exact_sketch(ProtocolKind::Rollv2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollv2_with_noise_makes_the_same_bytes_at_every_attempt() {
+    noised(ProtocolKind::Rollv2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hmss_without_noise_is_exact_whoever_is_killed() {
+    exact_vectors(ProtocolKind::Hmss).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hmss_with_noise_makes_the_same_bytes_at_every_attempt() {
+    noised(ProtocolKind::Hmss).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hmss_native_without_noise_is_exact_whoever_is_killed() {
+    exact_vectors(ProtocolKind::HmssNative).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hmss_native_with_noise_makes_the_same_bytes_at_every_attempt() {
+    noised(ProtocolKind::HmssNative).await;
 }

@@ -33,6 +33,15 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// That the key is the process's own and that nobody else has its private half: what a publisher is shown before it
+    /// encrypts. The session stands for the computation, whose id publishers do not know; `public_key` are the bytes that
+    /// the trustee's Duchy signed.
+    #[must_use]
+    pub fn of_key(trustee: &str, session: &[u8; 32], public_key: &[u8]) -> Self {
+        let (trustee, computation) = (trustee.to_owned(), hex::encode(session));
+        Self { trustee, computation, binding: Sha256::digest(public_key).into() }
+    }
+
     /// SHA-256 of all fields, each with its length in front: what evidence carries as its nonce.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {

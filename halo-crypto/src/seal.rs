@@ -17,6 +17,8 @@
 //! # Ok::<(), halo_crypto::seal::Error>(())
 //! ```
 
+mod keyring;
+
 use std::fmt;
 
 use aes_gcm::aead::{Aead, Payload};
@@ -26,6 +28,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use crate::secret::Secret;
+
+pub use keyring::Keyring;
 
 /// The format written today, and the only one there has been.
 const VERSION: u8 = 1;

@@ -22,7 +22,8 @@
 //! | [`stage`] | the stages that a computation passes at one Duchy |
 //! | [`store`] | what a Duchy remembers: the [`store::Store`] contract, SQLite, the conformance suite |
 //! | [`blobs`] | bodies: spool files of partial ones, content-addressed blobs of complete ones |
-//! | [`secrets`] | keys and seeds, sealed at rest |
+//! | [`secrets`] | what a computation keeps secret |
+//! | [`keys`] | makes, seals, opens, rotates and destroys it, and keeps the audit trail |
 //! | [`failpoint`] | named points at which a test build kills itself |
 //!
 //! # What a Duchy assumes
@@ -39,6 +40,7 @@ mod error;
 pub mod failpoint;
 mod herald;
 mod janitor;
+pub mod keys;
 mod mill;
 mod parties;
 mod protocols;
@@ -77,9 +79,9 @@ pub use error::Error;
 
 use blobs::Blobs;
 use duchy::{Duchy, Settings, system_rng};
+use keys::KeyManager;
 use parties::Parties;
 use receive::Turns;
-use secrets::Vault;
 use services::{Control, Fulfillment, Transfers};
 use store::{SqliteStore, Store};
 
@@ -122,10 +124,13 @@ pub async fn serve_on(
 ) -> Result<(), Error> {
     tracing::info!(backend = %Backend::current()?, "computes");
     let (parties, identity, roots) = Parties::load(&config)?;
-    let vault = Vault::new(secrets::key_encryption_key(&config)?, config.id.clone());
+    let keys = secrets::key_encryption_keys(&config)?;
     let tls = ServerTls::new(identity, &roots)?;
     let _lock = lock(&config.state_dir)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.state_dir.join(DATABASE)).await?);
+    let store = Arc::new(SqliteStore::open(&config.state_dir.join(DATABASE)).await?);
+    let key_store = Arc::clone(&store);
+    let keys = KeyManager::start(keys, config.id.clone(), key_store, clock.now(), &mut system_rng()).await?;
+    let store: Arc<dyn Store> = store;
     // The lock says that whoever held a lease is gone.
     store.break_leases().await?;
     let blobs = Blobs::local(&config.state_dir, config.id.clone())?;
@@ -133,7 +138,7 @@ pub async fn serve_on(
         parties,
         store,
         blobs,
-        vault,
+        keys,
         clock,
         settings: settings(&config)?,
         turns: Turns::default(),

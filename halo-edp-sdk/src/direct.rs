@@ -1,7 +1,7 @@
 //! Direct measurements: one publisher counts its own people and adds noise before anything leaves; no Duchy takes part.
 //!
 //! ```
-//! use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
+//! use halo_core::privacy::VidSamplingInterval;
 //! use halo_edp_sdk::direct::{Ask, Audience};
 //! use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 //!
@@ -10,7 +10,7 @@
 //!     audience.add(vid, 1, seconds);
 //! }
 //! let mut rng = ChaCha20Rng::seed_from_u64(1); // an example; a publisher takes the operating system's generator
-//! let twice_at_most = Ask::Impression { maximum_per_person: MaximumFrequency::new(2)?, privacy: None };
+//! let twice_at_most = Ask::Impression { maximum_per_person: 2, privacy: None };
 //! assert_eq!(audience.measure(&twice_at_most, &mut rng)?.value.value, 3.0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -69,8 +69,8 @@ pub enum Ask {
     Impression {
         /// Of the number.
         privacy: Option<Privacy>,
-        /// More impressions of one person do not count.
-        maximum_per_person: MaximumFrequency,
+        /// More impressions of one person do not count; at least 1.
+        maximum_per_person: u32,
     },
     /// How many seconds were watched.
     Duration {
@@ -90,9 +90,7 @@ impl Ask {
         let (scalar, histogram) = match *self {
             Self::Reach { privacy } => (privacy.map(|privacy| (privacy, 1)), None),
             Self::ReachAndFrequency { reach, frequency, .. } => (reach.map(|privacy| (privacy, 1)), frequency),
-            Self::Impression { privacy, maximum_per_person: most } => {
-                (privacy.map(|privacy| (privacy, most.get())), None)
-            }
+            Self::Impression { privacy, maximum_per_person: most } => (privacy.map(|privacy| (privacy, most)), None),
             Self::Duration { privacy, maximum_seconds_per_person: most } => {
                 (privacy.map(|privacy| (privacy, most)), None)
             }
@@ -245,9 +243,9 @@ impl Audience {
                 Ok(Found { frequencies: self.frequencies(&noised, noise.as_ref(), &value)?, value })
             }
             Ask::Impression { privacy, maximum_per_person } => {
-                let most = u64::from(maximum_per_person.get());
+                let most = u64::from(maximum_per_person);
                 let sum = self.reached().map(|seen| seen.impressions.min(most)).fold(0, u64::saturating_add);
-                Ok(Found { value: scalar(sum, maximum_per_person.get(), privacy, width, rng)?, frequencies: None })
+                Ok(Found { value: scalar(sum, maximum_per_person, privacy, width, rng)?, frequencies: None })
             }
             Ask::Duration { privacy, maximum_seconds_per_person: most } => {
                 let sum =
@@ -358,7 +356,7 @@ mod tests {
     #[test]
     fn limits_hold_for_each_person() {
         let audience = audience(&[(1, 3, 100), (1, 4, 900), (2, 1, 5), (3, 0, 7)]);
-        let impressions = |most| Ask::Impression { privacy: None, maximum_per_person: limit(most) };
+        let impressions = |most| Ask::Impression { privacy: None, maximum_per_person: most };
         assert_eq!(measured(&audience, &impressions(255)).value.value, 8.0);
         assert_eq!(measured(&audience, &impressions(5)).value.value, 6.0);
         let seconds = |most| Ask::Duration { privacy: None, maximum_seconds_per_person: most };
@@ -392,7 +390,7 @@ mod tests {
             let privacy = privacy(mechanism);
             for (ask, truth) in [
                 (Ask::Reach { privacy }, 5_000.0),
-                (Ask::Impression { privacy, maximum_per_person: limit(3) }, 11_250.0),
+                (Ask::Impression { privacy, maximum_per_person: 3 }, 11_250.0),
                 (Ask::Duration { privacy, maximum_seconds_per_person: 15 }, 41_660.0),
             ] {
                 let found: Vec<Value> =

@@ -45,8 +45,7 @@ pub struct Counted {
 /// nobody of it is sampled; as [`events::read_vids`]; [`Error::Interrupted`] when the observer asks to stop.
 pub fn count_file(path: &Path, terms: &VectorTerms, observer: &mut dyn Observer) -> Result<Counted, Error> {
     report(observer, Stage::Counting, 0, None)?;
-    let map = VidIndexMap::new(terms.population.vids())?;
-    let mut vector = FrequencyVector::new(&map, terms.interval, terms.maximum_frequency)?;
+    let (map, mut vector) = empty(terms)?;
     let mut impressions = 0;
     events::try_read_vids(path, |vids| {
         for vid in vids {
@@ -60,4 +59,21 @@ pub fn count_file(path: &Path, terms: &VectorTerms, observer: &mut dyn Observer)
         report(observer, Stage::Counting, impressions, None)
     })?;
     Ok(Counted { vector, impressions })
+}
+
+/// Counts VIDs that are at hand, one for each impression. Memory as [`count_file`].
+///
+/// # Errors
+/// [`Error::Sketch`] names a VID that is not of the population, or says that nobody of it is sampled.
+pub fn count_vids(vids: &[u64], terms: &VectorTerms) -> Result<Counted, Error> {
+    let (map, mut vector) = empty(terms)?;
+    vids.iter().try_for_each(|vid| vector.add(&map, *vid, 1))?;
+    Ok(Counted { vector, impressions: vids.len() as u64 })
+}
+
+/// The places of the population, and nobody reached.
+fn empty(terms: &VectorTerms) -> Result<(VidIndexMap, FrequencyVector), Error> {
+    let map = VidIndexMap::new(terms.population.vids())?;
+    let vector = FrequencyVector::new(&map, terms.interval, terms.maximum_frequency)?;
+    Ok((map, vector))
 }

@@ -5,24 +5,30 @@ use std::{collections::BTreeMap, fs::File, ops::ControlFlow, path::Path, sync::A
 
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{Field, Schema};
-use halo_core::privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval};
+use halo_core::{
+    measurement::Population,
+    privacy::{MaximumFrequency, PrivacyParams, VidSamplingInterval},
+};
 use halo_crypto::{
     batch,
     elgamal::{CompositeKey, KeyShareSecret},
     group::{EncodedPoint, Point, Scalar},
     hash::{self, Domain},
     proof::PossessionContext,
+    share::Modulus,
 };
 use halo_edp_sdk::{
     Error,
     encrypt::{self, Encryption, Layout, REGISTER_BYTES},
     events,
     progress::{Observer, Progress, Stage, Unobserved},
+    share::{self, Encoding, Sharing},
     sketch,
     spool::{Binding, Manifest, Spool, Spooled},
+    vector::{self, VectorTerms},
 };
 use halo_sketch::{
-    liquid_legions::{LiquidLegions, Params, RegisterKey},
+    liquid_legions::{LiquidLegions, Params, Register, RegisterKey},
     noise::{NoiseCalibration, NoiseMechanism, NoiseSpec, ShiftedNoise},
 };
 use parquet::arrow::ArrowWriter;
@@ -156,6 +162,20 @@ fn open(body: &[u8], secrets: &[KeyShareSecret]) -> Vec<[EncodedPoint; 3]> {
 
 fn hashed(domain: Domain, text: &str) -> EncodedPoint {
     hash::hash_to_group(domain, text.as_bytes()).encode()
+}
+
+/// An index that is handed in twice goes out twice: the Duchies join them.
+#[test]
+fn registers_are_encrypted_as_they_are_given() {
+    let mut rng = ChaCha20Rng::seed_from_u64(12);
+    let (secrets, key) = keys(&mut rng);
+    let register = Register { index: 7, key: RegisterKey::Unique(4), count: 2 };
+    let encryption = Encryption { key: &key, layout: full(), noise: None };
+    let mut body = Vec::new();
+    encrypt::encrypt_registers(&[register; 2], &encryption, &mut body, &mut Unobserved, &mut rng).unwrap();
+    let opened = open(&body, &secrets);
+    assert_eq!((opened.len(), opened[0]), (2, opened[1]));
+    assert_eq!(opened[0][1], hashed(Domain::Key, "5"));
 }
 
 #[test]
@@ -321,6 +341,43 @@ fn real_publishers_make_the_known_number_of_registers() {
         registers += sketched.sketch.active();
     }
     assert_eq!(registers, 162_993);
+}
+
+/// The vectors of six real publishers, put together again from shares, add up to the known reach and frequencies.
+#[test]
+fn real_publishers_have_the_known_reach_and_frequencies() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/msnbc");
+    if !data.exists() {
+        println!("SKIPPED: ../shared/data/msnbc is missing");
+        return;
+    }
+    let files =
+        ["news", "tech", "local", "weather", "business", "sports"].map(|name| data.join(format!("{name}.parquet")));
+    let (mut first, mut last) = (u64::MAX, 0);
+    for file in &files {
+        let range = |vids: &[u64]| vids.iter().for_each(|vid| (first, last) = (first.min(*vid), last.max(*vid)));
+        events::read_vids(file, range).unwrap();
+    }
+    let population = Population::new(first, last).unwrap();
+    let terms = VectorTerms { population, interval: VidSamplingInterval::FULL, maximum_frequency: frequency() };
+    let sharing = Sharing { modulus: Modulus::new(256).unwrap(), encoding: Encoding::Bytes };
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let mut sums = vec![0; population.size() as usize];
+    for file in &files {
+        let counted = vector::count_file(file, &terms, &mut Unobserved).unwrap();
+        let mut body = Vec::new();
+        let cells = counted.vector.cells().to_vec();
+        let seed = share::share(cells, &sharing, &mut body, &mut Unobserved, &mut rng).unwrap();
+        let mut other = vec![0; sums.len()];
+        seed.generator().uniform(sharing.modulus, &mut other);
+        for share in [&body, &other] {
+            halo_crypto::share::add(sharing.modulus, &mut sums, share).unwrap();
+        }
+    }
+    let mut histogram = [0; 11];
+    sums.iter().for_each(|sum| histogram[usize::from(*sum).min(10)] += 1);
+    assert_eq!(histogram[1..].iter().sum::<u64>(), 585_389);
+    assert_eq!(histogram[1..], [245_821, 103_485, 60_280, 39_614, 30_301, 23_105, 16_288, 12_752, 9_661, 44_082]);
 }
 
 /// A binding of random hashes.

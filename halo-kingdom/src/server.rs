@@ -61,7 +61,9 @@ pub use cli::{cli, run};
 pub use config::Config;
 pub use error::Error;
 pub use refusal::ERROR_DOMAIN;
-pub use stored::{StoredMeasurement, StoredResult, stored_measurements, stored_result, stored_results};
+pub use stored::{
+    StoredMeasurement, StoredResult, stored_measurements, stored_result, stored_results, stored_stage_attempts,
+};
 
 use crate::planner::Planner;
 use kingdom::Kingdom;

@@ -103,3 +103,34 @@ fn polya_shares_of_any_number_add_up_to_prios_discrete_laplace() {
         check_alike(&format!("{shares} shares"), &ours, &other, 20);
     }
 }
+
+/// The mapping from a generator's bytes to draws. A computation that was stored draws again after a restart: who changes
+/// these changes the engines' version.
+#[test]
+fn streams_stay_what_they_are() {
+    let mut rng = ChaCha20Rng::seed_from_u64(99);
+    for (variance, draws) in [
+        (0.7, [0, 0, -1, 1, 0, 1, 1, 0, 1, 0, 0, 1]),
+        (25.0, [-6, -4, 6, -2, -3, -6, -3, 1, -1, -3, -2, 2]),
+        (2326.4, [-73, -42, -9, -60, 43, -38, -80, 93, 5, 6, 16, 30]),
+    ] {
+        let sigma_squared = Rational::at_least(variance);
+        assert_eq!([(); 12].map(|()| discrete_gaussian_within(sigma_squared, 1_000, &mut rng)), draws, "{variance}");
+    }
+    for (rate, draws) in [
+        (1.1, [0, 1, 0, 0, 0, 0, 0, 1, 1, -2, -1, 0]),
+        (0.1, [-20, -1, 0, -1, 23, -41, -11, -7, 11, -3, -30, 26]),
+        (0.0123, [17, 120, 28, 138, -23, 171, -14, 61, -24, 74, -199, 63]),
+    ] {
+        let exponent = Rational::at_most(rate);
+        assert_eq!([(); 12].map(|()| discrete_laplace_within(exponent, 1_000, &mut rng)), draws, "{rate}");
+    }
+    for (shares, draws) in [
+        (1, [18, 1, 57, 69, 16, 18, 68, 17, 12, 38, 19, 18]),
+        (2, [12, 0, 23, 2, 20, 14, 4, 2, 3, 4, 2, 0]),
+        (5, [0, 0, 0, 4, 1, 0, 0, 0, 40, 3, 0, 6]),
+    ] {
+        let exponent = Rational::at_most(0.05);
+        assert_eq!([(); 12].map(|()| polya_within(exponent, shares, 1_000, &mut rng)), draws, "{shares}");
+    }
+}

@@ -125,10 +125,14 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
         changed
     };
     let mut add = |operation, work: &mut dyn FnMut()| figures.push(time(backend, operation, COUNT, work));
-    add("variable base, one scalar for all", &mut || drop(black_box(batch::open(secret, &ciphertexts))));
-    add("two variable bases, own scalars", &mut || drop(black_box(in_place(&|c| batch::scale(nonces, c)))));
+    add("variable base, one scalar for all", &mut || {
+        black_box(batch::open(secret, &ciphertexts));
+    });
+    add("two variable bases, own scalars", &mut || {
+        black_box(in_place(&|c| batch::scale(nonces, c)));
+    });
     add("blind and decrypt, points to points", &mut || {
-        drop(black_box(in_place(&|c| batch::peel_and_blind(secret, exponent, c))));
+        black_box(in_place(&|c| batch::peel_and_blind(secret, exponent, c)));
     });
     add("blind and decrypt, bytes to bytes", &mut || {
         let mut decoded = batch::decode_ciphertexts(&encoded).unwrap_or_default();
@@ -137,12 +141,24 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
         batch::encode_ciphertexts(&decoded, &mut bytes);
         black_box(bytes);
     });
-    add("encrypt zero (two fixed bases)", &mut || drop(black_box(batch::encrypt_zero(key, nonces))));
-    add("encrypt (two fixed bases)", &mut || drop(black_box(batch::encrypt(key, messages, nonces))));
-    add("re-randomise (two fixed bases)", &mut || drop(black_box(in_place(&|c| batch::rerandomize(key, c, nonces)))));
-    add("decode a ciphertext (two points)", &mut || drop(black_box(batch::decode_ciphertexts(&encoded))));
-    add("encode a point", &mut || drop(black_box(batch::encode_points(&points))));
-    add("hash to the group", &mut || drop(black_box(batch::hash_to_group(Domain::Index, ids))));
+    add("encrypt zero (two fixed bases)", &mut || {
+        black_box(batch::encrypt_zero(key, nonces));
+    });
+    add("encrypt (two fixed bases)", &mut || {
+        black_box(batch::encrypt(key, messages, nonces));
+    });
+    add("re-randomise (two fixed bases)", &mut || {
+        black_box(in_place(&|c| batch::rerandomize(key, c, nonces)));
+    });
+    add("decode a ciphertext (two points)", &mut || {
+        black_box(batch::decode_ciphertexts(&encoded));
+    });
+    add("encode a point", &mut || {
+        black_box(batch::encode_points(&points));
+    });
+    add("hash to the group", &mut || {
+        black_box(batch::hash_to_group(Domain::Index, ids));
+    });
     Ok(())
 }
 
@@ -152,10 +168,22 @@ fn dalek(figures: &mut Vec<Figure>) {
     let (a, b) = (DalekScalar::random(&mut rng), DalekScalar::random(&mut rng));
     let (table, encoded) = (RistrettoBasepointTable::create(&p), p.compress());
     let mut add = |operation, work: &mut dyn FnMut()| figures.push(time("dalek", operation, 1, work));
-    add("variable base", &mut || drop(black_box(black_box(p) * black_box(a))));
-    add("fixed base", &mut || drop(black_box(&table * black_box(&a))));
-    add("two terms", &mut || drop(black_box(RistrettoPoint::multiscalar_mul(black_box([a, b]), black_box([p, q])))));
-    add("compress", &mut || drop(black_box(black_box(p).compress())));
-    add("decompress", &mut || drop(black_box(black_box(encoded).decompress())));
-    add("from uniform bytes", &mut || drop(black_box(RistrettoPoint::from_uniform_bytes(black_box(&[7; 64])))));
+    add("variable base", &mut || {
+        black_box(black_box(p) * black_box(a));
+    });
+    add("fixed base", &mut || {
+        black_box(&table * black_box(&a));
+    });
+    add("two terms", &mut || {
+        black_box(RistrettoPoint::multiscalar_mul(black_box([a, b]), black_box([p, q])));
+    });
+    add("compress", &mut || {
+        black_box(black_box(p).compress());
+    });
+    add("decompress", &mut || {
+        black_box(black_box(encoded).decompress());
+    });
+    add("from uniform bytes", &mut || {
+        black_box(RistrettoPoint::from_uniform_bytes(black_box(&[7; 64])));
+    });
 }

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, path::Path};
 use halo_core::privacy::{MaximumFrequency, NoiseCalibration, NoiseMechanism, PrivacyParams};
 use halo_crypto::{
     batch,
-    elgamal::{CompositeKey, KeyShareSecret},
-    group::{Point, Scalar},
+    elgamal::{CIPHERTEXT_BYTES, CompositeKey, KeyShareSecret},
+    group::Point,
     hash::Domain,
     proof::PossessionContext,
     secret::Secret,
@@ -21,14 +21,14 @@ use halo_duchy::protocol::{
     rollv2,
 };
 use halo_edp_sdk::{
-    encrypt::{self, Encryption},
+    encrypt::{self, Encryption, Layout},
     progress::Unobserved,
 };
 use halo_sketch::liquid_legions::{LiquidLegions, Params};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
-use super::{Measured, Options, Stage, meter::Meter, run_parties, wrong};
+use super::{Measured, Options, Stage, Workload, meter::Meter, run_parties, wrong};
 use crate::error::{Context, Error, Result};
 
 /// Keys are below this.
@@ -123,18 +123,15 @@ fn parameters(options: &Options, maximum_frequency: MaximumFrequency) -> Result<
 }
 
 /// Writes what the publishers send to the Duchies, in turn.
-fn uploads(
-    options: &Options,
-    directory: &Path,
-    record_bytes: usize,
-    mut upload: impl FnMut(u32) -> Result<Vec<u8>>,
-) -> Result<Vec<Vec<Body>>> {
+fn uploads(options: &Options, directory: &Path, key: &CompositeKey, layout: Layout) -> Result<Vec<Vec<Body>>> {
     let files = workspace(&directory.join("uploads"))?;
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
     let mut at = vec![Vec::new(); options.duchies];
     for number in 0..options.publishers {
-        let bytes = upload(number)?;
+        let sketch = sketch(sketch_params(options)?, &publisher(options.registers, number))?;
+        let bytes = encrypt(&sketch, key, layout, &mut rng)?;
         let write = || {
-            let mut sink = files.create(record_bytes)?;
+            let mut sink = files.create(layout.record_bytes())?;
             sink.write(&bytes)?;
             sink.finish()
         };
@@ -143,22 +140,12 @@ fn uploads(
     Ok(at)
 }
 
-fn encrypted(options: &Options, key: &CompositeKey, number: u32, rng: &mut ChaCha20Rng) -> Result<Vec<u8>> {
-    let sketch = sketch(sketch_params(options)?, &publisher(options.registers, number))?;
-    let encryption = Encryption { key, maximum_frequency: maximum_frequency(options)?, noise: None };
-    let mut bytes = Vec::with_capacity(options.registers as usize * encrypt::REGISTER_BYTES);
-    encrypt::encrypt(&sketch, &encryption, &mut bytes, &mut Unobserved, rng).context(|| "the encryption".into())?;
+/// What a publisher of these registers sends.
+fn encrypt(sketch: &LiquidLegions, key: &CompositeKey, layout: Layout, rng: &mut ChaCha20Rng) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(sketch.active() * layout.record_bytes());
+    let encryption = Encryption { key, layout, noise: None };
+    encrypt::encrypt(sketch, &encryption, &mut bytes, &mut Unobserved, rng).context(|| "the encryption".into())?;
     Ok(bytes)
-}
-
-fn encrypt_indexes(key: &CompositeKey, indexes: &[u64], rng: &mut ChaCha20Rng) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(indexes.len() * rollv2::REGISTER_BYTES);
-    for part in indexes.chunks(16 << 10) {
-        let points = index_points(part);
-        let nonces: Vec<Scalar> = part.iter().map(|_| Scalar::random(rng)).collect();
-        batch::encode_ciphertexts(&batch::encrypt(key, &points, &nonces), &mut bytes);
-    }
-    bytes
 }
 
 fn index_points(indexes: &[u64]) -> Vec<Point> {
@@ -188,7 +175,7 @@ fn clear(options: &Options) -> Clear {
     }
     let mut histogram = vec![0; options.max_frequency as usize];
     for total in joined.values().filter(|(key, _)| key.is_some()).map(|(_, total)| *total) {
-        histogram[(total as usize).min(histogram.len()) - 1] += 1;
+        histogram[total.min(u64::from(options.max_frequency)) as usize - 1] += 1;
     }
     Clear { active: joined.len() as i64, histogram }
 }
@@ -245,12 +232,13 @@ fn ring<E: Engine<Requisition = Body, Outcome = Outcome> + 'static>(
 
 const COMPUTATION: &str = "AAAAAAAAAHs";
 
+fn full(options: &Options) -> Result<Layout> {
+    Ok(Layout::Full { maximum_frequency: maximum_frequency(options)? })
+}
+
 pub(super) fn llv2(options: &Options, directory: &Path) -> Result<Work> {
     let keys = keys(options.duchies)?;
-    let mut rng = ChaCha20Rng::seed_from_u64(3);
-    let bodies = uploads(options, directory, encrypt::REGISTER_BYTES, |number| {
-        encrypted(options, &keys.composite, number, &mut rng)
-    })?;
+    let bodies = uploads(options, directory, &keys.composite, full(options)?)?;
     let parameters = parameters(options, maximum_frequency(options)?)?;
     Ok(ring(options, directory, keys, bodies, move |ring, id, secret, seed| {
         llv2::Duchy::new(parameters.clone(), COMPUTATION.to_owned(), ring, id, secret, seed)
@@ -259,11 +247,7 @@ pub(super) fn llv2(options: &Options, directory: &Path) -> Result<Work> {
 
 pub(super) fn rollv2(options: &Options, directory: &Path) -> Result<Work> {
     let keys = keys(options.duchies)?;
-    let mut rng = ChaCha20Rng::seed_from_u64(3);
-    let bodies = uploads(options, directory, rollv2::REGISTER_BYTES, |number| {
-        let indexes: Vec<u64> = publisher(options.registers, number).into_iter().map(|(index, ..)| index).collect();
-        Ok(encrypt_indexes(&keys.composite, &indexes, &mut rng))
-    })?;
+    let bodies = uploads(options, directory, &keys.composite, Layout::IndexOnly)?;
     let parameters = parameters(options, MaximumFrequency::REACH_ONLY)?;
     Ok(ring(options, directory, keys, bodies, move |ring, id, secret, seed| {
         rollv2::Duchy::new(parameters.clone(), COMPUTATION.to_owned(), ring, id, secret, seed)
@@ -302,36 +286,17 @@ fn check_indexes(keys: &Keys, bytes: &[u8], every: usize, expected: &[u64]) -> R
     }
 }
 
-pub(super) fn encrypt(options: &Options) -> Result<Work> {
+pub(super) fn encryption(options: &Options) -> Result<Work> {
     let keys = keys(options.duchies)?;
-    let options = options.clone();
+    let layout = if options.workload == Workload::Encrypt { full(options)? } else { Layout::IndexOnly };
     let registers = publisher(options.registers, 0);
-    let sketch = sketch(sketch_params(&options)?, &registers)?;
+    let sketch = sketch(sketch_params(options)?, &registers)?;
     let indexes: Vec<u64> = registers.iter().map(|(index, ..)| *index).collect();
     Ok(Box::new(move || {
-        let mut rng = ChaCha20Rng::seed_from_u64(3);
-        let encryption =
-            Encryption { key: &keys.composite, maximum_frequency: maximum_frequency(&options)?, noise: None };
-        let mut bytes = Vec::with_capacity(indexes.len() * encrypt::REGISTER_BYTES);
         let meter = Meter::start();
-        encrypt::encrypt(&sketch, &encryption, &mut bytes, &mut Unobserved, &mut rng)
-            .context(|| "the encryption".into())?;
-        let measured = publisher_stage("encrypt", options.registers, &bytes, &meter);
-        check_indexes(&keys, &bytes, 3, &indexes)?;
-        Ok(measured)
-    }))
-}
-
-pub(super) fn encrypt_reach_only(options: &Options) -> Result<Work> {
-    let keys = keys(options.duchies)?;
-    let registers = options.registers;
-    let indexes: Vec<u64> = publisher(registers, 0).into_iter().map(|(index, ..)| index).collect();
-    Ok(Box::new(move || {
-        let mut rng = ChaCha20Rng::seed_from_u64(3);
-        let meter = Meter::start();
-        let bytes = encrypt_indexes(&keys.composite, &indexes, &mut rng);
-        let measured = publisher_stage("encrypt", registers, &bytes, &meter);
-        check_indexes(&keys, &bytes, 1, &indexes)?;
+        let bytes = encrypt(&sketch, &keys.composite, layout, &mut ChaCha20Rng::seed_from_u64(3))?;
+        let measured = publisher_stage("encrypt", indexes.len() as u64, &bytes, &meter);
+        check_indexes(&keys, &bytes, layout.record_bytes() / CIPHERTEXT_BYTES, &indexes)?;
         Ok(measured)
     }))
 }

@@ -71,7 +71,7 @@ fn seed(publisher: u32) -> Seed {
 fn upload(parameters: &Parameters, modulus: Modulus, publisher: u32, workspace: &dyn Workspace) -> Result<Requisition> {
     let seed = seed(publisher);
     let mut cells = Cells::new(publisher, parameters.maximum_frequency.get());
-    let write = || {
+    let mut write = || {
         let mut sink = workspace.create(1)?;
         let mut generator = seed.generator();
         let mut numbers = generator.uniform_parts(modulus, parameters.cells as usize);

@@ -10,15 +10,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use halo_core::resource::ExternalId;
+use halo_core::{
+    measurement::{Population, ProtocolKind},
+    resource::ExternalId,
+};
 use halo_crypto::secret::Secret;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use configuration::{
-    CertificateFile, Consent, DuchyConfiguration, Endpoint, KingdomConfiguration, KingdomEntity, Llv2, NoiseFloor,
-    Peer, Privacy, PublisherConfiguration, Tls,
+    CertificateFile, Consent, Direct, DuchyConfiguration, Endpoint, Hmss, JointNoise, KeyPair, KingdomConfiguration,
+    KingdomEntity, Llv2, NoiseFloor, Peer, Privacy, PublisherConfiguration, Range, Rollv2, SketchNoise, Tls, Trustee,
 };
 
 use crate::{
@@ -28,6 +31,12 @@ use crate::{
 
 /// Size of the space of register keys: two people in one register have equal keys once in so many.
 pub const SAMPLING_INDICATOR_SIZE: u64 = 10_000_000;
+
+/// Id of the Duchy that hands in results.
+const AGGREGATOR: &str = "aggregator";
+
+/// Modulus of the shares of the reference's share shuffle: the largest prime that a byte holds.
+pub const HMSS_RING_MODULUS: u32 = 251;
 
 /// Noise of the measurement and inside the protocol.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -43,10 +52,17 @@ pub struct NoiseSettings {
 /// What is to be set up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// Number of Duchies, at least 2; the last one is the aggregator.
+    /// Number of Duchies, at least 2; the last one is the aggregator, and the trustee.
     pub duchies: usize,
     /// Publishers' names and their files of impressions.
     pub publishers: Vec<(String, PathBuf)>,
+    /// The protocols that the Kingdom may choose from. A share shuffle needs three Duchies and a population, a trustee a
+    /// population. Direct measurements are always possible.
+    #[serde(with = "as_text")]
+    pub protocols: Vec<ProtocolKind>,
+    /// The people that there are, where it is known.
+    #[serde(skip)]
+    pub population: Option<Population>,
     /// Liquid Legions decay rate.
     pub decay_rate: f64,
     /// Liquid Legions size, in registers.
@@ -115,7 +131,7 @@ impl Layout {
             },
             duchies: (1..=plan.duchies)
                 .map(|number| {
-                    let id = if number == plan.duchies { "aggregator".into() } else { format!("worker{number}") };
+                    let id = if number == plan.duchies { AGGREGATOR.into() } else { format!("worker{number}") };
                     Party {
                         directory: Path::new("duchies").join(&id),
                         id,
@@ -247,29 +263,54 @@ impl Layout {
                 file: self.file(party, "consent.pem"),
             },
             encryption_public_key: Some(self.file(party, "encryption_public_key.bin")),
+            capabilities: None,
         }
     }
 
     fn kingdom_configuration(&self) -> KingdomConfiguration {
         let plan = &self.plan;
         let internal = Privacy { epsilon: plan.noise.epsilon, delta: plan.noise.delta };
+        let mechanism = if plan.noise.off { "none" } else { "discrete_gaussian" };
+        let joint = JointNoise { noise_mechanism: mechanism, noise_calibration: "exact", honest_contributors: 1 };
+        let noise = SketchNoise {
+            joint,
+            data_provider_noise: internal,
+            blinded_histogram_noise: internal,
+            noise_for_publisher_noise: internal,
+        };
+        let share_shuffle = |ring_modulus| Hmss {
+            first_worker: self.duchies[0].id.clone(),
+            second_worker: self.duchies[1].id.clone(),
+            aggregator: AGGREGATOR.into(),
+            ring_modulus,
+            noise: joint,
+        };
+        let offered = |protocol| plan.protocols.contains(&protocol).then_some(());
         KingdomConfiguration {
             listen: self.kingdom.address.clone(),
             state_dir: "state".into(),
             tls: Tls::default(),
-            llv2: Llv2 {
-                aggregator: "aggregator".into(),
+            population: plan.population.map(|population| Range { first: population.first(), last: population.last() }),
+            llv2: offered(ProtocolKind::Llv2).map(|()| Llv2 {
+                aggregator: AGGREGATOR.into(),
                 minimum_duchies: plan.duchies,
                 decay_rate: plan.decay_rate,
                 max_size: plan.registers,
                 sampling_indicator_size: SAMPLING_INDICATOR_SIZE,
-                noise_mechanism: if plan.noise.off { "none" } else { "discrete_gaussian" },
-                noise_calibration: "exact",
-                honest_contributors: 1,
-                data_provider_noise: internal,
-                blinded_histogram_noise: internal,
-                noise_for_publisher_noise: internal,
-            },
+                noise,
+            }),
+            rollv2: offered(ProtocolKind::Rollv2).map(|()| Rollv2 {
+                aggregator: AGGREGATOR.into(),
+                minimum_duchies: plan.duchies,
+                decay_rate: plan.decay_rate,
+                max_size: plan.registers,
+                noise,
+            }),
+            hmss: offered(ProtocolKind::Hmss).map(|()| share_shuffle(Some(HMSS_RING_MODULUS))),
+            hmss_native: offered(ProtocolKind::HmssNative).map(|()| share_shuffle(None)),
+            trustee: offered(ProtocolKind::Trustee)
+                .map(|()| Trustee { duchy: AGGREGATOR.into(), noise_mechanism: mechanism }),
+            direct: Direct { noise_mechanisms: vec![mechanism] },
             duchies: self
                 .duchies
                 .iter()
@@ -283,10 +324,20 @@ impl Layout {
                 .publishers
                 .iter()
                 .zip(&plan.publishers)
-                .map(|(publisher, (name, _))| self.entity(publisher, name))
+                .map(|(publisher, (name, _))| KingdomEntity {
+                    capabilities: Some(self.capabilities()),
+                    ..self.entity(publisher, name)
+                })
                 .collect(),
             measurement_consumers: vec![self.entity(&self.consumer, "consumer")],
         }
+    }
+
+    /// What every publisher here can do. Publishers say it themselves when they begin, which may be after the first
+    /// measurement was planned.
+    fn capabilities(&self) -> Vec<&'static str> {
+        let vectors = self.plan.protocols.iter().filter(|protocol| protocol.uses_vectors());
+        vectors.map(|protocol| protocol.name()).chain(self.plan.noise.off.then_some("no-noise")).collect()
     }
 
     fn endpoint(&self, party: &Party) -> Endpoint {
@@ -331,12 +382,31 @@ impl Layout {
             allow_no_noise: self.plan.noise.off,
             maximum_epsilon: self.plan.noise.epsilon,
             maximum_delta: self.plan.noise.delta,
+            protocols: self.plan.protocols.clone(),
+            population: self.plan.population,
             tls: Tls::default(),
             encryption_private_keyset: "encryption.keyset",
+            consent: KeyPair { certificate: "consent.pem", private_key: "consent.key" },
             kingdom: self.endpoint(&self.kingdom),
             duchies: self.duchies.iter().map(|duchy| self.peer(duchy)).collect(),
             measurement_consumers: vec![self.peer(&self.consumer)],
         })
+    }
+}
+
+/// Protocols by their names.
+mod as_text {
+    use halo_core::measurement::ProtocolKind;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(protocols: &[ProtocolKind], serializer: S) -> Result<S::Ok, S::Error> {
+        let names: Vec<&str> = protocols.iter().map(|protocol| protocol.name()).collect();
+        names.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ProtocolKind>, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
     }
 }
 
@@ -395,7 +465,9 @@ mod tests {
         fs::write(&events, "").unwrap();
         let noise = NoiseSettings { epsilon: 1.0, delta: 1e-9, off: false };
         let publishers = vec![("kingdom".to_owned(), events)];
-        let plan = Plan { duchies: 2, publishers, decay_rate: 12.0, registers: 1_000, noise };
+        let protocols = ProtocolKind::ALL.to_vec();
+        let population = Some(Population::new(1, 100).unwrap());
+        let plan = Plan { duchies: 3, publishers, protocols, population, decay_rate: 12.0, registers: 1_000, noise };
         let root = directory.path().join("state");
         let mut layout = Layout::create(&root, plan.clone(), &mut ChaCha20Rng::from_seed([1; 32])).unwrap();
         assert_ne!(party_name(&layout.publishers[0]), party_name(&layout.kingdom));

@@ -5,11 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use halo_core::privacy::{MaximumFrequency, PrivacyParams};
-use halo_sketch::liquid_legions::Params;
+use halo_core::{
+    measurement::{MeasurementKind, Population, ProtocolKind},
+    privacy::VidSamplingInterval,
+};
 
 use crate::{
-    cluster::layout::SAMPLING_INDICATOR_SIZE,
     error::{Context, Error, Result},
     population,
 };
@@ -21,15 +22,25 @@ pub struct Options {
     pub events: Option<PathBuf>,
     /// Publishers by name; all of them when empty.
     pub publishers: Vec<String>,
-    /// F.
+    /// The only protocol that is offered to the Kingdom; without it, all that can compute the measurement.
+    pub protocol: Option<ProtocolKind>,
+    /// What is counted.
+    pub measurement: MeasurementKind,
+    /// Whom frequency vectors are over; without it, the range of VIDs in the data.
+    pub population: Option<Population>,
+    /// F; of impressions, how many of one person count.
     pub maximum_frequency: u32,
+    /// Of durations, how many seconds of one person count.
+    pub maximum_seconds: u32,
+    /// Whom the measurement counts.
+    pub sampling: Sampling,
     /// Decay rate of the sketch.
     pub decay_rate: f64,
     /// Size of the sketch.
     pub registers: u64,
-    /// ε of reach, and again of frequency.
+    /// ε of each released value.
     pub epsilon: f64,
-    /// δ of reach, and again of frequency.
+    /// δ of each released value.
     pub delta: f64,
     /// Switches every noise off.
     pub no_noise: bool,
@@ -45,66 +56,87 @@ pub struct Options {
     pub report: PathBuf,
 }
 
-/// Options that were checked.
+/// The part of the people that is looked at; not checked yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling {
+    /// Where it begins on the circle, in [0, 1).
+    pub start: f32,
+    /// How wide it is, in (0, 1].
+    pub width: f32,
+}
+
+impl Sampling {
+    /// The checked form.
+    pub(super) fn interval(self) -> Result<VidSamplingInterval> {
+        VidSamplingInterval::new(self.start, self.width)
+            .context(|| "--sampling-start and --sampling-width cannot be used".into())
+    }
+}
+
+/// Where the publishers' impressions are.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) sketch: Params,
-    pub(super) maximum_frequency: MaximumFrequency,
-    /// ε and δ that the consumer asks for.
-    pub(super) ask: PrivacyParams,
-    /// The same, of each noise; `None` without noise.
-    pub(super) privacy: Option<PrivacyParams>,
-    pub(super) duchies: usize,
+pub(super) enum Source {
+    /// In files of the user, by publisher.
+    Files(Vec<(String, PathBuf)>),
+    /// Nowhere yet: some of the publishers of the synthetic population.
+    Synthetic(Vec<String>),
+}
+
+impl Source {
+    /// Number of publishers.
+    pub(super) fn publishers(&self) -> usize {
+        match self {
+            Self::Files(files) => files.len(),
+            Self::Synthetic(names) => names.len(),
+        }
+    }
+
+    /// The publishers' names and files. A synthetic population is written below `directory`.
+    pub(super) fn files(self, directory: &Path, seed: u64) -> Result<Vec<(String, PathBuf)>> {
+        let names = match self {
+            Self::Files(files) => return Ok(files),
+            Self::Synthetic(names) => names,
+        };
+        let events = directory.join("events");
+        fs::create_dir_all(&events).context(|| format!("cannot create {}", events.display()))?;
+        population::write(&events, seed)?;
+        Ok(names.into_iter().map(|name| (name.clone(), events.join(format!("{name}.parquet")))).collect())
+    }
 }
 
 impl Options {
-    /// Checks what can be checked before any work.
-    pub(super) fn plan(&self) -> Result<Plan> {
-        if !(2..=20).contains(&self.duchies) {
-            return Err(Error::new(format!("--duchies is {}; it must be from 2 to 20", self.duchies)));
+    /// Finds the publishers. Nothing is read or written but names.
+    pub(super) fn source(&self) -> Result<Source> {
+        let Some(events) = &self.events else {
+            let names: Vec<String> = population::names().map(str::to_owned).collect();
+            return Ok(Source::Synthetic(self.chosen(&names, "the synthetic population")?));
+        };
+        let names = parquet_names(events)?;
+        let place = events.display().to_string();
+        if names.is_empty() && self.publishers.is_empty() {
+            return Err(Error::new(format!("{place} holds no file that ends in .parquet")));
         }
-        let privacy = PrivacyParams::new(self.epsilon, self.delta)
-            .and_then(PrivacyParams::for_protocol_noise)
-            .context(|| "--epsilon and --delta cannot be used".into())?;
-        Ok(Plan {
-            sketch: Params::new(self.decay_rate, self.registers, SAMPLING_INDICATOR_SIZE)
-                .context(|| "--decay-rate and --registers cannot be used".into())?,
-            maximum_frequency: MaximumFrequency::new(self.maximum_frequency)
-                .context(|| "--max-frequency cannot be used".into())?,
-            ask: privacy,
-            privacy: (!self.no_noise).then_some(privacy),
-            duchies: self.duchies,
-        })
+        let chosen = self.chosen(&names, &place)?;
+        Ok(Source::Files(
+            chosen.into_iter().map(|name| (name.clone(), events.join(format!("{name}.parquet")))).collect(),
+        ))
     }
 
-    /// The publishers' names and files. Without `--events` the synthetic population is written below `directory`.
-    pub(super) fn publishers(&self, directory: &Path) -> Result<Vec<(String, PathBuf)>> {
-        let (events, names) = match &self.events {
-            Some(events) => (events.clone(), parquet_names(events)?),
-            None => {
-                let events = directory.join("events");
-                fs::create_dir_all(&events).context(|| format!("cannot create {}", events.display()))?;
-                let names = population::write(&events, self.seed)?;
-                (events, names)
-            }
-        };
-        let chosen = if self.publishers.is_empty() { &names } else { &self.publishers };
-        if chosen.is_empty() {
-            return Err(Error::new(format!("{} holds no file that ends in .parquet", events.display())));
+    /// The publishers of the command line, all of which must be there; without any, all that are there.
+    fn chosen(&self, names: &[String], place: &str) -> Result<Vec<String>> {
+        if self.publishers.is_empty() {
+            return Ok(names.to_vec());
         }
-        for (position, name) in chosen.iter().enumerate() {
+        for (position, name) in self.publishers.iter().enumerate() {
             if !names.contains(name) {
-                return Err(Error::new(format!(
-                    "there is no publisher {name} in {}; there are {}",
-                    events.display(),
-                    names.join(", ")
-                )));
+                let there = names.join(", ");
+                return Err(Error::new(format!("there is no publisher {name} in {place}; there are {there}")));
             }
-            if chosen[..position].contains(name) {
+            if self.publishers[..position].contains(name) {
                 return Err(Error::new(format!("publisher {name} is named twice")));
             }
         }
-        Ok(chosen.iter().map(|name| (name.clone(), events.join(format!("{name}.parquet")))).collect())
+        Ok(self.publishers.clone())
     }
 }
 
@@ -123,14 +155,20 @@ fn parquet_names(directory: &Path) -> Result<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn options() -> Options {
+    /// The command line without arguments.
+    pub(in crate::quickstart) fn options() -> Options {
         Options {
             events: None,
             publishers: Vec::new(),
+            protocol: None,
+            measurement: MeasurementKind::ReachAndFrequency,
+            population: None,
             maximum_frequency: 10,
+            maximum_seconds: 3_600,
+            sampling: Sampling { start: 0.0, width: 1.0 },
             decay_rate: 12.0,
             registers: 100_000,
             epsilon: 1.0,
@@ -145,34 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn options_out_of_range_are_named() {
-        assert!(options().plan().is_ok());
-        for (bad, word) in [
-            (Options { duchies: 1, ..options() }, "--duchies"),
-            (Options { maximum_frequency: 0, ..options() }, "--max-frequency"),
-            (Options { decay_rate: 0.5, ..options() }, "--decay-rate"),
-            (Options { registers: 0, ..options() }, "--registers"),
-            (Options { epsilon: -1.0, ..options() }, "--epsilon"),
-            (Options { delta: 0.0, ..options() }, "--delta"),
-        ] {
-            let message = bad.plan().unwrap_err().to_string();
-            assert!(message.contains(word), "{message}");
-        }
-    }
-
-    #[test]
     fn publishers_that_are_not_there_are_named() {
         let directory = tempfile::tempdir().unwrap();
+        let files = |options: &Options| options.source().unwrap().files(directory.path(), 1).unwrap();
         let empty = Options { events: Some(directory.path().to_path_buf()), ..options() };
-        assert!(empty.publishers(directory.path()).unwrap_err().to_string().contains("no file"));
+        assert!(empty.source().unwrap_err().to_string().contains("no file"));
         for name in ["b", "a"] {
             fs::write(directory.path().join(format!("{name}.parquet")), b"").unwrap();
         }
-        let all = empty.publishers(directory.path()).unwrap();
-        assert_eq!(all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(files(&empty).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let unknown = Options { publishers: vec!["a".into(), "c".into()], ..empty.clone() };
-        assert!(unknown.publishers(directory.path()).unwrap_err().to_string().contains("publisher c"));
+        assert!(unknown.source().unwrap_err().to_string().contains("publisher c"));
         let twice = Options { publishers: vec!["a".into(), "a".into()], ..empty };
-        assert!(twice.publishers(directory.path()).unwrap_err().to_string().contains("twice"));
+        assert!(twice.source().unwrap_err().to_string().contains("twice"));
+        let synthetic = Options { publishers: vec!["east".into()], ..options() };
+        assert_eq!(synthetic.source().unwrap().publishers(), 1);
+        assert_eq!(options().source().unwrap().publishers(), 3);
     }
 }

@@ -14,8 +14,9 @@ id = "worker1"                          this Duchy: 1 to 63 of a-z, 0-9 and -, t
 listen = "127.0.0.1:8444"               address and port to serve on
 state_dir = "state"                     directory of the database duchy.sqlite, the bodies (blobs, spool) and the files of
                                         the step that is being computed (work); one process at a time
-key_encryption_key_file = "kek.hex"     64 hexadecimal digits: the key under which secrets at rest are sealed; without it
-                                        the environment variable HALO_DUCHY_KEK holds the digits
+key_encryption_key_file = "kek.hex"     keys of 64 hexadecimal digits, one a line: secrets at rest are sealed under the first
+                                        and opened with any; without it the environment variable HALO_DUCHY_KEK holds them.
+                                        To rotate, put a new key in the first line and restart: all is sealed anew at once
 memory_budget_mib = 512                 memory of the whole process for bodies up to 8 GiB, 192 to 65536; default 512; more
                                         than 384 is not used
 retention_days = 90                     how long a computation that is over is remembered, 1 to 3650; default 90
@@ -105,8 +106,8 @@ pub struct Config {
     pub listen: String,
     /// Directory of the database, the blobs, partial bodies and working files. One process at a time.
     pub state_dir: PathBuf,
-    /// File with 64 hexadecimal digits: the key under which secrets at rest are sealed. Without it the environment
-    /// variable `HALO_DUCHY_KEK` holds the digits.
+    /// File with keys of 64 hexadecimal digits, one a line: secrets at rest are sealed under the first, and opened with any.
+    /// Without it the environment variable `HALO_DUCHY_KEK` holds them.
     pub key_encryption_key_file: Option<PathBuf>,
     /// The least noise with which this Duchy takes part.
     #[serde(default)]

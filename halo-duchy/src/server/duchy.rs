@@ -20,9 +20,9 @@ use tonic::{Response, Status};
 
 use super::blobs::Blobs;
 use super::config::NoiseFloor;
+use super::keys::KeyManager;
 use super::parties::Parties;
 use super::receive::Turns;
-use super::secrets::Vault;
 use super::stage::Stage;
 use super::store::Store;
 use super::terms::Refusal;
@@ -60,7 +60,7 @@ pub(crate) struct Duchy {
     pub(crate) parties: Parties,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
-    pub(crate) vault: Vault,
+    pub(crate) keys: KeyManager,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     /// Streams that are being received.

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::blobs::BlobError;
 use super::config::ConfigError;
+use super::keys::KeyError;
 use super::secrets::SecretError;
 use super::store::StoreError;
 
@@ -36,6 +37,9 @@ pub enum Error {
     /// There is no usable key-encryption key.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The keys in the state directory cannot be taken over.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// The state directory cannot be used.
     #[error("state_dir {directory}: {source}")]
     StateDirectory {

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use super::duchy::{Duchy, backoff, client, system_rng, unary};
 use super::failpoint::{self, Moment};
 use super::receive::store_status;
-use super::secrets::{ComputationSecrets, KeyKind};
+use super::secrets::KeyKind;
 use super::stage::{Role, Stage};
 use super::store::{NewComputation, Record, Report, Requisition, Upload};
 use super::terms::{Refusal, Terms};
@@ -172,8 +172,8 @@ async fn report(
         report.refusal = Some((request.encode_to_vec(), refusal.message));
         (Role::Worker, KeyKind::None, Vec::new())
     });
-    let secrets = ComputationSecrets::draw(key, &mut system_rng());
-    let secrets = duchy.vault.seal_secrets(&report.computation, &secrets, &mut system_rng());
+    let secrets = duchy.keys.generate(&report.computation, key, &mut system_rng());
+    let secrets = secrets.map_err(|error| Status::unavailable(error.to_string()))?;
     report.new = Some(NewComputation { role, secrets, requisitions });
     Ok(report)
 }

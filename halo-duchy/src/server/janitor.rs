@@ -63,6 +63,15 @@ pub(crate) async fn sweep(duchy: Arc<Duchy>) {
     }
 }
 
+/// Makes sure that nothing is left of dropped keys, and signs that. What does not succeed is tried again in the next round.
+pub(crate) async fn settle_keys(duchy: &Duchy) {
+    let consent = &duchy.parties.consent;
+    match duchy.keys.settle(&consent.key, &consent.name.to_string(), duchy.now()).await {
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the destruction of keys was not recorded; it will be tried again"),
+    }
+}
+
 async fn sweep_once(duchy: &Duchy) -> Result<(), Trouble> {
     abandon_overdue(duchy).await?;
     // Listed first: a computation that begins meanwhile is not among them.
@@ -72,6 +81,7 @@ async fn sweep_once(duchy: &Duchy) -> Result<(), Trouble> {
         tracing::info!(computation, "removes what was left of it");
         duchy.blobs.remove_all(computation).await?;
     }
+    settle_keys(duchy).await;
     let forgotten = duchy.store.forget(duchy.now() - duchy.settings.retention).await?;
     if forgotten > 0 {
         tracing::info!(forgotten, "computations that are over for longer than retention_days");

@@ -22,6 +22,8 @@ use prost::Message;
 use super::blobs::BlobError;
 use super::duchy::{Duchy, client, unary};
 use super::failpoint::{self, Moment};
+use super::janitor;
+use super::keys::KeyError;
 use super::protocols::Unseated;
 use super::secrets::SecretError;
 use super::stage::Stage;
@@ -67,6 +69,12 @@ impl From<BlobError> for Trouble {
 /// A wrong key-encryption key is the operator's to mend.
 impl From<SecretError> for Trouble {
     fn from(error: SecretError) -> Self {
+        Self::Transient(error.to_string())
+    }
+}
+
+impl From<KeyError> for Trouble {
+    fn from(error: KeyError) -> Self {
         Self::Transient(error.to_string())
     }
 }
@@ -308,6 +316,7 @@ async fn complete(duchy: &Duchy, lease: &Lease, record: &Record) -> Result<(), T
     failpoint::pass(Moment::BeforeCommit, Stage::Complete, String::new);
     duchy.store.finish(lease, duchy.now()).await?;
     failpoint::pass(Moment::AfterCommit, Stage::Complete, String::new);
+    janitor::settle_keys(duchy).await;
     tracing::info!(computation = record.id, failure = record.failure, "over; keys destroyed, bodies removed");
     Ok(())
 }

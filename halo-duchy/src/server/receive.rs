@@ -215,6 +215,7 @@ pub async fn discard(store: &dyn Store, blobs: &Blobs, transfer: &TransferKey) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::keys::SealedKeys;
     use crate::server::stage::Role;
     use crate::server::store::{NewComputation, Report, SqliteStore};
     use halo_core::clock::Timestamp;
@@ -227,7 +228,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&directory.path().join("duchy.sqlite")).await.unwrap();
         let blobs = Blobs::local(directory.path(), DuchyId::new("worker1").unwrap()).unwrap();
-        let new = NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() };
+        let new = NewComputation { role: Role::Worker, secrets: SealedKeys::default(), requisitions: Vec::new() };
         let report = Report {
             computation: "c".to_owned(),
             kingdom_state: 1,

@@ -1,11 +1,11 @@
-//! Secrets of a computation: the key and the seed of all randomness, sealed at rest.
+//! Secrets of a computation: the key and the seed of all randomness; and the keys under which they are sealed.
 
+use std::sync::Arc;
 use std::{env, fs};
 
-use halo_core::resource::DuchyId;
 use halo_crypto::consent::tink::PrivateKeyset;
 use halo_crypto::elgamal::KeyShareSecret;
-use halo_crypto::seal::{self, KeyEncryptionKey as _, LocalKey};
+use halo_crypto::seal::{self, KeyEncryptionKey, Keyring, LocalKey};
 use halo_crypto::secret::Secret;
 use hkdf::Hkdf;
 use rand_chacha::ChaCha20Rng;
@@ -15,6 +15,7 @@ use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::config::Config;
+use super::keys::KeyEntry;
 
 /// Environment variable with the key-encryption key's 64 hexadecimal digits, where no file is configured.
 pub const KEK_VARIABLE: &str = "HALO_DUCHY_KEK";
@@ -45,6 +46,16 @@ pub enum SecretError {
         /// What is wrong.
         source: seal::Error,
     },
+    /// Nothing can be sealed.
+    #[error("{what} of computation {computation} cannot be sealed: {source}")]
+    Seal {
+        /// Which secret.
+        what: &'static str,
+        /// The computation's external id.
+        computation: String,
+        /// Why.
+        source: seal::Error,
+    },
     /// A sealed secret does not open.
     #[error(
         "{what} of computation {computation} does not open: {reason}; is this the key-encryption key it was sealed under?"
@@ -59,22 +70,32 @@ pub enum SecretError {
     },
 }
 
-/// Reads the key-encryption key that the configuration names.
+/// Reads the key-encryption keys that the configuration names: the first one seals, all open.
 ///
 /// # Errors
-/// If there is none, or it is not 64 hexadecimal digits.
-pub fn key_encryption_key(config: &Config) -> Result<LocalKey, SecretError> {
-    let (origin, digits) = match &config.key_encryption_key_file {
+/// If there is none, or one is not 64 hexadecimal digits.
+pub fn key_encryption_keys(config: &Config) -> Result<Keyring, SecretError> {
+    let (origin, text) = match &config.key_encryption_key_file {
         Some(file) => {
-            let digits = fs::read_to_string(file).map_err(SecretError::Read)?;
-            (file.display().to_string(), Secret::new(digits))
+            let text = fs::read_to_string(file).map_err(SecretError::Read)?;
+            (file.display().to_string(), Secret::new(text))
         }
         None => match env::var(KEK_VARIABLE) {
-            Ok(digits) => (KEK_VARIABLE.to_owned(), Secret::new(digits)),
+            Ok(text) => (KEK_VARIABLE.to_owned(), Secret::new(text)),
             Err(_) => return Err(SecretError::NoKey),
         },
     };
-    LocalKey::from_hex(digits.expose().trim()).map_err(|source| SecretError::BadKey { origin, source })
+    keyring(&origin, text.expose())
+}
+
+/// Reads keys from a text, separated by white space.
+fn keyring(origin: &str, text: &str) -> Result<Keyring, SecretError> {
+    let mut keys = text.split_whitespace().map(|digits| match LocalKey::from_hex(digits) {
+        Ok(key) => Ok(Arc::new(key) as Arc<dyn KeyEncryptionKey>),
+        Err(source) => Err(SecretError::BadKey { origin: origin.to_owned(), source }),
+    });
+    let newest = keys.next().ok_or(SecretError::NoKey)??;
+    Ok(Keyring::new(newest, keys.collect::<Result<_, _>>()?))
 }
 
 /// What kind of key a Duchy draws for a computation.
@@ -155,6 +176,43 @@ impl ComputationSecrets {
         secrets
     }
 
+    /// The form that is sealed: version, kind of key, seed, key.
+    pub(super) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let key = self.key.to_bytes();
+        let mut plain = Zeroizing::new(Vec::with_capacity(2 + PART_BYTES + key.len()));
+        plain.extend_from_slice(&[VERSION, self.key.number()]);
+        plain.extend_from_slice(self.seed.expose());
+        plain.extend_from_slice(&key);
+        plain
+    }
+
+    /// Reads that form.
+    pub(super) fn from_bytes(plain: &[u8]) -> Result<Self, String> {
+        let (number, seed, key) = match plain {
+            first if first.len() == 2 * PART_BYTES => (1, &first[PART_BYTES..], &first[..PART_BYTES]),
+            [VERSION, number, rest @ ..] if rest.len() >= PART_BYTES => {
+                let (seed, key) = rest.split_at(PART_BYTES);
+                (*number, seed, key)
+            }
+            _ => return Err("they are of a version that is not known".to_owned()),
+        };
+        let seed = <[u8; PART_BYTES]>::try_from(seed).map_err(|_| "the seed has another length".to_owned())?;
+        let key = ComputationKey::from_bytes(number, key)?;
+        Ok(Self { key, seed: Secret::new(seed) })
+    }
+
+    /// What may be known of the keys: the seed, which has no public half, and the key if there is one.
+    #[must_use]
+    pub fn entries(&self) -> Vec<KeyEntry> {
+        let mut entries = vec![KeyEntry::seed()];
+        match &self.key {
+            ComputationKey::None => {}
+            ComputationKey::ElGamal(share) => entries.push(KeyEntry::of("elgamal", share.public().as_bytes())),
+            ComputationKey::Hpke(keyset) => entries.push(KeyEntry::of("hpke", &keyset.public().to_bytes())),
+        }
+        entries
+    }
+
     /// Random numbers for one purpose outside of the protocol engine. The same purpose and input give the same numbers.
     #[must_use]
     pub fn randomness(&self, purpose: &str, input: &[u8]) -> ChaCha20Rng {
@@ -169,124 +227,30 @@ impl ComputationSecrets {
     }
 }
 
-/// Seals what a computation keeps at rest.
-#[derive(Debug)]
-pub struct Vault {
-    key: LocalKey,
-    duchy: DuchyId,
-}
-
-impl Vault {
-    /// Seals under `key` for this Duchy; nothing opens at another Duchy or for another computation.
-    #[must_use]
-    pub fn new(key: LocalKey, duchy: DuchyId) -> Self {
-        Self { key, duchy }
-    }
-
-    fn context(&self, what: &str, computation: &str) -> Vec<u8> {
-        format!("halo-duchy/{}/{computation}/{what}", self.duchy).into_bytes()
-    }
-
-    /// Seals the secrets of a computation.
-    pub fn seal_secrets(&self, computation: &str, secrets: &ComputationSecrets, rng: &mut impl CryptoRng) -> Vec<u8> {
-        let key = secrets.key.to_bytes();
-        let mut plain = Zeroizing::new(Vec::with_capacity(2 + PART_BYTES + key.len()));
-        plain.extend_from_slice(&[VERSION, secrets.key.number()]);
-        plain.extend_from_slice(secrets.seed.expose());
-        plain.extend_from_slice(&key);
-        self.key
-            .seal(&plain, &self.context("secrets", computation), rng)
-            .expect("a key in memory seals whatever fits into memory")
-    }
-
-    /// Opens the secrets of a computation.
-    ///
-    /// # Errors
-    /// If they were sealed under another key, for another Duchy or computation, or were altered.
-    pub fn open_secrets(&self, computation: &str, sealed: &[u8]) -> Result<ComputationSecrets, SecretError> {
-        let what = "secrets";
-        let refuse = |reason: String| SecretError::Sealed { what, computation: computation.to_owned(), reason };
-        let plain =
-            self.key.open(sealed, &self.context(what, computation)).map_err(|error| refuse(error.to_string()))?;
-        let (number, seed, key) = match plain.expose().as_slice() {
-            first if first.len() == 2 * PART_BYTES => (1, &first[PART_BYTES..], &first[..PART_BYTES]),
-            [VERSION, number, rest @ ..] if rest.len() >= PART_BYTES => {
-                let (seed, key) = rest.split_at(PART_BYTES);
-                (*number, seed, key)
-            }
-            _ => return Err(refuse("they are of a version that is not known".to_owned())),
-        };
-        let seed = <[u8; PART_BYTES]>::try_from(seed).map_err(|_| refuse("the seed has another length".to_owned()))?;
-        let key = ComputationKey::from_bytes(number, key).map_err(refuse)?;
-        Ok(ComputationSecrets { key, seed: Secret::new(seed) })
-    }
-
-    /// Seals the engine's state, which holds counts that are nobody else's business.
-    pub fn seal_state(&self, computation: &str, state: &[u8], rng: &mut impl CryptoRng) -> Vec<u8> {
-        self.key
-            .seal(state, &self.context("engine state", computation), rng)
-            .expect("a key in memory seals whatever fits into memory")
-    }
-
-    /// Opens the engine's state.
-    ///
-    /// # Errors
-    /// As [`Self::open_secrets`].
-    pub fn open_state(&self, computation: &str, sealed: &[u8]) -> Result<Secret<Vec<u8>>, SecretError> {
-        let what = "engine state";
-        self.key.open(sealed, &self.context(what, computation)).map_err(|error| SecretError::Sealed {
-            what,
-            computation: computation.to_owned(),
-            reason: error.to_string(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rand_core::Rng;
 
-    fn vault(key: u8, duchy: &str) -> Vault {
-        Vault::new(LocalKey::from_bytes(Secret::new([key; 32])), DuchyId::new(duchy).unwrap())
+    fn same(one: &ComputationSecrets, other: &ComputationSecrets) -> bool {
+        one.to_bytes() == other.to_bytes()
     }
 
     #[test]
-    fn secrets_open_only_where_they_belong() {
-        let mut rng = ChaCha20Rng::from_seed([1; 32]);
-        let secrets = ComputationSecrets::draw(KeyKind::ElGamal, &mut rng);
-        let sealed = vault(1, "worker1").seal_secrets("c", &secrets, &mut rng);
-        assert_same(&vault(1, "worker1").open_secrets("c", &sealed).unwrap(), &secrets);
-        assert!(vault(2, "worker1").open_secrets("c", &sealed).is_err());
-        assert!(vault(1, "worker2").open_secrets("c", &sealed).is_err());
-        let error = vault(1, "worker1").open_secrets("d", &sealed).unwrap_err().to_string();
-        assert!(error.contains("computation d does not open"), "{error}");
-        assert!(vault(1, "worker1").open_state("c", &sealed).is_err(), "one kind of secret is not another");
-        let state = vault(1, "worker1").seal_state("c", b"state", &mut rng);
-        assert_eq!(vault(1, "worker1").open_state("c", &state).unwrap().expose(), b"state");
-    }
-
-    fn assert_same(one: &ComputationSecrets, other: &ComputationSecrets) {
-        assert_eq!(one.key.number(), other.key.number());
-        assert_eq!(one.key.to_bytes(), other.key.to_bytes());
-        assert_eq!(one.seed.expose(), other.seed.expose());
-    }
-
-    #[test]
-    fn every_kind_of_key_opens_and_so_do_secrets_of_the_first_version() {
+    fn every_kind_of_key_survives_and_so_do_secrets_of_the_first_version() {
         let mut rng = ChaCha20Rng::from_seed([3; 32]);
-        let vault = vault(1, "worker1");
-        for kind in [KeyKind::None, KeyKind::ElGamal, KeyKind::Hpke] {
+        for (kind, entries) in [(KeyKind::None, 1), (KeyKind::ElGamal, 2), (KeyKind::Hpke, 2)] {
             let secrets = ComputationSecrets::draw(kind, &mut rng);
-            let sealed = vault.seal_secrets("c", &secrets, &mut rng);
-            assert_same(&vault.open_secrets("c", &sealed).unwrap(), &secrets);
+            let again = ComputationSecrets::from_bytes(&secrets.to_bytes()).unwrap();
+            assert!(same(&secrets, &again));
+            assert_eq!((again.entries(), again.entries().len()), (secrets.entries(), entries));
         }
         let secrets = ComputationSecrets::draw(KeyKind::ElGamal, &mut rng);
         let first = [secrets.key.to_bytes().as_slice(), secrets.seed.expose()].concat();
-        let sealed = vault.key.seal(&first, &vault.context("secrets", "c"), &mut rng).unwrap();
-        assert_same(&vault.open_secrets("c", &sealed).unwrap(), &secrets);
-        let sealed = vault.key.seal(&first[1..], &vault.context("secrets", "c"), &mut rng).unwrap();
-        assert!(vault.open_secrets("c", &sealed).unwrap_err().to_string().contains("version"));
+        assert!(same(&ComputationSecrets::from_bytes(&first).unwrap(), &secrets));
+        for bad in [&first[1..], &[VERSION, 9], &[VERSION; 50], &[]] {
+            assert!(ComputationSecrets::from_bytes(bad).is_err());
+        }
     }
 
     #[test]
@@ -296,5 +260,19 @@ mod tests {
         assert_eq!(secrets.randomness("proof", b"input").next_u64(), first);
         assert_ne!(secrets.randomness("proof", b"other").next_u64(), first);
         assert_ne!(secrets.randomness("result", b"input").next_u64(), first);
+    }
+
+    #[test]
+    fn the_first_key_seals_and_the_others_open() {
+        let (one, two) = ("11".repeat(32), "22".repeat(32));
+        let before = keyring("file", &one).unwrap();
+        let after = keyring("file", &format!("{two}\n{one}\n")).unwrap();
+        let mut rng = ChaCha20Rng::from_seed([5; 32]);
+        let sealed = before.seal(b"x", b"", &mut rng).unwrap();
+        assert_eq!(after.open(&sealed, b"").unwrap().expose(), b"x");
+        assert!(!after.is_current(&sealed));
+        assert!(matches!(keyring("file", " \n"), Err(SecretError::NoKey)));
+        let error = keyring("kek.hex", &format!("{one} 22")).unwrap_err().to_string();
+        assert!(error.contains("kek.hex holds no key-encryption key"), "{error}");
     }
 }

@@ -18,6 +18,7 @@ use thiserror::Error;
 pub use conformance::conformance;
 pub use sqlite::SqliteStore;
 
+use super::keys::SealedKeys;
 use super::stage::{Role, Stage};
 
 /// Why the store did not do what it was asked for.
@@ -261,8 +262,8 @@ pub enum Claim {
 pub struct NewComputation {
     /// What this Duchy is in it.
     pub role: Role,
-    /// Sealed key share and seed.
-    pub secrets: Vec<u8>,
+    /// Its key and seed, sealed, and what may be known of them.
+    pub secrets: SealedKeys,
     /// Its requisitions, none of them uploaded.
     pub requisitions: Vec<Requisition>,
 }

@@ -72,7 +72,8 @@ pub struct SealTask {
     pub vector: VectorTerms,
     /// The Duchy whose process opens it.
     pub trustee: DuchyName,
-    /// The key of that process; the evidence that it is its own was accepted.
+    /// The key of that process; the evidence that it is its own
+    /// ([`Statement::of_key`](halo_crypto::attestation::Statement::of_key)) was accepted.
     pub key: PublicKeyset,
 }
 

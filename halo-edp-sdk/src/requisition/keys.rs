@@ -20,7 +20,6 @@ use halo_crypto::{
 };
 
 use prost::Message;
-use sha2::{Digest, Sha256};
 
 use super::{Certificates, Justification, Refusal, Trust, verified};
 
@@ -154,9 +153,7 @@ pub(super) fn worker_key(
     found.ok_or_else(|| Refusal::spec("duchies")("no worker has a key"))
 }
 
-/// The key of the trustee's process, if the evidence that it is its own is accepted.
-///
-/// The evidence is of the session, which stands for the computation, and of the SHA-256 of the serialized key.
+/// The key of the trustee's process, if the evidence that it is its own ([`Statement::of_key`]) is accepted.
 pub(super) fn trustee_key(
     entries: &[Entry<'_>],
     trustee: &DuchyId,
@@ -176,11 +173,7 @@ pub(super) fn trustee_key(
     let signed = protocol.public_key.as_ref();
     let key = entry.encryption_key(signed, checks)?;
     let bytes = wire::signed_bytes(&path, signed, type_name::ENCRYPTION_PUBLIC_KEY)?;
-    let statement = Statement {
-        trustee: trustee.to_string(),
-        computation: hex::encode(session),
-        binding: Sha256::digest(bytes).into(),
-    };
+    let statement = Statement::of_key(trustee.as_str(), &session, bytes);
     let path = format!("{path}: attestation");
     let evidence = Evidence::from_bytes(&protocol.attestation).map_err(Refusal::consent(&path))?;
     let verified = checks.trust.attestation.verify(&statement, &evidence);

@@ -246,11 +246,9 @@ pub(super) fn question(
         MeasurementType::ReachAndFrequency { reach, frequency, maximum_frequency } => {
             Ask::ReachAndFrequency { reach: privacy(reach), frequency: privacy(frequency), maximum_frequency }
         }
-        MeasurementType::Impression { impression, maximum_frequency_per_user } => Ask::Impression {
-            privacy: privacy(impression),
-            maximum_per_person: MaximumFrequency::new(maximum_frequency_per_user)
-                .map_err(|error| unfulfillable(format!("measurement_spec.impression: {error}")))?,
-        },
+        MeasurementType::Impression { impression, maximum_frequency_per_user } => {
+            Ask::Impression { privacy: privacy(impression), maximum_per_person: maximum_frequency_per_user }
+        }
         MeasurementType::Duration { duration, maximum_seconds_per_user } => Ask::Duration {
             privacy: privacy(duration),
             maximum_seconds_per_person: u32::try_from(maximum_seconds_per_user).map_err(|_| {

@@ -3,8 +3,13 @@
 
 #[cfg(feature = "client")]
 mod client;
+mod direct;
+#[cfg(feature = "client")]
+mod handing_in;
 mod parties;
 mod protocols;
 mod requisition;
 #[cfg(feature = "client")]
 mod servers;
+mod shares;
+mod trustee;

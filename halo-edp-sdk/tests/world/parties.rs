@@ -34,7 +34,6 @@ use halo_edp_sdk::sign::Signer;
 use prost::Message;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use sha2::{Digest, Sha256};
 
 pub(crate) const PUBLISHER: &str = "dataProviders/AAAAAAAAAAE";
 pub(crate) const CONSUMER: &str = "measurementConsumers/AAAAAAAAAAI";
@@ -268,11 +267,7 @@ impl World {
             Some(protocol::Protocol::TrusTee(_)) => {
                 let key = public_key(&self.trustee_keyset);
                 let session = session::session_id(&spec, &config, &[TRUSTEE.parse().unwrap()]);
-                let statement = Statement {
-                    trustee: TRUSTEE.to_owned(),
-                    computation: hex::encode(self.other_session.unwrap_or(session)),
-                    binding: Sha256::digest(&key).into(),
-                };
+                let statement = Statement::of_key(TRUSTEE, &self.other_session.unwrap_or(session), &key);
                 let attestation = SimulatedAttestation.evidence(&statement).unwrap().to_bytes();
                 let public_key = Some(self.duchies[TRUSTEE].sign(type_name::ENCRYPTION_PUBLIC_KEY, key));
                 let protocol = duchy_entry::TrusTee { public_key, attestation };

@@ -15,6 +15,10 @@ use super::{
     store::{Store, sqlite::SqliteStore},
 };
 
+mod stages;
+
+pub use stages::stored_stage_attempts;
+
 /// A result, as the consumer gets it, with what is needed to verify it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResult {

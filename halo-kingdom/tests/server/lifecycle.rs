@@ -98,9 +98,15 @@ async fn the_way_to_a_result() {
     aggregator.verify_signature(bytes, &signed.signature_algorithm_oid, &signed.signature).unwrap();
     assert_eq!(api::measurement::Result::decode(bytes).unwrap().reach.unwrap().value, 42);
     let timeline: Vec<String> = scene.consumer().timeline(&name).await.into_iter().map(|(_, what)| what).collect();
-    for told in
-        ["created the measurement", "gave its key share", "delivered", "confirmed", "setup is done", "handed in"]
-    {
+    for told in [
+        "created the measurement",
+        "planned llv2: ",
+        "gave its key",
+        "delivered",
+        "confirmed",
+        "setup is done",
+        "handed in",
+    ] {
         assert!(timeline.iter().any(|line| line.contains(told)), "{told}: {timeline:?}");
     }
 

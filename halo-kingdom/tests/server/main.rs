@@ -4,12 +4,14 @@
 
 mod access;
 mod computations;
+mod direct;
 mod event_groups;
 mod lifecycle;
 mod measurements;
 mod participants;
 mod parties;
 mod process;
+mod protocols;
 mod requisitions;
 mod scene;
 mod world;

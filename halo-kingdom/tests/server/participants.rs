@@ -55,7 +55,7 @@ async fn key_shares_are_verified_at_the_door() {
     named.name = scene.participant(DUCHIES[2]);
     assert_refused(set(named.signed(own)).await, Code::PermissionDenied, "PERMISSION_DENIED");
     let blamed = scene.consumer().timeline(&scene.measurement.name).await;
-    assert!(blamed.iter().any(|(_, what)| what.contains("refused the key share of duchies/worker1")), "{blamed:?}");
+    assert!(blamed.iter().any(|(_, what)| what.contains("refused the key of duchies/worker1")), "{blamed:?}");
 
     assert_eq!(scene.state().await, ComputationState::PendingRequisitionParams, "and nothing is lost");
     let request = good.signed(own);
@@ -200,7 +200,7 @@ async fn a_timeline_is_bounded_and_read_in_pages() {
 
     let name = scene.measurement.name.clone();
     let lines: Vec<String> = scene.consumer().timeline(&name).await.into_iter().map(|(_, what)| what).collect();
-    assert_eq!((lines.len(), lines[1].as_str(), lines[501].as_str()), (502, "error 0", "finished SETUP_PHASE"));
+    assert_eq!((lines.len(), lines[2].as_str(), lines[502].as_str()), (503, "error 0", "finished SETUP_PHASE"));
     let mut request = ListTimelineEntriesRequest { measurement: name.clone(), page_size: 200, ..Default::default() };
     let mut read = Vec::new();
     let mut sizes = Vec::new();
@@ -213,7 +213,7 @@ async fn a_timeline_is_bounded_and_read_in_pages() {
             break;
         }
     }
-    assert_eq!((sizes, read), (vec![200, 200, 102], lines));
+    assert_eq!((sizes, read), (vec![200, 200, 103], lines));
 
     // After the end, what had been finished is still reported for a while.
     let cancel = api::CancelMeasurementRequest { name };

@@ -26,10 +26,10 @@ async fn strangers_are_refused_and_what_is_not_served_says_so() {
     assert!(refusal.to_string().contains("refused this client certificate"), "{refusal}");
 
     let publisher = world.connect(&running.endpoint, PUBLISHERS[0]).await;
-    let outcome =
-        publisher.requisitions().fulfill_direct_requisition(api::FulfillDirectRequisitionRequest::default()).await;
+    let request = api::ReplaceDataAvailabilityIntervalRequest::default();
+    let outcome = publisher.data_providers().replace_data_availability_interval(request).await;
     let status = assert_refused(outcome, Code::Unimplemented, "UNKNOWN_ERROR");
-    assert!(status.message().contains("FulfillDirectRequisition"));
+    assert!(status.message().contains("ReplaceDataAvailabilityInterval"));
     running.stop().await;
 }
 
@@ -88,6 +88,9 @@ fn the_help_explains_every_key_and_a_bad_configuration_is_named() {
         "consent_certificate",
         "noise_for_publisher_noise",
         "encryption_public_key",
+        "ring_modulus",
+        "min_impressions",
+        "[population]",
     ] {
         assert!(text.contains(key), "{key}");
     }

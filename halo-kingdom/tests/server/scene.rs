@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use halo_core::{
     clock::{Clock, ManualClock, SystemClock},
+    measurement::Protocol,
     pb::{api, system},
     resource::{DuchyId, RequisitionName},
     session,
-    wire::type_name,
+    wire::{self, type_name},
 };
 use prost::Message;
 
@@ -22,18 +23,26 @@ pub(crate) struct Scene {
     pub(crate) callers: BTreeMap<String, Caller>,
     pub(crate) measurement: api::Measurement,
     pub(crate) computation: system::Computation,
+    pub(crate) protocol: Protocol,
 }
 
 impl Scene {
+    /// With Liquid Legions v2.
     pub(crate) async fn new() -> Self {
         let world = World::new();
+        let spec = world.spec();
+        Self::of(world, &spec).await
+    }
+
+    /// With what the world's Kingdom plans for this specification.
+    pub(crate) async fn of(world: World, spec: &api::MeasurementSpec) -> Self {
         let clock = ManualClock::new(SystemClock.now());
         let running = world.start_by(Arc::new(clock.clone())).await;
         let mut callers = BTreeMap::new();
         for name in world.parties.keys() {
             callers.insert(name.clone(), world.connect(&running.endpoint, name).await);
         }
-        let request = world.request(&world.spec());
+        let request = world.request(spec);
         let measurement = callers[CONSUMER].measurements().create_measurement(request).await.unwrap().into_inner();
         let mut stream = callers[DUCHIES[1]]
             .computations()
@@ -42,7 +51,8 @@ impl Scene {
             .unwrap()
             .into_inner();
         let computation = stream.message().await.unwrap().unwrap().computation.unwrap();
-        Self { world, running, clock, callers, measurement, computation }
+        let protocol = wire::parse_protocol_config(&computation.serialized_protocol_config).unwrap().protocol;
+        Self { world, running, clock, callers, measurement, computation, protocol }
     }
 
     pub(crate) fn caller(&self, name: &str) -> &Caller {
@@ -56,7 +66,7 @@ impl Scene {
     /// The computation as it is now.
     pub(crate) async fn refreshed(&self) -> system::Computation {
         let request = system::GetComputationRequest { name: self.computation.name.clone() };
-        self.caller(DUCHIES[0]).computations().get_computation(request).await.unwrap().into_inner()
+        self.caller(DUCHIES[1]).computations().get_computation(request).await.unwrap().into_inner()
     }
 
     pub(crate) async fn state(&self) -> system::computation::State {
@@ -69,26 +79,36 @@ impl Scene {
 
     /// Every Duchy gives its key.
     pub(crate) async fn set_keys(&self) {
-        for duchy in DUCHIES {
-            let request = self.world.key_share(duchy, &self.computation).signed(self.world.party(duchy));
-            self.caller(duchy).participants().set_participant_requisition_params(request).await.unwrap();
+        for duchy in self.duchies() {
+            let request = self.world.params(&duchy, &self.computation, &self.protocol);
+            self.caller(&duchy).participants().set_participant_requisition_params(request).await.unwrap();
         }
+    }
+
+    /// The Duchies that compute.
+    pub(crate) fn duchies(&self) -> Vec<String> {
+        let name = |part: &system::ComputationParticipant| format!("duchies/{}", part.name.rsplit_once('/').unwrap().1);
+        self.computation.computation_participants.iter().map(name).collect()
+    }
+
+    /// The Duchies' keys as the Kingdom hands them out.
+    async fn keys(&self) -> Vec<(DuchyId, Vec<u8>)> {
+        use system::computation_participant::requisition_params::Protocol as Params;
+        let computation = self.refreshed().await;
+        let key = |part: &system::ComputationParticipant| {
+            let key = match part.requisition_params.as_ref().unwrap().protocol.as_ref().unwrap() {
+                Params::LiquidLegionsV2(given) | Params::ReachOnlyLiquidLegionsV2(given) => &given.el_gamal_public_key,
+                Params::HonestMajorityShareShuffle(given) => &given.tink_public_key,
+                Params::TrusTee(given) => &given.tink_public_key,
+            };
+            (part.name.rsplit_once('/').unwrap().1.parse().unwrap(), key.clone())
+        };
+        computation.computation_participants.iter().map(key).collect()
     }
 
     /// The hash of the Duchies' keys as the Kingdom hands them out.
     pub(crate) async fn key_list_hash(&self) -> [u8; 32] {
-        use system::computation_participant::requisition_params::Protocol;
-        let computation = self.refreshed().await;
-        let keys: Vec<(DuchyId, Vec<u8>)> = computation
-            .computation_participants
-            .iter()
-            .map(|part| {
-                let Some(Protocol::LiquidLegionsV2(llv2)) = &part.requisition_params.as_ref().unwrap().protocol else {
-                    panic!("{part:?}");
-                };
-                (part.name.rsplit_once('/').unwrap().1.parse().unwrap(), llv2.el_gamal_public_key.clone())
-            })
-            .collect();
+        let keys = self.keys().await;
         let keys: Vec<(DuchyId, &[u8])> = keys.iter().map(|(duchy, key)| (duchy.clone(), key.as_slice())).collect();
         session::key_list_hash(&keys)
     }
@@ -103,12 +123,22 @@ impl Scene {
             .unwrap();
         let id = found.name.rsplit_once('/').unwrap().1;
         let name: RequisitionName = format!("{}/requisitions/{id}", PUBLISHERS[publisher]).parse().unwrap();
-        let ids: Vec<DuchyId> = DUCHIES.iter().map(|name| name[8..].parse().unwrap()).collect();
-        let duchy = format!("duchies/{}", session::fulfilling_duchy(&name, &ids).unwrap());
+        let ids: Vec<DuchyId> = self.duchies().iter().map(|name| name[8..].parse().unwrap()).collect();
+        let ids = self.protocol.fulfilling_duchies(&ids);
+        let chosen = session::fulfilling_duchy(&name, &ids).unwrap();
+        let key_list_hash = if matches!(self.protocol, Protocol::Hmss(_)) {
+            let other = ids.iter().find(|id| *id != chosen).unwrap();
+            let keys = self.keys().await;
+            let (_, key) = keys.iter().find(|(duchy, _)| duchy == other).unwrap();
+            session::key_list_hash(&[(other.clone(), key.as_slice())])
+        } else {
+            self.key_list_hash().await
+        };
+        let duchy = format!("duchies/{chosen}");
         let request = system::FulfillRequisitionRequest {
             name: found.name.clone(),
             nonce: NONCES[publisher],
-            key_list_hash: self.key_list_hash().await.to_vec(),
+            key_list_hash: key_list_hash.to_vec(),
             body_sha256: vec![publisher as u8; 32],
             record_count: 100,
             ..Default::default()
@@ -125,13 +155,13 @@ impl Scene {
 
     pub(crate) async fn confirm_all(&self) {
         let key_list_hash = self.key_list_hash().await.to_vec();
-        for duchy in DUCHIES {
+        for duchy in self.duchies() {
             let request = system::ConfirmComputationParticipantRequest {
-                name: self.participant(duchy),
+                name: self.participant(&duchy),
                 key_list_hash: key_list_hash.clone(),
                 ..Default::default()
             };
-            self.caller(duchy).participants().confirm_computation_participant(request).await.unwrap();
+            self.caller(&duchy).participants().confirm_computation_participant(request).await.unwrap();
         }
     }
 

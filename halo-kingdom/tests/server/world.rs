@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use getrandom::SysRng;
 use halo_core::{
     clock::{Clock, SystemClock},
+    measurement::Protocol,
     pb::{
         api::{
             self, certificates_client::CertificatesClient, data_providers_client::DataProvidersClient,
@@ -157,6 +158,19 @@ pub(crate) struct World {
     pub(crate) parties: BTreeMap<String, Party>,
     pub(crate) directory: TempDir,
     kingdom: Party,
+    /// The sections of the protocols in the Kingdom's configuration.
+    pub(crate) protocols: String,
+    /// More keys of each publisher's table in it.
+    pub(crate) publisher_keys: String,
+}
+
+/// The section of a Liquid Legions protocol.
+pub(crate) fn liquid_legions(section: &str) -> String {
+    let noise = "{ epsilon = 1.0, delta = 1e-9 }";
+    format!(
+        "[{section}]\naggregator = \"aggregator\"\nminimum_duchies = 3\ndata_provider_noise = {noise}\n\
+         blinded_histogram_noise = {noise}\nnoise_for_publisher_noise = {noise}\n"
+    )
 }
 
 impl World {
@@ -166,6 +180,8 @@ impl World {
         Self {
             parties: names.map(|name| (name.to_owned(), Party::new(directory.path(), name))).collect(),
             kingdom: Party::new(directory.path(), "kingdom/k"),
+            protocols: liquid_legions("llv2"),
+            publisher_keys: String::new(),
             directory,
         }
     }
@@ -185,14 +201,16 @@ impl World {
 
     /// Writes the Kingdom's configuration.
     pub(crate) fn configuration(&self, listen: &str) -> PathBuf {
-        let noise = "{ epsilon = 1.0, delta = 1e-9 }";
         let mut text = format!(
             "listen = \"{listen}\"\nstate_dir = \"state\"\n[tls]\ncertificate = \"kingdom-k/tls.pem\"\n\
-             private_key = \"kingdom-k/tls.key\"\n[llv2]\naggregator = \"aggregator\"\nminimum_duchies = 3\n\
-             data_provider_noise = {noise}\nblinded_histogram_noise = {noise}\nnoise_for_publisher_noise = {noise}\n"
+             private_key = \"kingdom-k/tls.key\"\n{}",
+            self.protocols
         );
         for party in self.parties.values() {
             text.push_str(&party.table());
+            if party.name.starts_with("dataProviders/") {
+                text.push_str(&self.publisher_keys);
+            }
         }
         let file = self.directory.path().join("kingdom.toml");
         std::fs::write(&file, text).unwrap();
@@ -287,6 +305,7 @@ impl World {
 
     /// A Duchy's signed and proven key share for a computation, and what the Kingdom wants to know of it.
     pub(crate) fn key_share(&self, duchy: &str, computation: &system::Computation) -> KeyShareRequest {
+        // Liquid Legions protocols are computed by all Duchies.
         let ids: Vec<DuchyId> = DUCHIES.iter().map(|name| name[8..].parse().unwrap()).collect();
         let session = session::session_id(&computation.measurement_spec, &computation.serialized_protocol_config, &ids);
         let party = self.party(duchy);
@@ -301,6 +320,55 @@ impl World {
                 element: secret.public().as_bytes().to_vec(),
                 proof_of_possession: secret.prove_possession(&context, &mut rng()).to_vec(),
             },
+        }
+    }
+}
+
+impl World {
+    /// What a Duchy gives for a computation of any protocol.
+    pub(crate) fn params(
+        &self,
+        duchy: &str,
+        computation: &system::Computation,
+        protocol: &Protocol,
+    ) -> system::SetParticipantRequisitionParamsRequest {
+        use system::computation_participant::{RequisitionParams, requisition_params};
+        let party = self.party(duchy);
+        if matches!(protocol, Protocol::Llv2(_) | Protocol::Rollv2(_)) {
+            let mut request = self.key_share(duchy, computation).signed(party);
+            if let (Protocol::Rollv2(_), Some(params)) = (protocol, &mut request.requisition_params)
+                && let Some(requisition_params::Protocol::LiquidLegionsV2(share)) = params.protocol.take()
+            {
+                params.protocol = Some(requisition_params::Protocol::ReachOnlyLiquidLegionsV2(share));
+            }
+            return request;
+        }
+        let aggregates = matches!(protocol, Protocol::Hmss(hmss) if hmss.aggregator.as_str() == &duchy[8..]);
+        let key = if aggregates { Vec::new() } else { party.public_key() };
+        let signature = if aggregates { Vec::new() } else { party.key.sign(&key) };
+        let oid = ECDSA_WITH_SHA256.to_owned();
+        let given = if matches!(protocol, Protocol::Hmss(_)) {
+            requisition_params::Protocol::HonestMajorityShareShuffle(requisition_params::HonestMajorityShareShuffle {
+                tink_public_key: key,
+                tink_public_key_signature: signature,
+                tink_public_key_signature_algorithm_oid: oid,
+            })
+        } else {
+            requisition_params::Protocol::TrusTee(requisition_params::TrusTee {
+                tink_public_key: key,
+                tink_public_key_signature: signature,
+                tink_public_key_signature_algorithm_oid: oid,
+                attestation: b"evidence".to_vec(),
+            })
+        };
+        system::SetParticipantRequisitionParamsRequest {
+            name: format!("{}/participants/{}", computation.name, &duchy[8..]),
+            requisition_params: Some(RequisitionParams {
+                duchy_certificate: party.certificate_name(),
+                duchy_certificate_der: Vec::new(),
+                protocol: Some(given),
+            }),
+            etag: String::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::f64::consts::{PI, SQRT_2};
 
 use halo_core::privacy::{Delta, Epsilon, PrivacyParams};
+use libm::exp;
 
 use super::{Zcdp, bracket};
 use crate::{Error, noise::Sensitivity};
@@ -127,14 +128,14 @@ fn delta_of(mu: f64, epsilon: f64) -> f64 {
     }
     let x = (epsilon / mu - 0.5 * mu) / SQRT_2;
     let z = (epsilon / mu + 0.5 * mu) / SQRT_2;
-    let shared = 0.5 * (-x * x).exp();
+    let shared = 0.5 * exp(-x * x);
     let delta = if x < 0.0 { 0.5 * erfc(x) - shared * erfcx(z) } else { shared * (erfcx(x) - erfcx(z)) };
     delta.clamp(0.0, 1.0)
 }
 
 /// The complementary error function, to 12 digits of its value in both tails.
 pub(super) fn erfc(x: f64) -> f64 {
-    if x < 0.0 { 2.0 - erfc(-x) } else { (-x * x).exp() * erfcx(x) }
+    if x < 0.0 { 2.0 - erfc(-x) } else { exp(-x * x) * erfcx(x) }
 }
 
 /// e^(x²)·erfc(x) for x ≥ 0.
@@ -149,7 +150,7 @@ fn erfcx(x: f64) -> f64 {
             odd += 2.0;
             term *= 2.0 * x * x / odd;
         }
-        return (x * x).exp() - 2.0 / PI.sqrt() * sum;
+        return exp(x * x) - 2.0 / PI.sqrt() * sum;
     }
     // The continued fraction 1/(x + ½/(x + 1/(x + 1½/(x + …)))) over √π, from the inside out: 60 steps give all digits
     // at x = 2 already.

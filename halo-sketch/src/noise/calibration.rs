@@ -1,6 +1,13 @@
 //! From ε and δ to σ and μ.
+//!
+//! Parties of one computation work out the same σ and μ, each for itself; so every function that is not exact in IEEE 754
+//! comes from `libm` and is the same on every machine.
+
+use std::f64::consts::{LN_2, PI};
 
 use halo_core::privacy::{Delta, PrivacyParams};
+
+use libm::{cos, exp, log, log1p, sinh};
 
 use super::{MAX_SHIFT, NoiseCalibration, NoiseMechanism, NoiseSpec, Shape, ShiftedNoise, sampler::Rational};
 use crate::{Error, accounting, variance};
@@ -74,9 +81,9 @@ fn exact_gaussian(spec: &NoiseSpec, cells: u32) -> Result<ShiftedNoise, Error> {
     };
     debug_assert!(total > 0.0);
     // (1 + e^ε)·cells·h·P[|Y| > μ] ≤ δ/2 for a contributor's Y.
-    let allowed = (delta / 2.0).ln() - (f64::from(cells) * honest).ln() - softplus(epsilon);
+    let allowed = log(delta / 2.0) - log(f64::from(cells) * honest) - softplus(epsilon);
     let deviation = share.to_f64().sqrt();
-    let shift = smallest(|shift| log_gaussian_tail(shift, share.to_f64()) + 2.0_f64.ln() <= allowed, deviation);
+    let shift = smallest(|shift| log_gaussian_tail(shift, share.to_f64()) + LN_2 <= allowed, deviation);
     finish(spec, shift, Shape::Gaussian { sigma_squared: share }, gaussian_variance(share.to_f64()))
 }
 
@@ -92,7 +99,7 @@ fn reference_gaussian(spec: &NoiseSpec) -> Result<ShiftedNoise, Error> {
 /// Where the reference cuts one contributor's discrete Gaussian of variance `share`: μ = ⌈σ·√(2·ln(n(1 + e^ε)/(δ/2)))⌉
 /// (protocols 6.3).
 pub(crate) fn reference_cut(params: PrivacyParams, share: f64, contributors: u32) -> f64 {
-    let log_tail = f64::from(contributors).ln() + softplus(params.epsilon.get()) - (params.delta.get() / 2.0).ln();
+    let log_tail = log(f64::from(contributors)) + softplus(params.epsilon.get()) - log(params.delta.get() / 2.0);
     (2.0 * share * log_tail).sqrt().ceil()
 }
 
@@ -102,7 +109,7 @@ fn exact_geometric(spec: &NoiseSpec, cells: u32) -> Result<ShiftedNoise, Error> 
     let honest = f64::from(spec.honest_contributors);
     // A Pólya(1/h) draw is stochastically smaller than a geometric one, whose tail above μ is e^(−(μ+1)·exponent). Two
     // draws for each of h contributors and each changed cell.
-    let allowed = delta.ln() - (2.0 * f64::from(cells) * honest).ln() - softplus(epsilon);
+    let allowed = log(delta) - log(2.0 * f64::from(cells) * honest) - softplus(epsilon);
     let shift = (-allowed / exponent.to_f64()).ceil().max(1.0);
     check_shift(spec, shift)?;
     let shape = Shape::Polya { exponent, shares: spec.honest_contributors };
@@ -113,7 +120,7 @@ fn reference_geometric(spec: &NoiseSpec) -> Result<ShiftedNoise, Error> {
     let (epsilon, delta) = (spec.params.epsilon.get(), spec.params.delta.get());
     let (sensitivity, contributors) = (f64::from(spec.sensitivity.l1), f64::from(spec.contributors));
     let rate = epsilon / sensitivity;
-    let shift = (((2.0 * contributors * sensitivity).ln() + softplus(epsilon) - delta.ln()) / rate).ceil().max(0.0);
+    let shift = ((log(2.0 * contributors * sensitivity) + softplus(epsilon) - log(delta)) / rate).ceil().max(0.0);
     check_shift(spec, shift)?;
     let exponent = Rational::at_most(rate);
     let shape = Shape::Polya { exponent, shares: spec.contributors };
@@ -141,7 +148,7 @@ fn check_shift(spec: &NoiseSpec, shift: f64) -> Result<(), Error> {
 
 /// ln(1 + e^x) without overflow.
 fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
+    x.max(0.0) + log1p(exp(-x.abs()))
 }
 
 /// The smallest integer for which a monotone condition holds, looked for from `start` upwards in doublings.
@@ -173,7 +180,7 @@ fn gaussian_delta(epsilon: f64, variance: f64, change: f64, two_cells: bool) -> 
         if two_cells { (epsilon * variance, 1.0) } else { (epsilon * variance / change, change / 2.0) };
     let tail = |above: f64| if two_cells { difference_tail(above, variance) } else { gaussian_tail(above, variance) };
     let second = tail(threshold + half);
-    let weighted = if second == 0.0 { 0.0 } else { (epsilon + second.ln()).exp() };
+    let weighted = if second == 0.0 { 0.0 } else { exp(epsilon + log(second)) };
     tail(threshold - half) - weighted
 }
 
@@ -203,9 +210,9 @@ fn difference_tail(above: f64, variance: f64) -> f64 {
 
 /// Σ_{j ≥ 0} e^(−(from + j·step)²/scale), from > 0, by recurrence: two multiplications a term.
 fn theta_sum(from: f64, step: f64, scale: f64) -> f64 {
-    let mut term = (-(from * from) / scale).exp();
-    let mut ratio = (-(2.0 * from * step + step * step) / scale).exp();
-    let shrink = (-2.0 * step * step / scale).exp();
+    let mut term = exp(-(from * from) / scale);
+    let mut ratio = exp(-(2.0 * from * step + step * step) / scale);
+    let shrink = exp(-2.0 * step * step / scale);
     let mut sum = 0.0;
     while term > sum * 1e-17 {
         sum += term;
@@ -219,10 +226,10 @@ fn theta_sum(from: f64, step: f64, scale: f64) -> f64 {
 fn theta(offset: f64, scale: f64) -> f64 {
     if scale > 4.0 {
         // Poisson summation: the next terms are e^(−4π²·scale) smaller.
-        let first = 2.0 * (-std::f64::consts::PI.powi(2) * scale).exp() * (2.0 * std::f64::consts::PI * offset).cos();
-        return (std::f64::consts::PI * scale).sqrt() * (1.0 + first);
+        let first = 2.0 * exp(-PI * PI * scale) * cos(2.0 * PI * offset);
+        return (PI * scale).sqrt() * (1.0 + first);
     }
-    (-40..=40).map(|y| (-(f64::from(y) + offset).powi(2) / scale).exp()).sum()
+    (-40..=40).map(|y| exp(-(f64::from(y) + offset).powi(2) / scale)).sum()
 }
 
 /// ln P[Y > shift] for a discrete Gaussian, also where the probability itself underflows.
@@ -231,14 +238,14 @@ fn log_gaussian_tail(shift: u64, variance: f64) -> f64 {
     // Factor the first term out: Σ_j e^(−(2·from·j + j²)/2σ²).
     let mut sum = 0.0;
     let mut term = 1.0;
-    let mut ratio = (-(2.0 * from + 1.0) / (2.0 * variance)).exp();
-    let shrink = (-1.0 / variance).exp();
+    let mut ratio = exp(-(2.0 * from + 1.0) / (2.0 * variance));
+    let shrink = exp(-1.0 / variance);
     while term > sum * 1e-12 {
         sum += term;
         term *= ratio;
         ratio *= shrink;
     }
-    sum.ln() - from * from / (2.0 * variance) - theta(0.0, 2.0 * variance).ln()
+    log(sum) - from * from / (2.0 * variance) - log(theta(0.0, 2.0 * variance))
 }
 
 /// Variance of a discrete Gaussian with this variance parameter.
@@ -246,7 +253,7 @@ fn gaussian_variance(parameter: f64) -> f64 {
     if parameter > 4.0 {
         return parameter; // equal to more than 15 digits
     }
-    let weights = (-60..=60).map(|y| (f64::from(y * y), (-f64::from(y * y) / (2.0 * parameter)).exp()));
+    let weights = (-60..=60).map(|y| (f64::from(y * y), exp(-f64::from(y * y) / (2.0 * parameter))));
     let (squares, total) =
         weights.fold((0.0, 0.0), |(squares, total), (y, weight)| (squares + y * weight, total + weight));
     squares / total
@@ -256,7 +263,7 @@ fn gaussian_variance(parameter: f64) -> f64 {
 fn polya_difference_variance(exponent: Rational, shares: f64) -> f64 {
     let gamma = exponent.to_f64();
     // p/(1−p)² = 1/(4·sinh²(γ/2)).
-    2.0 / shares / (4.0 * (gamma / 2.0).sinh().powi(2))
+    2.0 / shares / (4.0 * sinh(gamma / 2.0).powi(2))
 }
 
 #[cfg(test)]

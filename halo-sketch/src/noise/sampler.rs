@@ -52,7 +52,7 @@ impl Rational {
 
     fn round(value: f64, round: fn(f64) -> f64) -> Self {
         assert!(value > 0.0 && value < 2.0_f64.powi(64), "{value} is out of the samplers' range");
-        let exponent = value.log2().ceil() as i32;
+        let exponent = libm::log2(value).ceil() as i32;
         let shift = (PRECISION_BITS as i32 - exponent).clamp(0, 92);
         // Scaling by a power of two is exact.
         let numerator = round(value * 2.0_f64.powi(shift)) as u128;

@@ -27,7 +27,7 @@ pub fn reference_gaussian(params: PrivacyParams) -> Result<f64, Error> {
     if epsilon < 1e-40 {
         return Err(Error::out_of_range("epsilon", epsilon, "at least 10^-40"));
     }
-    Ok(2.0 * (2.5 / delta).ln() / (epsilon * epsilon))
+    Ok(2.0 * libm::log(2.5 / delta) / (epsilon * epsilon))
 }
 
 /// Laplace noise of scale b = 1/ε cut to ±B with B = b·ln(1 + (e^ε − 1)/(2δ)):

@@ -34,18 +34,19 @@ pub(super) async fn work(duchy: &Arc<Duchy>, lease: &Lease, record: &Record) -> 
     let terms = Arc::new(Terms::read(&record.received)?);
     let sealed = record.secrets.as_deref();
     let sealed = sealed.ok_or_else(|| Trouble::Transient("the computation's keys are destroyed".to_owned()))?;
-    let secrets = duchy.vault.open_secrets(&record.id, sealed)?;
+    let secrets = duchy.keys.open(&record.id, sealed, duchy.now()).await?;
     let (mut after, traffic) = match record.stage {
         Stage::InitializationPhase => (publish_key(duchy, &terms, &secrets)?, Traffic::default()),
         Stage::ConfirmationPhase => confirm(duchy, lease, record, &terms, secrets)?,
         _ => step(duchy, lease, record, &terms, secrets).await?,
     };
     let report = after.report();
+    let state = after.state.map(|state| duchy.keys.seal_state(&record.id, &state, &mut system_rng())).transpose()?;
     after.outbox.push(meter.log_entry(duchy, &terms, record, traffic));
     let commit = StageCommit {
         from: record.stage,
         next: after.next,
-        engine_state: after.state.map(|state| duchy.vault.seal_state(&record.id, &state, &mut system_rng())),
+        engine_state: state,
         outbox: after.outbox,
         awaiting: after.awaiting.iter().map(numbered).collect(),
         consumed: after.consumed,
@@ -223,7 +224,7 @@ async fn step(
 ) -> Result<(After, Traffic), Trouble> {
     let sealed = record.engine_state.as_deref();
     let state = match sealed {
-        Some(sealed) => Some(State::from_bytes(duchy.vault.open_state(&record.id, sealed)?.expose())?),
+        Some(sealed) => Some(State::from_bytes(duchy.keys.open_state(&record.id, sealed)?.expose())?),
         None => None,
     };
     let inbox = inbox(duchy, record, terms)?;
@@ -232,7 +233,7 @@ async fn step(
         Some(_) => record.inputs.iter().map(|input| input.body.records).sum(),
     };
     // The result is encrypted with randomness of this computation's seed.
-    let for_result = duchy.vault.open_secrets(&record.id, record.secrets.as_deref().unwrap_or_default())?;
+    let for_result = duchy.keys.open(&record.id, record.secrets.as_deref().unwrap_or_default(), duchy.now()).await?;
     let side = side(duchy, record, terms, terms.confirmed_keys()?, secrets)?;
     let stopped = |error: &dyn fmt::Display| Trouble::Transient(error.to_string());
     let turn = Arc::clone(&duchy.compute).acquire_owned().await.map_err(|error| stopped(&error))?;

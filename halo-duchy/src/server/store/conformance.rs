@@ -9,6 +9,7 @@ use super::{
     Binding, BodyId, Claim, Lease, NewComputation, Outgoing, Release, Report, Requisition, SlotKey, SlotStatus,
     StageCommit, Store, StoreError, TransferKey, Upload,
 };
+use crate::server::keys::SealedKeys;
 use crate::server::stage::{Role, Stage};
 
 const REQUISITION: &str = "dataProviders/AAAAAAAAAAE/requisitions/AAAAAAAAAAI";
@@ -19,6 +20,10 @@ fn at(second: u64) -> Timestamp {
 
 fn duchy(id: &str) -> DuchyId {
     DuchyId::new(id).expect("a Duchy id of the suite")
+}
+
+fn sealed() -> SealedKeys {
+    SealedKeys { sealed: vec![7], ..SealedKeys::default() }
 }
 
 fn body(tag: u8) -> BodyId {
@@ -39,7 +44,7 @@ fn report(computation: &str, kingdom_state: i32, role: Option<Role>) -> Report {
         computation: computation.to_owned(),
         kingdom_state,
         received: vec![kingdom_state as u8],
-        new: role.map(|role| NewComputation { role, secrets: vec![7], requisitions: vec![requisition] }),
+        new: role.map(|role| NewComputation { role, secrets: sealed(), requisitions: vec![requisition] }),
         over: None,
         refusal: None,
     }
@@ -231,7 +236,7 @@ async fn the_end(store: &dyn Store) {
     // A computation that is refused at the door is closed at once and says so at the Kingdom.
     let refused = Report {
         refusal: Some((vec![1], "no consumer of that name".to_owned())),
-        new: Some(NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() }),
+        new: Some(NewComputation { role: Role::Worker, secrets: SealedKeys::default(), requisitions: Vec::new() }),
         ..report("d", 1, None)
     };
     store.apply(Some(&refused), "eight", at(110)).await.expect("apply");
@@ -274,7 +279,7 @@ async fn given_up(store: &dyn Store) {
 
 /// One partial body for each target; what is referred to; and the end that nobody else makes.
 async fn transfers(store: &dyn Store) {
-    let new = NewComputation { role: Role::Worker, secrets: Vec::new(), requisitions: Vec::new() };
+    let new = NewComputation { role: Role::Worker, secrets: SealedKeys::default(), requisitions: Vec::new() };
     store.apply(Some(&Report { new: Some(new), ..report("f", 1, None) }), "eight", at(130)).await.expect("apply");
     let transfer = |tag: u8| TransferKey { target: "t".to_owned(), computation: "f".to_owned(), sha256: [tag; 32] };
     store.set_transferred(&transfer(1), 10).await.expect("set");

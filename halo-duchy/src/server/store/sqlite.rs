@@ -1,5 +1,7 @@
 //! The embedded store.
 
+mod keys;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -30,6 +32,9 @@ fn has_work() -> String {
     )
 }
 
+/// How long a statement waits for others.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// State in one SQLite file: write-ahead log, every commit synced to the disk, deleted content overwritten.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
@@ -47,7 +52,7 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(30))
+            .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
             .pragma("secure_delete", "ON");
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
@@ -227,12 +232,13 @@ async fn insert(tx: &mut SqliteConnection, report: &Report, now: Timestamp) -> R
     .bind(Stage::InitializationPhase.number())
     .bind(report.kingdom_state)
     .bind(&report.received)
-    .bind(&new.secrets)
+    .bind(&new.secrets.sealed)
     .bind(now.unix_nanos())
     .bind(now.unix_nanos())
     .bind(now.unix_nanos())
     .execute(&mut *tx)
     .await?;
+    keys::insert(tx, &report.computation, &new.secrets, now).await?;
     for requisition in &new.requisitions {
         sqlx::query(
             "INSERT INTO requisitions (name, computation, fingerprint, nonce_hash, here) VALUES (?, ?, ?, ?, ?)",
