@@ -7,6 +7,7 @@ mod caller;
 mod certificates;
 mod computations;
 mod deliveries;
+mod keys;
 mod kingdom;
 mod measurement;
 mod rings;
