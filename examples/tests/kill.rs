@@ -204,7 +204,8 @@ async fn exact_sketch(protocol: ProtocolKind) {
 async fn exact_vectors(protocol: ProtocolKind) {
     let directory = tempfile::tempdir().unwrap();
     let (result, publishers) = measure(directory.path(), protocol, true).await;
-    let truth = Truth::count(&publishers, Limits { classes: frequency().get(), impressions: 1, seconds: None }).unwrap();
+    let truth =
+        Truth::count(&publishers, Limits { classes: frequency().get(), impressions: 1, seconds: None }).unwrap();
     assert_eq!(result.reach.unwrap().value.unsigned_abs(), truth.reached.reach);
     let histogram: Vec<u64> = result.frequency.unwrap().histogram.iter().map(|count| count.unsigned_abs()).collect();
     assert_eq!(histogram, truth.reached.histogram);

@@ -60,8 +60,7 @@ impl Options {
             MeasurementKind::Impression => self.maximum_frequency.min(1),
             _ => self.maximum_frequency,
         };
-        let maximum_frequency =
-            MaximumFrequency::new(classes).context(|| "--max-frequency cannot be used".into())?;
+        let maximum_frequency = MaximumFrequency::new(classes).context(|| "--max-frequency cannot be used".into())?;
         if self.maximum_seconds == 0 {
             return Err(Error::new("--max-seconds is 0; it must be at least 1"));
         }
