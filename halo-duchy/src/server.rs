@@ -63,6 +63,7 @@ use halo_core::pb::halo::transfers_server::TransfersServer;
 use halo_core::pb::system::computation_control_server::ComputationControlServer;
 use halo_core::transport::{MAX_MESSAGE_BYTES, ServerTls, health_service};
 use halo_crypto::batch::Backend;
+use halo_crypto::secret::Secret;
 use rand_core::Rng;
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
@@ -70,6 +71,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use zeroize::Zeroizing;
 
 pub use cli::{cli, run};
 pub use config::{Config, ConfigError};
@@ -150,6 +152,10 @@ pub async fn serve_on(
         tracing::warn!("allow_no_noise is set: measurements without any noise are computed, and are NOT private");
     }
 
+    if config.allow_simulated_attestation {
+        tracing::warn!("allow_simulated_attestation is set: a trustee here proves nothing of what it runs");
+    }
+
     janitor::sweep_at_start(&duchy).await?;
 
     let mut tasks = JoinSet::new();
@@ -194,6 +200,16 @@ pub async fn serve_on(
     outcome
 }
 
+/// Reads the secret of deterministic noise, if there is one.
+fn noise_key(config: &Config) -> Result<Option<Secret<[u8; 32]>>, Error> {
+    let Some(file) = &config.noise_key_file else { return Ok(None) };
+    let refuse = |problem: String| ConfigError::Value { path: file.clone(), key: "noise_key_file", problem };
+    let digits = Zeroizing::new(fs::read_to_string(file).map_err(|error| refuse(format!("cannot be read: {error}")))?);
+    let mut key = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(digits.trim(), &mut *key).map_err(|_| refuse("must hold 64 hexadecimal digits".to_owned()))?;
+    Ok(Some(Secret::new(*key)))
+}
+
 /// Makes the state directory this process's own, until the file is dropped.
 fn lock(directory: &Path) -> Result<File, Error> {
     let refuse = |source| Error::StateDirectory { directory: directory.to_owned(), source };
@@ -220,6 +236,8 @@ fn settings(config: &Config) -> Result<Settings, Error> {
     Ok(Settings {
         memory,
         noise_floor: config.noise_floor,
+        allow_simulated_attestation: config.allow_simulated_attestation,
+        noise_key: noise_key(config)?,
         retention: Duration::from_secs(config.retention_days * 24 * 60 * 60),
         chunk_records: usize::try_from(records).unwrap_or(usize::MAX).min(CHUNK_RECORDS),
         maximum_body: config.maximum_body_mib << 20,

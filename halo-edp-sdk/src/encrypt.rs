@@ -102,7 +102,23 @@ pub fn encrypt(
     observer: &mut dyn Observer,
     rng: &mut impl CryptoRng,
 ) -> Result<u64, BodyError> {
-    let mut records: Vec<Record> = sketch.registers().map(Record::Register).collect();
+    let registers: Vec<Register> = sketch.registers().collect();
+    encrypt_registers(&registers, encryption, out, observer, rng)
+}
+
+/// The same for registers that are at hand. An index that occurs twice goes out twice, and the Duchies join the two as if
+/// they came from two publishers.
+///
+/// # Errors
+/// As [`encrypt`].
+pub fn encrypt_registers(
+    registers: &[Register],
+    encryption: &Encryption<'_>,
+    out: &mut (impl Write + ?Sized),
+    observer: &mut dyn Observer,
+    rng: &mut impl CryptoRng,
+) -> Result<u64, BodyError> {
+    let mut records: Vec<Record> = registers.iter().copied().map(Record::Register).collect();
     let noise = encryption.noise.map_or(0, |noise| noise.sample(rng));
     records.extend(std::iter::repeat_n(Record::Noise, noise as usize));
     shuffle(&mut records, rng);

@@ -33,24 +33,25 @@ pub fn sketch_file(
     interval: VidSamplingInterval,
     observer: &mut dyn Observer,
 ) -> Result<Sketched, Error> {
-    let mut building = Building::new(params, interval);
+    let mut sketcher = Sketcher::new(params, interval);
     events::try_read_vids(path, |vids| {
-        building.add(vids);
-        report(observer, Stage::Sketching, building.impressions, None)
+        sketcher.add(vids);
+        report(observer, Stage::Sketching, sketcher.impressions, None)
     })?;
-    Ok(building.finish())
+    Ok(sketcher.finish())
 }
 
 /// Sketches VIDs that are at hand, one for each impression.
 #[must_use]
 pub fn sketch_vids(vids: &[u64], params: Params, interval: VidSamplingInterval) -> Sketched {
-    let mut building = Building::new(params, interval);
-    building.add(vids);
-    building.finish()
+    let mut sketcher = Sketcher::new(params, interval);
+    sketcher.add(vids);
+    sketcher.finish()
 }
 
-/// A sketch that grows.
-struct Building {
+/// A sketch that grows, for impressions that come in parts.
+#[derive(Clone, Debug)]
+pub struct Sketcher {
     sampler: VidSampler,
     everybody: bool,
     sketch: LiquidLegions,
@@ -58,8 +59,10 @@ struct Building {
     impressions: u64,
 }
 
-impl Building {
-    fn new(params: Params, interval: VidSamplingInterval) -> Self {
+impl Sketcher {
+    /// An empty sketch of those whom the interval samples.
+    #[must_use]
+    pub fn new(params: Params, interval: VidSamplingInterval) -> Self {
         Self {
             sampler: VidSampler::new(interval),
             everybody: interval == VidSamplingInterval::FULL,
@@ -69,7 +72,8 @@ impl Building {
         }
     }
 
-    fn add(&mut self, vids: &[u64]) {
+    /// Adds impressions, one for each VID.
+    pub fn add(&mut self, vids: &[u64]) {
         self.impressions += vids.len() as u64;
         if self.everybody {
             // The whole circle: nobody has to be looked up.
@@ -80,7 +84,9 @@ impl Building {
         self.sketch.insert_slice(&self.sampled);
     }
 
-    fn finish(self) -> Sketched {
+    /// The sketch of all that was added.
+    #[must_use]
+    pub fn finish(self) -> Sketched {
         Sketched { sketch: self.sketch, impressions: self.impressions }
     }
 }

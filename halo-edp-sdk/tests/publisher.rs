@@ -28,7 +28,7 @@ use halo_edp_sdk::{
     vector::{self, VectorTerms},
 };
 use halo_sketch::{
-    liquid_legions::{LiquidLegions, Params, RegisterKey},
+    liquid_legions::{LiquidLegions, Params, Register, RegisterKey},
     noise::{NoiseCalibration, NoiseMechanism, NoiseSpec, ShiftedNoise},
 };
 use parquet::arrow::ArrowWriter;
@@ -162,6 +162,20 @@ fn open(body: &[u8], secrets: &[KeyShareSecret]) -> Vec<[EncodedPoint; 3]> {
 
 fn hashed(domain: Domain, text: &str) -> EncodedPoint {
     hash::hash_to_group(domain, text.as_bytes()).encode()
+}
+
+/// An index that is handed in twice goes out twice: the Duchies join them.
+#[test]
+fn registers_are_encrypted_as_they_are_given() {
+    let mut rng = ChaCha20Rng::seed_from_u64(12);
+    let (secrets, key) = keys(&mut rng);
+    let register = Register { index: 7, key: RegisterKey::Unique(4), count: 2 };
+    let encryption = Encryption { key: &key, layout: full(), noise: None };
+    let mut body = Vec::new();
+    encrypt::encrypt_registers(&[register; 2], &encryption, &mut body, &mut Unobserved, &mut rng).unwrap();
+    let opened = open(&body, &secrets);
+    assert_eq!((opened.len(), opened[0]), (2, opened[1]));
+    assert_eq!(opened[0][1], hashed(Domain::Key, "5"));
 }
 
 #[test]

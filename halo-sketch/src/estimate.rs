@@ -22,8 +22,8 @@
 //! ```
 //!
 //! Results of every other [methodology](crate::variance::Methodology) are made here too: [`scalar`] and
-//! [`vector_reach`] from counts, [`distribution`] for frequencies and reach at k or more impressions. No value, error or bound
-//! is something else than a number, and no error is below 0, whatever is put in.
+//! [`vector_reach`] from counts, [`distribution`] for frequencies and reach at k or more impressions. Whatever is put in,
+//! nothing that comes out is NaN, and no error is below 0; errors are finite but for [`frequency`] with unknown noise.
 
 mod measured;
 mod special;

@@ -196,6 +196,29 @@ impl LiquidLegions {
         Self { params, cells: BTreeMap::new() }
     }
 
+    /// A sketch of these registers, in any order. Registers with the same index are joined, as [`Self::merge`] does.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for an index or a key that the parameters do not have, and for a count of 0.
+    pub fn from_registers(params: Params, registers: impl IntoIterator<Item = Register>) -> Result<Self, Error> {
+        let mut sketch = Self::new(params);
+        for Register { index, key, count } in registers {
+            if index >= params.size {
+                return Err(Error::out_of_range("register index", index, "below the number of registers"));
+            }
+            if let RegisterKey::Unique(key) = key
+                && key >= params.sampling_indicator_size
+            {
+                return Err(Error::out_of_range("register key", key, "below the sampling indicator size"));
+            }
+            if count == 0 {
+                return Err(Error::out_of_range("register count", count, "at least 1"));
+            }
+            sketch.add(index, Cell { key, count });
+        }
+        Ok(sketch)
+    }
+
     /// The shape of the sketch.
     #[must_use]
     pub const fn params(&self) -> &Params {
@@ -428,6 +451,26 @@ mod tests {
         sketch.insert_all([1, 1, 2]);
         let only: Vec<Register> = sketch.registers().collect();
         assert_eq!(only, [Register { index: 0, key: RegisterKey::Destroyed, count: 3 }]);
+    }
+
+    #[test]
+    fn registers_make_a_sketch() {
+        let params = Params::new(2.0, 10, 100).unwrap();
+        let register = |index, key, count| Register { index, key, count };
+        let (unique, destroyed) = (RegisterKey::Unique, RegisterKey::Destroyed);
+        let of = |registers: &[Register]| LiquidLegions::from_registers(params, registers.iter().copied());
+        let found = of(&[register(3, unique(5), 2), register(1, unique(0), 1), register(3, unique(5), 4)]).unwrap();
+        let expected = [register(1, unique(0), 1), register(3, unique(5), 6)];
+        assert_eq!(found.registers().collect::<Vec<_>>(), expected);
+        let found = of(&[register(3, unique(5), 2), register(3, unique(6), 1), register(4, destroyed, 1)]).unwrap();
+        assert_eq!(found.registers().collect::<Vec<_>>(), [register(3, destroyed, 3), register(4, destroyed, 1)]);
+        for (bad, name) in [
+            (register(10, unique(1), 1), "register index is 10"),
+            (register(1, unique(100), 1), "register key is 100"),
+            (register(1, unique(1), 0), "register count is 0"),
+        ] {
+            assert!(of(&[bad]).unwrap_err().to_string().starts_with(name));
+        }
     }
 
     #[test]

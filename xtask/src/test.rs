@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, ErrorKind},
+    io::{self, BufRead, BufReader, ErrorKind},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -24,13 +25,26 @@ const PYTHON_PACKAGES: &[&str] = &[
     "grpcio-tools==1.85.1",
     "googleapis-common-protos==1.76.0",
     "cryptography==50.0.2",
+    // What the package halo-cmm needs, reads, plots with and is tested by.
+    "numpy==2.4.6",
+    "pyarrow==26.0.1",
+    "pandas==3.1.1",
+    "polars==2.1.0",
+    "matplotlib==3.11.2",
+    "hypothesis==6.170.15",
+    "mypy==2.4.1",
+    "nbclient==0.11.0",
+    "nbformat==5.11.1",
+    "ipykernel==7.4.0",
+    // What samplers, accountants and fingerprints are held against.
     "dp-accounting==0.6.0",
     "opendp==0.16.0",
     "pyfarmhash==0.5.1",
 ];
 
 /// Where they are.
-const PYTHON_TESTS: &[&str] = &["halo-crypto/tests/python", "halo-sketch/tests/python", "examples/tests/python"];
+const PYTHON_TESTS: &[&str] =
+    &["halo-crypto/tests/python", "halo-sketch/tests/python", "examples/tests/python", "halo-py/tests"];
 
 /// What a test run printed, added up.
 #[derive(Debug, Default)]
@@ -109,7 +123,7 @@ fn watch(name: &str, mut command: Command, tally: &mut Tally) -> Result<bool, Fa
     Ok(child.wait().map_err(io)?.success())
 }
 
-/// `pytest` in a virtual environment that holds exactly [`PYTHON_PACKAGES`]. The tests find what the Rust tests built
+/// `pytest` in a virtual environment that holds exactly [`PYTHON_PACKAGES`], with the package halo-cmm. The tests find what the Rust tests built
 /// through the environment: `HALO_TARGET_DIR` is the directory of the programs, `HALO_KINGDOM` the Kingdom's,
 /// `HALO_FACT_PROTOS` the directory of the .proto files made from the fact tables.
 fn python() -> Result<Command, Failure> {
@@ -125,10 +139,11 @@ fn python() -> Result<Command, Failure> {
     run::step("Python packages", install)?;
     run::step(
         "programs for the Python tests",
-        run::cargo(&["build", "--workspace", "--all-features", "--bins", "--examples"]),
+        run::cargo(&["build", "--workspace", "--all-features", "--lib", "--bins", "--examples"]),
     )?;
 
     let programs = run::target().join("debug");
+    let package = python_package(&programs)?;
     let protos = run::target().join("fact_protos");
     match fs::remove_dir_all(&protos) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -148,8 +163,31 @@ fn python() -> Result<Command, Failure> {
         .env("HALO_FACT_PROTOS", protos)
         .env("HALO_TARGET_DIR", programs)
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONPATH", package)
         .current_dir(run::root());
     Ok(pytest)
+}
+
+/// The directory in which Python finds the package halo-cmm: its Python half and the extension that the workspace's build
+/// has made, as a wheel would hold them, without building everything once more for one.
+fn python_package(programs: &Path) -> Result<PathBuf, Failure> {
+    let directory = run::target().join("python-package");
+    let package = directory.join("halo_cmm");
+    let io = |error: io::Error| Failure(format!("{} could not be made: {error}", package.display()));
+    match fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(error)),
+        _ => fs::create_dir_all(&package).map_err(io)?,
+    }
+    for entry in fs::read_dir(run::root().join("halo-py/python/halo_cmm")).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let path = entry.path();
+        // Not an extension that a development install has left there.
+        if path.is_file() && path.extension().is_none_or(|extension| extension != "so") {
+            fs::copy(&path, package.join(entry.file_name())).map_err(io)?;
+        }
+    }
+    fs::copy(programs.join("lib_halo.so"), package.join("_halo.abi3.so")).map_err(io)?;
+    Ok(directory)
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ memory_budget_mib = 512                 memory of the whole process for bodies u
                                         than 384 is not used
 retention_days = 90                     how long a computation that is over is remembered, 1 to 3650; default 90
 maximum_body_mib = 65536                the largest upload or delivery that is accepted; default 65536
+allow_simulated_attestation = false     whether to compute as a trustee with an attestation that proves nothing: never where
+                                        real data are processed; default false
+noise_key_file = "noise.hex"            64 hexadecimal digits: the secret from which a trustee's deterministic noise follows,
+                                        the same for as long as noise is to repeat; needed for nothing else
 lease_seconds = 60                      how long a worker may be silent before another takes its computation over, 3 to
                                         86400; default 60
 
@@ -118,6 +122,13 @@ pub struct Config {
     /// The largest body that is accepted, in MiB. Default: 65536.
     #[serde(default = "default_maximum_body_mib")]
     pub maximum_body_mib: u64,
+    /// Whether to compute as a trustee with an attestation that proves nothing: never where real data are processed.
+    /// Default: false.
+    #[serde(default)]
+    pub allow_simulated_attestation: bool,
+    /// File with 64 hexadecimal digits: the secret from which a trustee's deterministic noise follows, the same for as long
+    /// as noise is to repeat. Needed for nothing else.
+    pub noise_key_file: Option<PathBuf>,
     /// How long a worker may be silent before another one takes its computation over, in seconds. Default: 60.
     #[serde(default = "default_lease_seconds")]
     pub lease_seconds: u64,
@@ -268,7 +279,8 @@ impl Config {
         let peers = self.peers.iter_mut().map(|peer| &mut peer.root_certificate);
         let parties = self.data_providers.iter_mut().chain(&mut self.measurement_consumers);
         let roots = parties.map(|party| &mut party.root_certificate);
-        for path in paths.into_iter().chain(&mut self.key_encryption_key_file).chain(peers).chain(roots) {
+        let keys = self.key_encryption_key_file.iter_mut().chain(&mut self.noise_key_file);
+        for path in paths.into_iter().chain(keys).chain(peers).chain(roots) {
             *path = base.join(&*path);
         }
     }

@@ -12,6 +12,7 @@ use halo_core::clock::{Clock, Timestamp};
 use halo_core::pb::system;
 use halo_core::resource::{ComputationName, ComputationParticipantName};
 use halo_core::transport::MAX_MESSAGE_BYTES;
+use halo_crypto::secret::Secret;
 use rand_core::UnwrapErr;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,10 @@ const MAX_TEXT_BYTES: usize = 4000;
 pub(crate) struct Settings {
     /// The least noise with which to take part.
     pub(crate) noise_floor: NoiseFloor,
+    /// Whether this Duchy computes as a trustee though its attestation proves nothing.
+    pub(crate) allow_simulated_attestation: bool,
+    /// The secret of deterministic noise.
+    pub(crate) noise_key: Option<Secret<[u8; 32]>>,
     /// How long a computation that is over is remembered.
     pub(crate) retention: Duration,
     /// Memory of an engine, in bytes.

@@ -12,7 +12,7 @@
 //! | of work | before the transaction that ends it | within the delivery of what it made, before the acknowledgement | after the transaction |
 //! | waiting for bodies | before a received body is bound | in the middle of receiving it | after it is bound, before the reply |
 //! | `WAIT_REQUISITIONS_AND_KEY_SET` | before the Kingdom's report is applied | in the middle of a publisher's upload | after it is applied |
-//! | `WAIT_TO_START` | before the Kingdom's report is applied | after the report is read | after it is applied |
+//! | `WAIT_TO_START`, `WAIT_TO_COMPUTE` | before the Kingdom's report is applied | after the report is read | after it is applied |
 //! | `COMPLETE` | before the keys are destroyed | while blobs are removed | after the keys are destroyed |
 //!
 //! When a point before a commit is passed again, it appends its report to `POINT.passed`.
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn each_role_has_three_points_in_each_stage_that_it_passes() {
-        use ProtocolKind::{Direct, Hmss, HmssNative, Llv2, Rollv2};
+        use ProtocolKind::{Direct, Hmss, HmssNative, Llv2, Rollv2, Trustee};
         for (protocol, role, stages, there, not_there) in [
             (Llv2, Role::Aggregator, 12, "EXECUTION_PHASE_THREE", "WAIT_TO_START"),
             (Llv2, Role::Worker, 12, "WAIT_EXECUTION_PHASE_ONE_INPUTS", "WAIT_SETUP_PHASE_INPUTS"),
@@ -118,6 +118,7 @@ mod tests {
             (Rollv2, Role::Worker, 8, "EXECUTION_PHASE", "WAIT_SETUP_PHASE_INPUTS"),
             (Hmss, Role::Aggregator, 6, "AGGREGATION_PHASE", "SETUP_PHASE"),
             (HmssNative, Role::Worker, 8, "SHUFFLE_PHASE", "WAIT_AGGREGATION_PHASE_INPUTS"),
+            (Trustee, Role::Aggregator, 6, "COMPUTATION_PHASE", "WAIT_TO_START"),
         ] {
             let names = failpoint_names(protocol, role);
             assert_eq!(names.len(), 3 * stages, "{protocol} {role:?}");

@@ -107,7 +107,7 @@ async fn take(duchy: &Duchy, response: system::StreamActiveComputationsResponse)
     let moves = known.as_ref().and_then(|record| moved_by(record, computation.state));
     if let Some(stage) = moves {
         // While requisitions are awaited, what is in the middle of a delivery is an upload.
-        if stage == Stage::WaitToStart {
+        if matches!(stage, Stage::WaitToStart | Stage::WaitToCompute) {
             failpoint::pass(Moment::MidDelivery, stage, String::new);
         }
         failpoint::pass(Moment::BeforeCommit, stage, String::new);

@@ -98,9 +98,9 @@ impl From<ProtocolError> for Trouble {
                 Self::Transient(format!("a stored body is damaged: {error}"))
             }
             other => {
-                let culprits = match &other {
-                    ProtocolError::BadShare { requisition, .. } => vec![publisher(requisition)],
-                    _ => other.culprits().into_iter().map(|duchy| format!("duchies/{duchy}")).collect(),
+                let culprits = match other.requisition() {
+                    Some(requisition) => vec![publisher(requisition)],
+                    None => other.culprits().into_iter().map(|duchy| format!("duchies/{duchy}")).collect(),
                 };
                 tracing::error!(error = %other, "the engine refuses");
                 // The consumer reads it too, and numbers of records are not for the consumer.

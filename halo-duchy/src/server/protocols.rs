@@ -6,13 +6,18 @@
 //! | `llv2` | Liquid Legions v2 |
 //! | `rollv2` | reach-only Liquid Legions v2 |
 //! | `hmss` | honest-majority share shuffle, as the reference has it and native |
+//! | `trustee` | one Duchy's trusted process |
 //!
-//! `liquid_legions` holds what both Liquid Legions protocols have in common.
+//! `liquid_legions` holds what both Liquid Legions protocols have in common, `vector` and `encryption_key` what those over
+//! frequency vectors have.
 
+mod encryption_key;
 mod hmss;
 mod liquid_legions;
 mod llv2;
 mod rollv2;
+mod trustee;
+mod vector;
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,6 +57,14 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync {
     /// Checks that the parameters are in range, and that no noise is less than the operator asks for.
     fn check(&self, terms: &Terms, parties: &Parties, settings: &Settings) -> Result<(), Refusal>;
 
+    /// Where a Duchy waits after it has confirmed, until all have; `None`: for messages, as soon as it has.
+    fn after_confirmation(&self, role: Role) -> Option<Stage> {
+        match role {
+            Role::Worker => Some(Stage::WaitToStart),
+            Role::Aggregator => None,
+        }
+    }
+
     /// What kind of key a Duchy draws.
     fn key_kind(&self, duchy: &DuchyId) -> KeyKind;
 
@@ -59,7 +72,7 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync {
     fn public_key(&self, terms: &Terms, consent: &Consent, me: &DuchyId, secrets: &ComputationSecrets) -> Vec<u8>;
 
     /// Puts a signed key into the message that a Duchy publishes.
-    fn publish(&self, key: SignedKey) -> requisition_params::Protocol;
+    fn publish(&self, terms: &Terms, me: &DuchyId, key: SignedKey) -> Result<requisition_params::Protocol, Refusal>;
 
     /// The signed key that a Duchy has published; `None` when it is of another protocol.
     fn published(&self, params: &requisition_params::Protocol) -> Option<SignedKey>;
@@ -99,8 +112,8 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync {
     /// The number of a message in the protocol's enum on the wire; `None` where a Duchy sends no such message.
     fn message_number(&self, description: Description, from: &DuchyId) -> Option<i32>;
 
-    /// What the header of a message says of its number.
-    fn message_header(&self, number: i32) -> header::Protocol;
+    /// What the header of a message says of its number; `None` where there are no messages.
+    fn message_header(&self, number: i32) -> Option<header::Protocol>;
 
     /// The number that the header of a message says; `None` when it is of another protocol.
     fn header_number(&self, header: &header::Protocol) -> Option<i32>;
@@ -114,8 +127,8 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync {
     /// The number of a stage in the protocol's enum on the wire, as the Duchy that stands there has it.
     fn stage_number(&self, stage: Stage, me: &DuchyId) -> i32;
 
-    /// A stage by its number, on the wire.
-    fn wire_stage(&self, number: i32) -> computation_stage::Stage;
+    /// A stage by its number, on the wire; `None` where there is no message for the protocol's stages.
+    fn wire_stage(&self, number: i32) -> Option<computation_stage::Stage>;
 
     /// This Duchy's side of the computation.
     fn side(&self, sitting: Sitting<'_>) -> Result<Box<dyn Side>, Unseated>;
@@ -130,7 +143,10 @@ pub(crate) fn served(config: &ProtocolConfig) -> Result<Arc<dyn Protocol>, Refus
         measurement::Protocol::Llv2(llv2) => Ok(Arc::new(llv2::Llv2(llv2.clone()))),
         measurement::Protocol::Rollv2(rollv2) => Ok(Arc::new(rollv2::Rollv2(rollv2.clone()))),
         measurement::Protocol::Hmss(hmss) => Ok(Arc::new(hmss::Hmss(hmss.clone()))),
-        other => Err(Refusal::new(format!("this Duchy does not serve the protocol {}", other.kind()))),
+        measurement::Protocol::Trustee(trustee) => Ok(Arc::new(trustee::Trustee(trustee.clone()))),
+        other @ measurement::Protocol::Direct(_) => {
+            Err(Refusal::new(format!("this Duchy does not serve the protocol {}", other.kind())))
+        }
     }
 }
 
@@ -141,7 +157,8 @@ pub(crate) fn stages(kind: ProtocolKind, role: Role) -> Vec<Stage> {
         ProtocolKind::Llv2 => llv2::STAGES,
         ProtocolKind::Rollv2 => rollv2::STAGES,
         ProtocolKind::Hmss | ProtocolKind::HmssNative => hmss::stages(role),
-        ProtocolKind::Trustee | ProtocolKind::Direct => return Vec::new(),
+        ProtocolKind::Trustee => trustee::STAGES,
+        ProtocolKind::Direct => return Vec::new(),
     };
     let begin = [Stage::InitializationPhase, Stage::WaitRequisitionsAndKeySet, Stage::ConfirmationPhase];
     let not_passed = match role {

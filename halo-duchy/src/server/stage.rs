@@ -71,6 +71,10 @@ stages! {
     WaitAggregationPhaseInputs = 18, "WAIT_AGGREGATION_PHASE_INPUTS";
     /// Share shuffle: adds both vectors up and counts.
     AggregationPhase = 19, "AGGREGATION_PHASE";
+    /// Trustee: waits until its own confirmation has been taken.
+    WaitToCompute = 20, "WAIT_TO_COMPUTE";
+    /// Trustee: opens all vectors and gives the result.
+    ComputationPhase = 21, "COMPUTATION_PHASE";
 }
 
 impl Stage {
@@ -89,7 +93,7 @@ impl Stage {
     /// Whether the mill has something to compute here.
     #[must_use]
     pub fn is_work(self) -> bool {
-        matches!(self, Self::InitializationPhase | Self::ConfirmationPhase | Self::SetupPhase)
+        matches!(self, Self::InitializationPhase | Self::ConfirmationPhase | Self::SetupPhase | Self::ComputationPhase)
             || Self::ALL.iter().any(|waiting| waiting.work_on_inputs() == Some(self))
     }
 
@@ -120,7 +124,7 @@ impl Stage {
             Description::ShuffleInput => Self::WaitShufflePhaseInputs,
             Description::AggregationInput => Self::WaitAggregationPhaseInputs,
             // Nobody sends them but publishers, whose uploads are in before it starts.
-            Description::FrequencyVectors => Self::WaitToStart,
+            Description::FrequencyVectors => Self::WaitToCompute,
         }
     }
 
@@ -135,6 +139,7 @@ impl Stage {
                 Self::ConfirmationPhase
             }
             (Self::WaitToStart, PENDING_COMPUTATION) => Self::SetupPhase,
+            (Self::WaitToCompute, PENDING_COMPUTATION) => Self::ComputationPhase,
             _ if all_inputs_bound => self.work_on_inputs().unwrap_or(self),
             _ => self,
         }
@@ -169,7 +174,7 @@ mod tests {
                 assert_eq!(Wire::try_from(number).unwrap().as_str_name(), stage.name());
             }
         }
-        assert_eq!((Stage::from_number(0), Stage::from_number(20)), (None, None));
+        assert_eq!((Stage::from_number(0), Stage::from_number(22)), (None, None));
     }
 
     #[test]

@@ -12,5 +12,6 @@ mod measurement;
 mod rings;
 mod shares;
 mod trio;
+mod trustee;
 mod uploads;
 mod world;

@@ -391,6 +391,27 @@ mod tests {
         assert!(config.duchies[1].root_certificate.ends_with("a.pem"));
     }
 
+    /// The text with one more line before its tables.
+    fn with(line: &str) -> String {
+        format!("{line}\n{TEXT}")
+    }
+
+    #[test]
+    fn protocols_follow_from_what_can_be_signed_and_is_allowed() {
+        use ProtocolKind::{Direct, Hmss, HmssNative, Llv2, Rollv2, Trustee};
+        let consent = "consent = { certificate = \"consent.pem\", private_key = \"/elsewhere/consent.key\" }";
+        let answered = |text: &str| read(text).unwrap().answered_protocols();
+        assert_eq!(answered(TEXT), [Llv2, Rollv2].into());
+        assert_eq!(answered(&with(consent)), [Llv2, Rollv2, Hmss, HmssNative, Direct].into());
+        assert_eq!(answered(&with("allow_simulated_attestation = true")), [Llv2, Rollv2, Trustee].into());
+        assert_eq!(answered(&with(&format!("{consent}\nprotocols = [\"direct\"]"))), [Direct].into());
+        let config = read(&with(&format!("{consent}\nmaximum_result_epsilon = 2.0"))).unwrap();
+        let consent = config.consent.as_ref().unwrap();
+        assert!(consent.certificate.is_absolute() && consent.private_key == Path::new("/elsewhere/consent.key"));
+        let most = config.maximum_result().unwrap().unwrap();
+        assert_eq!((most.epsilon.get(), most.delta.get()), (2.0, 1.0));
+    }
+
     #[test]
     fn mistakes_are_named() {
         for (text, expected) in [
@@ -405,6 +426,13 @@ mod tests {
                 TEXT.replace("minimum_duchies = 2", "minimum_duchies = 2\nmaximum_delta = 1.5"),
                 "delta must be at least 0",
             ),
+            (with("protocols = [\"llv3\"]"), "hmss-native"),
+            (with("protocols = [\"llv2\", \"hmss\"]"), "protocols name hmss, whose answers are signed"),
+            (with("population = \"9..3\""), "FIRST..LAST"),
+            (with("maximum_population = 0"), "maximum_population must be at least 1"),
+            (with("maximum_result_epsilon = -1.0"), "maximum_result_epsilon or maximum_result_delta: epsilon"),
+            (with("maximum_result_delta = 2.0"), "maximum_result_epsilon or maximum_result_delta: delta"),
+            (with("consent = { certificate = \"consent.pem\" }"), "private_key"),
             (TEXT.replace("\"aggregator\"", "\"worker1\""), "worker1 twice"),
             (TEXT.replace("\"worker1\"", "\"Worker\""), "Duchy id"),
             (TEXT.replace("dataProviders/", "publishers/"), "dataProviders"),

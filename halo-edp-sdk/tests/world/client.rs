@@ -119,7 +119,12 @@ impl Scene {
         writer.close().unwrap();
     }
 
-    fn config(&self) -> Config {
+    /// Exchanges a file.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    pub(crate) fn config(&self) -> Config {
         Config::from_file(&self.path("publisher.toml")).unwrap()
     }
 

@@ -6,7 +6,7 @@ use halo_core::{
     measurement::{HmssVariant, TrusteeNoise},
     pb::api::{fulfill_requisition_request::header::Protocol, requisition::State},
 };
-use halo_edp_sdk::client::Event;
+use halo_edp_sdk::client::{Event, Publisher};
 use sha2::{Digest, Sha256};
 
 /// Share shuffle over as many people as there are events of.
@@ -112,4 +112,13 @@ async fn the_kingdom_is_told_what_this_publisher_can_do() {
     let some = told(&scene).await;
     assert!(!some.honest_majority_share_shuffle_supported && some.honest_majority_share_shuffle_native_supported);
     assert!(some.noise_mechanism_none_supported && !some.noise_mechanism_deterministic_truncated_laplace_supported);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consent_key_belongs_to_its_certificate() {
+    let world = World::new();
+    let scene = Scene::new(&world).await;
+    scene.write("consent.key", &world.consumer.pem.1);
+    let error = Publisher::new(scene.config()).unwrap_err().to_string();
+    assert!(error.contains("consent.pem") && error.contains("another certificate's"), "{error}");
 }

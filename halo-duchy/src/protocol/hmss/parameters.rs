@@ -76,8 +76,11 @@ impl Parameters {
         self.calibrate().map(drop)
     }
 
-    /// q.
-    pub(super) fn modulus(&self) -> Result<Modulus, ProtocolError> {
+    /// q: what publishers share their vectors with.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Parameters`] when it is not from 2 to 256.
+    pub fn modulus(&self) -> Result<Modulus, ProtocolError> {
         let modulus = match self.variant {
             Variant::Compatible { modulus } => modulus,
             Variant::Native if self.counts_frequency() => 256,

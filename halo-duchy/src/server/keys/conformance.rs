@@ -20,12 +20,11 @@ fn line(event: AuditEvent, computation: &str, keys: &str, seconds: i64) -> Audit
 ///
 /// # Panics
 /// If the store does anything else than it should.
-#[expect(clippy::unwrap_used, reason = "a suite of checks fails by panicking")]
 pub async fn conformance<S: Store + KeyStore>(store: &S) {
     // The first Duchy keeps the database.
-    let owner = |id: &str| DuchyId::new(id).unwrap();
-    assert_eq!(store.owner(&owner("worker1")).await.unwrap(), "worker1");
-    assert_eq!(store.owner(&owner("worker2")).await.unwrap(), "worker1");
+    let owner = |id: &str| DuchyId::new(id).expect("a Duchy id of the suite");
+    assert_eq!(store.owner(&owner("worker1")).await.expect("the store answers"), "worker1");
+    assert_eq!(store.owner(&owner("worker2")).await.expect("the store answers"), "worker1");
 
     // Keys come with their computation, and with the audit line.
     let entries = vec![KeyEntry::seed(), KeyEntry::of("hpke", b"public")];
@@ -41,57 +40,68 @@ pub async fn conformance<S: Store + KeyStore>(store: &S) {
         over,
         refusal: None,
     };
-    store.apply(Some(&report(None)), "keys", at(1)).await.unwrap();
-    store.apply(Some(&report(None)), "keys", at(2)).await.unwrap();
+    store.apply(Some(&report(None)), "keys", at(1)).await.expect("the store answers");
+    store.apply(Some(&report(None)), "keys", at(2)).await.expect("the store answers");
     let generated = line(AuditEvent::Generated, "k", &ids(&entries), 1);
-    let trail = store.audit_trail("k").await.unwrap();
+    let trail = store.audit_trail("k").await.expect("the store answers");
     assert_eq!(trail, std::slice::from_ref(&generated), "a report that repeats draws no keys");
-    assert_eq!(store.dropped().await.unwrap(), [], "keys in use are not dropped");
+    assert_eq!(store.dropped().await.expect("the store answers"), [], "keys in use are not dropped");
 
     // Sealed anew, unless it has changed.
-    let row = store.sealed().await.unwrap().into_iter().find(|row| row.of == "k").unwrap();
+    let row =
+        store.sealed().await.expect("the store answers").into_iter().find(|row| row.of == "k").expect("its secrets");
     assert_eq!((row.place, row.sealed.as_slice()), (SealedPlace::Secrets, &[2, 1][..]));
     let rotated = line(AuditEvent::Rotated, "k", "seed", 3);
-    assert!(store.reseal(&row, &[2, 2], &rotated).await.unwrap());
-    assert!(!store.reseal(&row, &[2, 3], &rotated).await.unwrap());
-    assert_eq!(store.load("k").await.unwrap().unwrap().secrets, Some(vec![2, 2]));
+    assert!(store.reseal(&row, &[2, 2], &rotated).await.expect("the store answers"));
+    assert!(!store.reseal(&row, &[2, 3], &rotated).await.expect("the store answers"));
+    assert_eq!(store.load("k").await.expect("the store answers").expect("the computation").secrets, Some(vec![2, 2]));
     let opened = line(AuditEvent::Opened, "k", "seed", 4);
-    store.audit(std::slice::from_ref(&opened)).await.unwrap();
-    assert_eq!(store.audit_trail("k").await.unwrap(), [generated.clone(), rotated.clone(), opened.clone()]);
+    store.audit(std::slice::from_ref(&opened)).await.expect("the store answers");
+    assert_eq!(
+        store.audit_trail("k").await.expect("the store answers"),
+        [generated.clone(), rotated.clone(), opened.clone()]
+    );
 
     // The Duchy's own.
     let own = line(AuditEvent::Generated, "", "noise key", 5);
-    assert_eq!(store.own_secret("noise key").await.unwrap(), None);
-    store.keep_own_secret("noise key", &[7], &own).await.unwrap();
-    store.keep_own_secret("noise key", &[8], &own).await.unwrap();
-    assert_eq!(store.own_secret("noise key").await.unwrap(), Some(vec![7]), "the first one stays");
-    assert_eq!(store.audit_trail("").await.unwrap(), [own]);
-    assert!(store.sealed().await.unwrap().iter().any(|row| row.place == SealedPlace::Own && row.of == "noise key"));
+    assert_eq!(store.own_secret("noise key").await.expect("the store answers"), None);
+    store.keep_own_secret("noise key", &[7], &own).await.expect("the store answers");
+    store.keep_own_secret("noise key", &[8], &own).await.expect("the store answers");
+    assert_eq!(store.own_secret("noise key").await.expect("the store answers"), Some(vec![7]), "the first one stays");
+    assert_eq!(store.audit_trail("").await.expect("the store answers"), [own]);
+    assert!(
+        store
+            .sealed()
+            .await
+            .expect("the store answers")
+            .iter()
+            .any(|row| row.place == SealedPlace::Own && row.of == "noise key")
+    );
 
     // Dropped with the computation; recorded once.
-    store.abandon("k", "nobody ends it", at(6)).await.unwrap();
-    assert!(store.sealed().await.unwrap().iter().all(|row| row.of != "k"));
+    store.abandon("k", "nobody ends it", at(6)).await.expect("the store answers");
+    assert!(store.sealed().await.expect("the store answers").iter().all(|row| row.of != "k"));
     let dropped = DroppedKeys { computation: "k".to_owned(), entries, generated: at(1) };
-    assert_eq!(store.dropped().await.unwrap(), [dropped]);
-    assert!(store.erase().await.unwrap(), "nobody is reading");
+    assert_eq!(store.dropped().await.expect("the store answers"), [dropped]);
+    assert!(store.erase().await.expect("the store answers"), "nobody is reading");
     let record = SignedRecord { text: "gone".to_owned(), signature: vec![1] };
     let destroyed = line(AuditEvent::Destroyed, "k", "seed", 7);
-    assert_eq!(store.destruction("k").await.unwrap(), None);
-    store.record_destruction("k", &record, &destroyed).await.unwrap();
+    assert_eq!(store.destruction("k").await.expect("the store answers"), None);
+    store.record_destruction("k", &record, &destroyed).await.expect("the store answers");
     let other = SignedRecord { text: "again".to_owned(), signature: vec![2] };
-    store.record_destruction("k", &other, &destroyed).await.unwrap();
-    assert_eq!(store.destruction("k").await.unwrap(), Some(record.clone()), "the first one stays");
-    assert_eq!(store.dropped().await.unwrap(), []);
-    assert_eq!(store.audit_trail("k").await.unwrap(), [generated, rotated, opened, destroyed]);
+    store.record_destruction("k", &other, &destroyed).await.expect("the store answers");
+    assert_eq!(store.destruction("k").await.expect("the store answers"), Some(record.clone()), "the first one stays");
+    assert_eq!(store.dropped().await.expect("the store answers"), []);
+    assert_eq!(store.audit_trail("k").await.expect("the store answers"), [generated, rotated, opened, destroyed]);
 
     // Trail and record outlive the computation.
-    assert!(store.forget(at(100)).await.unwrap() > 0);
-    assert_eq!(store.audit_trail("k").await.unwrap().len(), 4);
-    assert_eq!(store.destruction("k").await.unwrap(), Some(record));
+    assert!(store.forget(at(100)).await.expect("the store answers") > 0);
+    assert_eq!(store.audit_trail("k").await.expect("the store answers").len(), 4);
+    assert_eq!(store.destruction("k").await.expect("the store answers"), Some(record));
 
     // Keys from before there was a list.
-    store.adopt("old", &[KeyEntry::seed()], at(8)).await.unwrap();
-    store.adopt("old", &[KeyEntry::seed()], at(9)).await.unwrap();
-    let old = store.dropped().await.unwrap();
+    store.adopt("old", &[KeyEntry::seed()], at(8)).await.expect("the store answers");
+    store.adopt("old", &[KeyEntry::seed()], at(9)).await.expect("the store answers");
+    let old = store.dropped().await.expect("the store answers");
     assert_eq!((old.len(), old[0].generated), (1, at(8)));
 }

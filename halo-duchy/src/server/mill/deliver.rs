@@ -148,7 +148,7 @@ async fn deliver_body(
     let offset = offset.ok_or_else(|| Status::unavailable("it says it has more than the whole body"))?;
     let header = Header {
         name,
-        protocol: Some(terms.protocol.message_header(number)),
+        protocol: terms.protocol.message_header(number),
         body_length: body.length.cast_signed(),
         record_count: body.records.cast_signed(),
         body_sha256: body.sha256.to_vec(),

@@ -15,7 +15,7 @@ use crate::protocol::{Description, DirectoryWorkspace, Message, Received, Record
 use crate::server::duchy::{Duchy, system_rng};
 use crate::server::protocols::{Side, SignedKey, Sitting, Uploaded};
 use crate::server::secrets::ComputationSecrets;
-use crate::server::stage::{Role, Stage};
+use crate::server::stage::Stage;
 use crate::server::store::{BodyId, Lease, Outgoing, Record, StageCommit};
 use crate::server::terms::{Keys, Terms};
 
@@ -36,7 +36,7 @@ pub(super) async fn work(duchy: &Arc<Duchy>, lease: &Lease, record: &Record) -> 
     let sealed = sealed.ok_or_else(|| Trouble::Transient("the computation's keys are destroyed".to_owned()))?;
     let secrets = duchy.keys.open(&record.id, sealed, duchy.now()).await?;
     let (mut after, traffic) = match record.stage {
-        Stage::InitializationPhase => (publish_key(duchy, &terms, &secrets), Traffic::default()),
+        Stage::InitializationPhase => (publish_key(duchy, &terms, &secrets)?, Traffic::default()),
         Stage::ConfirmationPhase => confirm(duchy, lease, record, &terms, secrets)?,
         _ => step(duchy, lease, record, &terms, secrets).await?,
     };
@@ -91,7 +91,7 @@ fn numbered(slot: &Slot) -> (i32, crate::protocol::DuchyId) {
 }
 
 /// Signs the own key, for the session of this very computation.
-fn publish_key(duchy: &Duchy, terms: &Terms, secrets: &ComputationSecrets) -> After {
+fn publish_key(duchy: &Duchy, terms: &Terms, secrets: &ComputationSecrets) -> Result<After, Trouble> {
     let consent = &duchy.parties.consent;
     let key = terms.protocol.public_key(terms, consent, &duchy.parties.me, secrets);
     let signature = consent.key.sign(&key);
@@ -101,11 +101,11 @@ fn publish_key(duchy: &Duchy, terms: &Terms, secrets: &ComputationSecrets) -> Af
         requisition_params: Some(system::computation_participant::RequisitionParams {
             duchy_certificate: consent.name.to_string(),
             duchy_certificate_der: consent.certificate.der().to_vec(),
-            protocol: Some(terms.protocol.publish(signed)),
+            protocol: Some(terms.protocol.publish(terms, &duchy.parties.me, signed)?),
         }),
         etag: String::new(),
     };
-    After::new(Stage::WaitRequisitionsAndKeySet, vec![Outgoing::Parameters(request.encode_to_vec())])
+    Ok(After::new(Stage::WaitRequisitionsAndKeySet, vec![Outgoing::Parameters(request.encode_to_vec())]))
 }
 
 /// Checks that keys, nonces and uploads are what everybody agreed on. From then on the computation does not change.
@@ -127,9 +127,9 @@ fn confirm(
     };
     let outbox = vec![Outgoing::Confirmation(request.encode_to_vec())];
     let traffic = Traffic { records_in: uploads(record).map(|body| body.records).sum(), ..Traffic::default() };
-    let after = match record.role {
-        Role::Worker => After::new(Stage::WaitToStart, outbox),
-        Role::Aggregator => {
+    let after = match terms.protocol.after_confirmation(record.role) {
+        Some(next) => After::new(next, outbox),
+        None => {
             // Computes nothing: notes which uploads it will join, and whom it waits for.
             let side = side(duchy, record, terms, keys, secrets)?;
             let workspace = workspace(duchy, lease, CancellationToken::new())?;

@@ -12,24 +12,23 @@ use std::sync::Arc;
 
 use halo_core::clock::Timestamp;
 use halo_core::measurement::{HmssConfig, HmssVariant, MeasurementType, ProtocolKind};
+use halo_core::pb::api::HonestMajorityShareShuffleMethodology;
 use halo_core::pb::api::fulfill_requisition_request::{Header, header as upload};
 use halo_core::pb::api::measurement::Result as MeasurementResult;
 use halo_core::pb::api::measurement::result::{Frequency, Reach, frequency, reach};
-use halo_core::pb::api::{EncryptionPublicKey, HonestMajorityShareShuffleMethodology, encryption_public_key};
 use halo_core::pb::system;
 use halo_core::pb::system::advance_computation_request::header;
 use halo_core::pb::system::computation_participant::requisition_params;
 use halo_core::pb::system::computation_stage;
-use halo_core::privacy::VidSamplingInterval;
 use halo_core::resource::{DuchyId, RequisitionName};
-use halo_crypto::consent::tink::PublicKeyset;
 use halo_crypto::consent::x509::Certificate;
 use halo_crypto::share::{self, Modulus};
 use prost::Message;
 
 use self::cells::Encoding;
 use super::{
-    Prepare, Protocol, Seated, Shape, Side, SignedKey, Sitting, Unseated, Uploaded, check_floor, wire_mechanism,
+    Prepare, Protocol, Seated, Shape, Side, SignedKey, Sitting, Unseated, Uploaded, check_floor, encryption_key,
+    vector, wire_mechanism,
 };
 use crate::protocol::hmss::{self, NoiseParameters, Outcome, Parameters, Requisition, Roles, Variant};
 use crate::protocol::{Body, Description, Origin, ProtocolError, Received, Slot};
@@ -57,20 +56,13 @@ pub(super) const fn stages(role: Role) -> &'static [Stage] {
 #[derive(Debug)]
 pub(super) struct Hmss(pub(super) HmssConfig);
 
-/// Cells of a vector: the sampled part of a population, counted in float32 as publishers do (protocols 3.2).
-fn cells(population: u64, interval: VidSamplingInterval) -> u64 {
-    let border = |part: f32| (population as f32 * part) as u64;
-    let (start, end) = (border(interval.start()), border(interval.start() + interval.width()));
-    end.min(population).saturating_sub(start) + end.saturating_sub(population)
-}
-
 impl Hmss {
     fn is_aggregator(&self, duchy: &DuchyId) -> bool {
         *duchy == self.0.aggregator
     }
 
     fn cells(&self, terms: &Terms) -> u64 {
-        cells(self.0.population.size(), terms.spec.vid_sampling_interval)
+        vector::cells(self.0.population.size(), terms.spec.vid_sampling_interval)
     }
 
     fn encoding(&self) -> Encoding {
@@ -93,10 +85,7 @@ impl Hmss {
         let (reach, frequency) = match &terms.spec.kind {
             MeasurementType::Reach { reach } => (*reach, None),
             MeasurementType::ReachAndFrequency { maximum_frequency, .. } if !maximum_frequency.counts_frequency() => {
-                return Err(Refusal::new(format!(
-                    "{} measures frequencies with a maximum frequency of at least 2; ask for the reach alone",
-                    self.kind()
-                )));
+                return Err(vector::too_low(self.kind()));
             }
             MeasurementType::ReachAndFrequency { reach, frequency, .. } => (*reach, Some(*frequency)),
             _ => return Err(Refusal::kingdom("measurement_spec: asks neither for reach nor for frequency")),
@@ -163,16 +152,7 @@ impl Protocol for Hmss {
         if self.is_aggregator(&parties.me) {
             return Ok(());
         }
-        let (needed, there) = (self.cells(terms).saturating_mul(VECTORS), settings.memory);
-        if needed > there {
-            return Err(Refusal::new(format!(
-                "vectors of {} cells need {} MiB of memory where {} MiB are left to an engine; raise memory_budget_mib, or \
-                 ask for a narrower sampling interval",
-                self.cells(terms),
-                needed >> 20,
-                there >> 20
-            )));
-        }
+        vector::check_memory(self.cells(terms), VECTORS, settings)?;
         // Seeds of all publishers are opened here or at the other worker.
         for name in terms.requisition_names() {
             if !parties.publisher_roots.contains_key(&name.parent()) {
@@ -191,18 +171,15 @@ impl Protocol for Hmss {
     }
 
     fn public_key(&self, _terms: &Terms, _consent: &Consent, _me: &DuchyId, secrets: &ComputationSecrets) -> Vec<u8> {
-        let ComputationKey::Hpke(keyset) = &secrets.key else { return Vec::new() };
-        let mut key = EncryptionPublicKey { data: keyset.public().to_bytes(), ..Default::default() };
-        key.set_format(encryption_public_key::Format::TinkKeyset);
-        key.encode_to_vec()
+        encryption_key::public_key(secrets)
     }
 
-    fn publish(&self, key: SignedKey) -> requisition_params::Protocol {
-        requisition_params::Protocol::HonestMajorityShareShuffle(requisition_params::HonestMajorityShareShuffle {
+    fn publish(&self, _terms: &Terms, _me: &DuchyId, key: SignedKey) -> Result<requisition_params::Protocol, Refusal> {
+        Ok(requisition_params::Protocol::HonestMajorityShareShuffle(requisition_params::HonestMajorityShareShuffle {
             tink_public_key: key.key,
             tink_public_key_signature: key.signature,
             tink_public_key_signature_algorithm_oid: key.oid,
-        })
+        }))
     }
 
     fn published(&self, params: &requisition_params::Protocol) -> Option<SignedKey> {
@@ -220,11 +197,7 @@ impl Protocol for Hmss {
         if self.is_aggregator(duchy) {
             return if key.is_empty() { Ok(()) } else { Err("it gave a key, but an aggregator has none".to_owned()) };
         }
-        let key = EncryptionPublicKey::decode(key).map_err(|error| format!("key: {error}"))?;
-        if key.format() != encryption_public_key::Format::TinkKeyset {
-            return Err("key: its format is not TINK_KEYSET".to_owned());
-        }
-        PublicKeyset::from_bytes(&key.data).map(drop).map_err(|error| format!("key: {error}"))
+        encryption_key::check(key)
     }
 
     fn encrypts_to(&self, fulfilling: &DuchyId, duchy: &DuchyId) -> bool {
@@ -311,8 +284,8 @@ impl Protocol for Hmss {
         Some(wire.into())
     }
 
-    fn message_header(&self, description: i32) -> header::Protocol {
-        header::Protocol::HonestMajorityShareShuffle(system::HonestMajorityShareShuffle { description })
+    fn message_header(&self, description: i32) -> Option<header::Protocol> {
+        Some(header::Protocol::HonestMajorityShareShuffle(system::HonestMajorityShareShuffle { description }))
     }
 
     fn header_number(&self, header: &header::Protocol) -> Option<i32> {
@@ -364,8 +337,10 @@ impl Protocol for Hmss {
         wire.into()
     }
 
-    fn wire_stage(&self, stage: i32) -> computation_stage::Stage {
-        computation_stage::Stage::HonestMajorityShareShuffleStage(system::HonestMajorityShareShuffleStage { stage })
+    fn wire_stage(&self, stage: i32) -> Option<computation_stage::Stage> {
+        Some(computation_stage::Stage::HonestMajorityShareShuffleStage(system::HonestMajorityShareShuffleStage {
+            stage,
+        }))
     }
 
     fn side(&self, sitting: Sitting<'_>) -> Result<Box<dyn Side>, Unseated> {
@@ -448,28 +423,4 @@ fn result(config: &HmssConfig, parameters: &Parameters, outcome: &Outcome) -> Re
         }
     });
     Ok(MeasurementResult { reach: Some(reach), frequency, ..Default::default() })
-}
-
-#[cfg(test)]
-mod tests {
-    use halo_core::privacy::MaximumFrequency;
-    use halo_sketch::frequency_vector::{FrequencyVector, VidIndexMap};
-
-    use super::*;
-
-    /// Every publisher's vector has the length that the Duchies expect.
-    #[test]
-    fn lengths_are_those_of_publishers() {
-        for size in [1, 2, 3, 10, 97, 1000] {
-            let population = VidIndexMap::new(1..=size).unwrap();
-            for (start, width) in
-                [(0.0, 1.0), (0.3, 0.5), (0.7, 0.5), (0.1, 0.7), (0.999, 0.3), (0.5, 0.01), (0.9, 1.0)]
-            {
-                let interval = VidSamplingInterval::new(start, width).unwrap();
-                let vector = FrequencyVector::new(&population, interval, MaximumFrequency::REACH_ONLY);
-                let length = vector.map_or(0, |vector| vector.cells().len() as u64);
-                assert_eq!(cells(size, interval), length, "{size} people, {start} + {width}");
-            }
-        }
-    }
 }

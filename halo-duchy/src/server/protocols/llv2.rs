@@ -64,8 +64,8 @@ impl Protocol for Llv2 {
         liquid_legions::public_key(terms, consent, me, secrets)
     }
 
-    fn publish(&self, key: SignedKey) -> requisition_params::Protocol {
-        requisition_params::Protocol::LiquidLegionsV2(liquid_legions::publish(key))
+    fn publish(&self, _terms: &Terms, _me: &DuchyId, key: SignedKey) -> Result<requisition_params::Protocol, Refusal> {
+        Ok(requisition_params::Protocol::LiquidLegionsV2(liquid_legions::publish(key)))
     }
 
     fn published(&self, params: &requisition_params::Protocol) -> Option<SignedKey> {
@@ -106,8 +106,8 @@ impl Protocol for Llv2 {
         Some(wire.into())
     }
 
-    fn message_header(&self, description: i32) -> header::Protocol {
-        header::Protocol::LiquidLegionsV2(system::LiquidLegionsV2 { description })
+    fn message_header(&self, description: i32) -> Option<header::Protocol> {
+        Some(header::Protocol::LiquidLegionsV2(system::LiquidLegionsV2 { description }))
     }
 
     fn header_number(&self, header: &header::Protocol) -> Option<i32> {
@@ -131,8 +131,8 @@ impl Protocol for Llv2 {
         stage.number()
     }
 
-    fn wire_stage(&self, stage: i32) -> computation_stage::Stage {
-        computation_stage::Stage::LiquidLegionsV2Stage(system::LiquidLegionsV2Stage { stage })
+    fn wire_stage(&self, stage: i32) -> Option<computation_stage::Stage> {
+        Some(computation_stage::Stage::LiquidLegionsV2Stage(system::LiquidLegionsV2Stage { stage }))
     }
 
     fn side(&self, sitting: Sitting<'_>) -> Result<Box<dyn Side>, Unseated> {

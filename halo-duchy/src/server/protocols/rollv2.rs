@@ -59,8 +59,8 @@ impl Protocol for Rollv2 {
         liquid_legions::public_key(terms, consent, me, secrets)
     }
 
-    fn publish(&self, key: SignedKey) -> requisition_params::Protocol {
-        requisition_params::Protocol::ReachOnlyLiquidLegionsV2(liquid_legions::publish(key))
+    fn publish(&self, _terms: &Terms, _me: &DuchyId, key: SignedKey) -> Result<requisition_params::Protocol, Refusal> {
+        Ok(requisition_params::Protocol::ReachOnlyLiquidLegionsV2(liquid_legions::publish(key)))
     }
 
     fn published(&self, params: &requisition_params::Protocol) -> Option<SignedKey> {
@@ -100,8 +100,8 @@ impl Protocol for Rollv2 {
         }
     }
 
-    fn message_header(&self, description: i32) -> header::Protocol {
-        header::Protocol::ReachOnlyLiquidLegionsV2(system::ReachOnlyLiquidLegionsV2 { description })
+    fn message_header(&self, description: i32) -> Option<header::Protocol> {
+        Some(header::Protocol::ReachOnlyLiquidLegionsV2(system::ReachOnlyLiquidLegionsV2 { description }))
     }
 
     fn header_number(&self, header: &header::Protocol) -> Option<i32> {
@@ -136,8 +136,8 @@ impl Protocol for Rollv2 {
         wire.into()
     }
 
-    fn wire_stage(&self, stage: i32) -> computation_stage::Stage {
-        computation_stage::Stage::ReachOnlyLiquidLegionsStage(system::ReachOnlyLiquidLegionsV2Stage { stage })
+    fn wire_stage(&self, stage: i32) -> Option<computation_stage::Stage> {
+        Some(computation_stage::Stage::ReachOnlyLiquidLegionsStage(system::ReachOnlyLiquidLegionsV2Stage { stage }))
     }
 
     fn side(&self, sitting: Sitting<'_>) -> Result<Box<dyn Side>, Unseated> {

@@ -70,7 +70,7 @@ impl computation_control_server::ComputationControl for Control {
         Ok(Response::new(system::ComputationStage {
             name: name.to_string(),
             etag: String::new(),
-            stage: Some(terms.protocol.wire_stage(number)),
+            stage: terms.protocol.wire_stage(number),
         }))
     }
 }
