@@ -1,7 +1,7 @@
 //! The share shuffle from end to end, over three Duchies, and everything that somebody could do wrong in it.
 
 use halo_core::{
-    measurement::{HmssConfig, HmssVariant, Population, Protocol},
+    measurement::{HmssConfig, HmssNoise, HmssVariant, Population, Protocol},
     pb::{
         api::{
             self,
@@ -13,6 +13,7 @@ use halo_core::{
             honest_majority_share_shuffle::Description,
         },
     },
+    privacy::{NoiseCalibration, NoiseMechanism},
     resource::DuchyId,
     wire::{self, type_name},
 };
@@ -176,6 +177,52 @@ async fn results_are_exact_in_both_variants() {
             assert_exact(&result, frequency.map(|frequency| frequency as usize));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reached_is_a_result_too() {
+    let trio = Trio::start(WITHOUT_NOISE).await;
+    let mut study = trio.open(1, hmss(COMPATIBLE), Some(4)).await;
+    let nobody = |publisher| {
+        upload_changed(&study, publisher, |shared| {
+            let seed = Seed::from_slice(&shared.seed.data).unwrap();
+            shared.share = share::second_share(shared.modulus, &seed, &[0; 12]).unwrap();
+            shared.seed.share_sha256 = Sha256::digest(body(&study, &shared.share)).to_vec();
+        })
+    };
+    let uploads = [nobody(0), nobody(1)];
+    let result = study.finish([&uploads[0], &uploads[1]]).await;
+    let (reach, frequency) = (result.reach.unwrap(), result.frequency.unwrap());
+    assert_eq!((reach.value, reach.standard_error), (0, 0.0));
+    assert_eq!((frequency.histogram, frequency.relative_frequency_distribution.len()), (vec![0; 4], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_noise_the_result_says_how_much_and_hides_the_counts() {
+    let trio = Trio::start("").await;
+    let Protocol::Hmss(mut config) = hmss(HmssVariant::Native) else { panic!() };
+    config.noise = Some(HmssNoise {
+        mechanism: NoiseMechanism::DiscreteGaussian,
+        calibration: NoiseCalibration::Exact,
+        honest_contributors: 1,
+    });
+    let mut study = trio.open(1, Protocol::Hmss(config), Some(4)).await;
+    let uploads = uploads(&study);
+    let result = study.finish([&uploads[0], &uploads[1]]).await;
+    let (reach, frequency) = (result.reach.unwrap(), result.frequency.unwrap());
+    assert!((0..=12).contains(&reach.value) && reach.noise_standard_deviation > 1.0, "{reach:?}");
+    assert!(reach.standard_error.is_finite() && frequency.noise_standard_deviation > 1.0);
+    assert!(frequency.histogram.is_empty());
+    // Less than the operator asks for.
+    let Protocol::Hmss(mut config) = hmss(HmssVariant::Native) else { panic!() };
+    config.noise = Some(HmssNoise {
+        mechanism: NoiseMechanism::DiscreteGaussian,
+        calibration: NoiseCalibration::Reference,
+        honest_contributors: 1,
+    });
+    let study = trio.plan(2, Protocol::Hmss(config), Some(4));
+    trio.kingdom.report(&study.computation);
+    assert_blames(&study.given_up_by(ME).await, "(allow_reference_calibration)", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
