@@ -90,6 +90,18 @@ fn hmss_native_with_noise_is_as_near_as_it_says() {
 }
 
 #[test]
+fn a_trustee_is_exact_without_noise() {
+    assert_exact_vectors("trustee", &[]);
+    assert_exact_vectors("trustee", &["--measurement", "reach"]);
+}
+
+#[test]
+fn a_trustee_with_noise_is_as_near_as_it_says() {
+    assert_near_vectors("trustee", &[]);
+    assert_near_vectors("trustee", &["--measurement", "reach"]);
+}
+
+#[test]
 fn rollv2_counts_every_active_register() {
     let events = tempfile::tempdir().unwrap();
     publishers(events.path());
@@ -161,7 +173,7 @@ fn the_population_can_be_given() {
 
 #[test]
 fn nobody_reached_is_no_data_in_every_protocol() {
-    for protocol in ["rollv2", "hmss", "hmss-native"] {
+    for protocol in ["rollv2", "hmss", "hmss-native", "trustee"] {
         let events = tempfile::tempdir().unwrap();
         let out = tempfile::tempdir().unwrap();
         write(events.path(), "a", "vid", Vec::<i64>::new());
