@@ -12,6 +12,7 @@ mod kingdom;
 mod measurement;
 mod rings;
 mod shares;
+mod shuffles;
 mod trio;
 mod trustee;
 mod uploads;
