@@ -118,6 +118,11 @@ impl Trio {
         self.serve(duchy, TcpListener::bind(address).await.unwrap());
     }
 
+    /// Where a Duchy keeps its state.
+    pub(crate) fn state_directory(&self, duchy: &str) -> std::path::PathBuf {
+        self.directory.path().join(format!("state-{}", id(duchy)))
+    }
+
     pub(crate) fn party(&self, name: &str) -> &Party {
         &self.parties[name]
     }

@@ -8,6 +8,51 @@ from numpy.typing import NDArray
 
 from halo_cmm.estimators import Estimate, FrequencyEstimate
 
+__all__ = [
+    "Acdp",
+    "FrequencyVector",
+    "Gdp",
+    "HybridKey",
+    "KeyShare",
+    "LiquidLegions",
+    "LiquidLegionsV2",
+    "Message",
+    "Methodology",
+    "Noise",
+    "Participant",
+    "Population",
+    "PrivacyLoss",
+    "ReachMeasurement",
+    "ReachOnlyLiquidLegionsV2",
+    "ShareShuffle",
+    "Step",
+    "Upload",
+    "Zcdp",
+    "__version__",
+    "active_variance",
+    "calibrate",
+    "combination_variance",
+    "discrete_gaussian",
+    "duration_variance",
+    "encrypt",
+    "encrypt_reach_only",
+    "expected_active",
+    "expected_usable",
+    "frequency",
+    "frequency_variances",
+    "gaussian_sigma",
+    "geometric",
+    "impression_variance",
+    "population_variance",
+    "reach",
+    "reach_covariance",
+    "reach_variance",
+    "share",
+    "simulate",
+    "simulate_registers",
+    "simulate_vectors",
+]
+
 __version__: str
 
 class _ArrowStream(Protocol):
