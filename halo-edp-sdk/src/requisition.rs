@@ -243,7 +243,8 @@ impl Opening<'_> {
         keys::enough(participants.len(), trust)?;
         let entries = keys::entries(self.requisition, trust)?;
         let duchy = self.fulfilling(protocol, &participants)?;
-        let worker = keys::worker_key(&entries, hmss, &duchy, self.checks)?;
+        let session = self.session(&participants);
+        let worker = keys::worker_key(&entries, hmss, &duchy, self.checks, session)?;
         Ok(Answerable {
             asked: Asked::Shares(ShareTask {
                 vector,
@@ -251,7 +252,7 @@ impl Opening<'_> {
                 worker_key: worker.key,
                 certificate: self.own_certificate()?,
             }),
-            session: self.session(&participants),
+            session,
             key_list_hash: worker.key_list_hash,
             duchy: Some(duchy),
         })

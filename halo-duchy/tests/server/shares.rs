@@ -356,11 +356,34 @@ async fn a_publisher_that_encrypted_to_another_key_is_found_out() {
     assert_blames(&failure, "encrypted under other keys", &["kingdom", PUBLISHERS[0]]);
 }
 
+/// The Kingdom shows a worker's key of another computation, which the worker has signed, in this one.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_another_session_are_refused() {
+    let trio = Trio::start(WITHOUT_NOISE).await;
+    let other = trio.open(1, hmss(COMPATIBLE), Some(4)).await;
+    let mut study = trio.open(2, hmss(HmssVariant::Native), Some(4)).await;
+    let place = |study: &Study<'_>| {
+        let mut parts = study.computation.computation_participants.iter();
+        parts.position(|part| id(&part.name) == id(WORKERS[1])).unwrap()
+    };
+    let foreign = other.computation.computation_participants[place(&other)].requisition_params.clone();
+    let swapped = place(&study);
+    study.computation.computation_participants[swapped].requisition_params = foreign;
+    study.report(State::PendingRequisitionFulfillment);
+    let uploads = uploads(&study);
+    study.fulfill([&uploads[0], &uploads[1]]).await;
+    study.report(State::PendingParticipantConfirmation);
+    for duchy in [ME, WORKERS[0]] {
+        let failure = study.given_up_by(duchy).await;
+        assert_blames(&failure, "drawn for another session", &[WORKERS[1]]);
+    }
+}
+
 /// Words of a failure and the change of the seed that brings it about.
 type BadSeed<'a> = (&'a str, &'a dyn Fn(&mut Shared));
 
 #[tokio::test(flavor = "multi_thread")]
-async fn seeds_that_are_none_fail_the_measurement_and_name_the_publisher() {
+async fn seeds_that_are_none_fail_the_measurement_and_name_who_made_or_passed_them_on() {
     let trio = Trio::start(WITHOUT_NOISE).await;
     let changes: &[BadSeed<'_>] = &[
         ("47", &|shared| shared.seed.data.truncate(47)),

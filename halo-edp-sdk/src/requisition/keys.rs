@@ -122,12 +122,14 @@ pub(super) fn combine(
     Ok(JointKey { key, key_list_hash: session::key_list_hash(&keys) })
 }
 
-/// The key of the worker that takes the seed: the other one than `fulfilling`, which has none in its entry.
+/// The key of the worker that takes the seed: the other one than `fulfilling`, which has none in its entry. It must have
+/// been drawn for this session, so that both were shown the same measurement.
 pub(super) fn worker_key(
     entries: &[Entry<'_>],
     hmss: &HmssConfig,
     fulfilling: &DuchyId,
     checks: Checks<'_>,
+    session: [u8; 32],
 ) -> Result<EncryptionKey, Refusal> {
     let listed: BTreeSet<&DuchyId> = entries.iter().map(|entry| &entry.duchy).collect();
     if listed != BTreeSet::from([&hmss.first_worker, &hmss.second_worker]) {
@@ -147,7 +149,7 @@ pub(super) fn worker_key(
                     "takes the upload and has a key, which the other worker alone must have",
                 ));
             }
-            (signed, false) => found = Some(entry.encryption_key(signed.as_ref(), checks)?),
+            (signed, false) => found = Some(entry.encryption_key(signed.as_ref(), checks, session)?),
         }
     }
     found.ok_or_else(|| Refusal::spec("duchies")("no worker has a key"))
@@ -171,7 +173,7 @@ pub(super) fn trustee_key(
         return Err(Refusal::spec(&path)("has no entry for a trustee"));
     };
     let signed = protocol.public_key.as_ref();
-    let key = entry.encryption_key(signed, checks)?;
+    let key = entry.encryption_key(signed, checks, session)?;
     let bytes = wire::signed_bytes(&path, signed, type_name::ENCRYPTION_PUBLIC_KEY)?;
     let statement = Statement::of_key(trustee.as_str(), &session, bytes);
     let path = format!("{path}: attestation");
@@ -187,16 +189,23 @@ pub(super) fn trustee_key(
 }
 
 impl Entry<'_> {
-    /// The key that this Duchy signed.
+    /// The key that this Duchy signed for this session.
     fn encryption_key(
         &self,
         signed: Option<&api::SignedMessage>,
         checks: Checks<'_>,
+        session: [u8; 32],
     ) -> Result<EncryptionKey, Refusal> {
         let path = format!("duchy {}", self.duchy);
         let certificate = self.certificate(&path, checks)?;
         let bytes = verified(&format!("{path}: key"), signed, type_name::ENCRYPTION_PUBLIC_KEY, &certificate)?;
         let key = encryption_key(bytes).map_err(Refusal::consent(&path))?;
+        let drawn = EncryptionPublicKey::decode(bytes).map_err(Refusal::consent(&path))?;
+        if drawn.session != session {
+            return Err(Refusal::consent(&path)(
+                "its key was drawn for another session: it was shown another protocol configuration, or other Duchies",
+            ));
+        }
         Ok(EncryptionKey { key, key_list_hash: session::key_list_hash(&[(self.duchy.clone(), bytes)]) })
     }
 

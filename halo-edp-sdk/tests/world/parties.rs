@@ -137,7 +137,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let consumer_keyset = PrivateKeyset::generate_hpke(&mut rng);
-        let public_key = wire::pack(type_name::ENCRYPTION_PUBLIC_KEY, public_key(&consumer_keyset));
+        let public_key = wire::pack(type_name::ENCRYPTION_PUBLIC_KEY, public_key(&consumer_keyset, &[]));
         let mut llv2 = LiquidLegionsV2 {
             sketch_params: Some(LiquidLegionsSketchParams {
                 decay_rate: 12.0,
@@ -255,7 +255,8 @@ impl World {
         };
         let worker_entry = |id: &str| {
             let signed = (id != FULFILLING_WORKER).then(|| {
-                let key = if self.broken_worker_key { Vec::new() } else { public_key(&self.worker_keysets[id]) };
+                let key =
+                    if self.broken_worker_key { Vec::new() } else { public_key(&self.worker_keysets[id], &session) };
                 self.duchies[id].sign(type_name::ENCRYPTION_PUBLIC_KEY, key)
             });
             let protocol = duchy_entry::HonestMajorityShareShuffle { public_key: signed };
@@ -265,8 +266,8 @@ impl World {
             Some(protocol::Protocol::HonestMajorityShareShuffle(_)) => WORKERS.map(worker_entry).into(),
             Some(protocol::Protocol::Direct(_)) => Vec::new(),
             Some(protocol::Protocol::TrusTee(_)) => {
-                let key = public_key(&self.trustee_keyset);
                 let session = session::session_id(&spec, &config, &[TRUSTEE.parse().unwrap()]);
+                let key = public_key(&self.trustee_keyset, &session);
                 let statement = Statement::of_key(TRUSTEE, &self.other_session.unwrap_or(session), &key);
                 let attestation = SimulatedAttestation.evidence(&statement).unwrap().to_bytes();
                 let public_key = Some(self.duchies[TRUSTEE].sign(type_name::ENCRYPTION_PUBLIC_KEY, key));
@@ -303,9 +304,9 @@ pub(crate) fn duchies() -> [DuchyId; 3] {
     DUCHIES.map(|id| id.parse().unwrap())
 }
 
-/// The serialized public half.
-pub(crate) fn public_key(keyset: &PrivateKeyset) -> Vec<u8> {
-    let mut key = EncryptionPublicKey { data: keyset.public().to_bytes(), ..Default::default() };
+/// The serialized public half, for a session where it is a Duchy's.
+pub(crate) fn public_key(keyset: &PrivateKeyset, session: &[u8]) -> Vec<u8> {
+    let mut key = EncryptionPublicKey { data: keyset.public().to_bytes(), session: session.to_vec(), format: 0 };
     key.set_format(api::encryption_public_key::Format::TinkKeyset);
     key.encode_to_vec()
 }

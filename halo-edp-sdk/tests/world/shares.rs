@@ -66,7 +66,7 @@ fn shares_recombine_to_the_vector() {
         let modulus = Modulus::new(modulus).unwrap();
         assert_eq!(task.sharing, Sharing { modulus, encoding });
         assert_eq!(task.certificate.to_string(), format!("{PUBLISHER}/certificates/AAAAAAAAAAg"));
-        let key = parties::public_key(&world.worker_keysets[SEED_WORKER]);
+        let key = parties::public_key(&world.worker_keysets[SEED_WORKER], &opened.binding.session);
         let keys = [(SEED_WORKER.parse().unwrap(), key.as_slice())];
         assert_eq!(opened.binding.key_list_hash, halo_core::session::key_list_hash(&keys));
 
@@ -228,9 +228,13 @@ fn the_workers_key_is_signed_by_the_worker() {
     let invalid = Justification::ConsentSignalInvalid;
     let outcome = handed_out_otherwise(&world, |requisition| *worker_key(requisition) = None);
     refused(outcome, invalid, "duchy worker1: key: is missing");
+    // Whoever was shown another configuration has drawn its key for another session.
+    let mut elsewhere = World::of(reach_and_frequency(3), share_shuffle(COMPATIBLE, "0..19"));
+    elsewhere.other_session = Some([7; 32]);
+    refused(opened_by(&elsewhere, |_| ()), invalid, "duchy worker1: its key was drawn for another session");
     let outcome = handed_out_otherwise(&world, |requisition| {
         let message = worker_key(requisition).as_mut().unwrap().message.as_mut().unwrap();
-        message.value = parties::public_key(&world.worker_keysets[WORKERS[1]]);
+        message.value = parties::public_key(&world.worker_keysets[WORKERS[1]], &[]);
     });
     refused(outcome, invalid, "duchy worker1: key: signature does not verify");
     let outcome = handed_out_otherwise(&world, |requisition| {

@@ -170,8 +170,8 @@ impl Protocol for Hmss {
         if self.is_aggregator(duchy) { KeyKind::None } else { KeyKind::Hpke }
     }
 
-    fn public_key(&self, _terms: &Terms, _consent: &Consent, _me: &DuchyId, secrets: &ComputationSecrets) -> Vec<u8> {
-        encryption_key::public_key(secrets)
+    fn public_key(&self, terms: &Terms, _consent: &Consent, _me: &DuchyId, secrets: &ComputationSecrets) -> Vec<u8> {
+        encryption_key::public_key(&terms.session, secrets)
     }
 
     fn publish(&self, _terms: &Terms, _me: &DuchyId, key: SignedKey) -> Result<requisition_params::Protocol, Refusal> {
@@ -193,11 +193,11 @@ impl Protocol for Hmss {
         }
     }
 
-    fn check_key(&self, _terms: &Terms, duchy: &DuchyId, _certificate: &Certificate, key: &[u8]) -> Result<(), String> {
+    fn check_key(&self, terms: &Terms, duchy: &DuchyId, _certificate: &Certificate, key: &[u8]) -> Result<(), String> {
         if self.is_aggregator(duchy) {
             return if key.is_empty() { Ok(()) } else { Err("it gave a key, but an aggregator has none".to_owned()) };
         }
-        encryption_key::check(key)
+        encryption_key::check(&terms.session, key)
     }
 
     fn encrypts_to(&self, fulfilling: &DuchyId, duchy: &DuchyId) -> bool {

@@ -155,8 +155,8 @@ impl Protocol for Trustee {
         KeyKind::Hpke
     }
 
-    fn public_key(&self, _terms: &Terms, _consent: &Consent, _me: &DuchyId, secrets: &ComputationSecrets) -> Vec<u8> {
-        hybrid::public_key(secrets)
+    fn public_key(&self, terms: &Terms, _consent: &Consent, _me: &DuchyId, secrets: &ComputationSecrets) -> Vec<u8> {
+        hybrid::public_key(&terms.session, secrets)
     }
 
     fn publish(&self, terms: &Terms, me: &DuchyId, key: SignedKey) -> Result<requisition_params::Protocol, Refusal> {
@@ -181,14 +181,8 @@ impl Protocol for Trustee {
         }
     }
 
-    fn check_key(
-        &self,
-        _terms: &Terms,
-        _duchy: &DuchyId,
-        _certificate: &Certificate,
-        key: &[u8],
-    ) -> Result<(), String> {
-        hybrid::check(key)
+    fn check_key(&self, terms: &Terms, _duchy: &DuchyId, _certificate: &Certificate, key: &[u8]) -> Result<(), String> {
+        hybrid::check(&terms.session, key)
     }
 
     fn upload_shape(&self) -> Shape {
