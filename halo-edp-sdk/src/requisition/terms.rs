@@ -83,7 +83,7 @@ pub(super) fn check_limits(spec: &MeasurementSpec, config: &ProtocolConfig, trus
         Protocol::Trustee(trustee) => match trustee.noise {
             TrusteeNoise::None => false,
             TrusteeNoise::DiscreteGaussian => true,
-            TrusteeNoise::Deterministic if trust.allow_deterministic_noise => return Ok(()),
+            TrusteeNoise::Deterministic if trust.allow_deterministic_noise => true,
             TrusteeNoise::Deterministic => {
                 return declined(
                     "the noise follows from the data, which this publisher does not allow (allow_deterministic_noise)"

@@ -26,8 +26,7 @@ pub struct Trust {
     pub minimum_duchies: usize,
     /// Whether measurements without any noise are answered.
     pub allow_no_noise: bool,
-    /// Whether noise that follows from the data and a secret of the trustee is enough. Its ε and δ are fixed in the
-    /// protocol, not the consumer's.
+    /// Whether noise that follows from the data and a secret of the trustee is enough. Its ε and δ are the consumer's too.
     pub allow_deterministic_noise: bool,
     /// The least noise that may hide the size of this publisher's sketch: the noise of a measurement may cost at most
     /// this ε and this δ, or the requisition is declined.

@@ -9,6 +9,7 @@ use halo_core::{
         fulfill_requisition_request::header::{TrusTee, trus_tee},
         requisition::duchy_entry::value::Protocol as EntryProtocol,
     },
+    privacy::PrivacyParams,
 };
 use halo_crypto::{
     attestation::SimulatedVerifier,
@@ -117,4 +118,10 @@ fn a_trustee_is_one_duchy_with_limits() {
     let sticky = World::of(reach(1.0, 1e-6), trustee(TrusteeNoise::Deterministic, None));
     refused(opened_by(&sticky, |_| ()), declined, "allow_deterministic_noise");
     assert!(opened_by(&sticky, |known| known.trust.allow_deterministic_noise = true).is_ok());
+    // Its ε is the consumer's too, and no less bounded.
+    let outcome = opened_by(&sticky, |known| {
+        known.trust.allow_deterministic_noise = true;
+        known.trust.maximum_result = Some(PrivacyParams::new(0.5, 1.0).unwrap());
+    });
+    refused(outcome, declined, "maximum_result_epsilon");
 }
