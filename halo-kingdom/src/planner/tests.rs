@@ -341,6 +341,7 @@ fn a_trustee_has_its_bounds() {
     assert_refused(&one, ProtocolKind::Trustee, &frequency(128), 2, "128 is more than 127");
     assert_refused(&one, ProtocolKind::Trustee, &reach(1.0, 0.0), 2, "measurement_spec.reach.privacy_params");
     assert_refused(&one, ProtocolKind::Trustee, &sampled(reach(1.0, 1e-9), 0.5, 1e-7), 2, "0 people are sampled");
+    assert_refused(&one, ProtocolKind::Trustee, &sampled(reach(1.0, 1e-9), 0.5, 1.5e-6), 2, "1 people are sampled");
     let with = |noise| {
         let planner =
             changed(&[ProtocolKind::Trustee], |settings| settings.trustee.as_mut().unwrap().noise = noise).unwrap();

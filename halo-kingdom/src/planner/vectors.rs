@@ -10,6 +10,8 @@ use halo_sketch::noise::{Sensitivity, ShiftedNoise, deterministic::StickyNoise};
 use super::{NoiseMakers, Publisher, all_can, known_duchy, noises_of_people, refuse_setting};
 use crate::Error;
 
+/// The fewest people of whom an engine computes: of one alone a sample has no variance.
+const LEAST_SAMPLED: u64 = 2;
 /// Both workers of a share shuffle add noise.
 const WORKERS: usize = 2;
 /// Least ε of a share shuffle (protocols 3.1).
@@ -56,7 +58,7 @@ pub(super) fn check_hmss_settings(section: &str, hmss: &HmssConfig, duchies: &[D
 
 /// Whether a share shuffle can compute this for so many publishers.
 pub(super) fn check_hmss(hmss: &HmssConfig, spec: &MeasurementSpec, publishers: usize) -> Result<(), String> {
-    check_sampled(hmss.population, spec.vid_sampling_interval, 2)?;
+    check_sampled(hmss.population, spec.vid_sampling_interval)?;
     let frequency = spec.kind.maximum_frequency();
     let combined = u64::from(frequency.get()) * publishers as u64;
     let modulus = match hmss.variant {
@@ -102,7 +104,7 @@ pub(super) fn check_trustee(
     if trustee.noise == TrusteeNoise::Deterministic {
         all_can(publishers, "accepts deterministic noise", |can| can.deterministic_noise)?;
     }
-    check_sampled(trustee.population, spec.vid_sampling_interval, 1)?;
+    check_sampled(trustee.population, spec.vid_sampling_interval)?;
     let frequency = spec.kind.maximum_frequency().get();
     if frequency > MAX_TRUSTEE_FREQUENCY {
         return Err(format!(
@@ -133,15 +135,15 @@ pub(super) fn check_trustee(
     })
 }
 
-/// Refuses when fewer people than `least` are sampled.
-fn check_sampled(population: Population, interval: VidSamplingInterval, least: u64) -> Result<(), String> {
+/// Refuses when too few people are sampled.
+fn check_sampled(population: Population, interval: VidSamplingInterval) -> Result<(), String> {
     let sampled = sampled(population, interval);
-    if sampled >= least {
+    if sampled >= LEAST_SAMPLED {
         return Ok(());
     }
     Err(format!(
         "measurement_spec.vid_sampling_interval: of the population {population} {sampled} people are sampled, and there \
-         must be at least {least}; ask for a wider interval"
+         must be at least {LEAST_SAMPLED}; ask for a wider interval"
     ))
 }
 
