@@ -91,11 +91,22 @@ pub enum ProtocolError {
         /// Everybody whose deviation could explain it.
         suspects: Vec<DuchyId>,
     },
-    /// The share of a publisher, or the seed of one, is not acceptable.
+    /// The share of a publisher is not acceptable.
     #[error("the share of {requisition} is not acceptable: {reason}")]
     BadShare {
         /// The requisition.
         requisition: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The seed of a publisher's share, as the other worker has passed it on, is not acceptable: the publisher has made it
+    /// so, or the worker has put something else in its place.
+    #[error("the seed of {requisition}, as {from} has passed it on, is not acceptable: {reason}")]
+    BadSeed {
+        /// The requisition.
+        requisition: String,
+        /// Who has passed the seed on.
+        from: DuchyId,
         /// What is wrong with it.
         reason: String,
     },
@@ -115,8 +126,12 @@ pub enum ProtocolError {
         /// Why it is refused.
         reason: String,
     },
-    /// Shares add up to a number that no frequency has.
-    #[error("shares add up to {value}, which is neither at most {most} nor the {sentinel} of unused noise")]
+    /// Shares add up to a number that no frequency has. Nobody can be named: either worker can falsify its vector, and any
+    /// publisher can share a vector with numbers above the maximum frequency.
+    #[error(
+        "shares add up to {value}, which is neither at most {most} nor the {sentinel} of unused noise: a worker deviated, or a \
+         publisher's vector was out of range"
+    )]
     BadSum {
         /// The sum.
         value: u8,
@@ -124,8 +139,6 @@ pub enum ProtocolError {
         most: u8,
         /// What unused noise cells hold.
         sentinel: u8,
-        /// Everybody whose deviation could explain it.
-        suspects: Vec<DuchyId>,
     },
     /// The counts contradict each other: more noise than tuples beyond what an `i64` holds.
     #[error("the counts of the computation do not fit together: {0}")]
@@ -153,8 +166,8 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// The Duchies of which at least one deviated from the protocol; empty when nobody can be named. One entry means
-    /// that it is certain.
+    /// The Duchies of which at least one deviated from the protocol, or the publisher of [`Self::requisition`] did where
+    /// there is one; empty when no Duchy can be named. One entry and no requisition means that it is certain.
     pub fn culprits(&self) -> Vec<DuchyId> {
         match self {
             Self::UnexpectedMessage { received, .. } => vec![received.from.clone()],
@@ -163,11 +176,13 @@ impl ProtocolError {
             | Self::BadRecord { origin: Origin::Duchy(duchy), .. } => {
                 vec![duchy.clone()]
             }
-            Self::WrongCount { suspects, .. } | Self::BadSum { suspects, .. } => suspects.clone(),
+            Self::WrongCount { suspects, .. } => suspects.clone(),
+            Self::BadSeed { from, .. } => vec![from.clone()],
             Self::BadBody { .. }
             | Self::BadRecord { .. }
             | Self::BadShare { .. }
             | Self::BadVector { .. }
+            | Self::BadSum { .. }
             | Self::NotAttested { .. }
             | Self::Parameters(_)
             | Self::Ring(_)
@@ -184,10 +199,12 @@ impl ProtocolError {
         }
     }
 
-    /// The requisition whose publisher deviated, where it is known.
+    /// The requisition whose publisher deviated, where it is known, unless one of [`Self::culprits`] did.
     pub fn requisition(&self) -> Option<&str> {
         match self {
-            Self::BadShare { requisition, .. } | Self::BadVector { requisition, .. } => Some(requisition),
+            Self::BadShare { requisition, .. }
+            | Self::BadSeed { requisition, .. }
+            | Self::BadVector { requisition, .. } => Some(requisition),
             _ => None,
         }
     }

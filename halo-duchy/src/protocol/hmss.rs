@@ -32,8 +32,8 @@
 //!
 //! # What an active cheater could still do
 //!
-//! A worker can change a share and so falsify a cell: with frequencies a sum out of range is noticed, and one of the two
-//! workers is to blame; with reach only nothing is. A publisher can send any vector. The aggregator can report anything.
+//! A worker can change a share and so falsify a cell: with frequencies a sum out of range is noticed; with reach only
+//! nothing is. A publisher can send any vector; one out of range is noticed alike, and cannot be told from a worker's work. The aggregator can report anything.
 //!
 //! # Memory
 //!

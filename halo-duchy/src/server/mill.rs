@@ -98,15 +98,19 @@ impl From<ProtocolError> for Trouble {
                 Self::Transient(format!("a stored body is damaged: {error}"))
             }
             other => {
-                let culprits = match other.requisition() {
-                    Some(requisition) => vec![publisher(requisition)],
-                    None => other.culprits().into_iter().map(|duchy| format!("duchies/{duchy}")).collect(),
-                };
+                let publishers = other.requisition().into_iter().map(publisher);
+                let duchies = other.culprits().into_iter().map(|duchy| format!("duchies/{duchy}"));
+                let culprits = publishers.chain(duchies).collect();
                 tracing::error!(error = %other, "the engine refuses");
                 // The consumer reads it too, and numbers of records are not for the consumer.
                 let message = match &other {
                     ProtocolError::WrongCount { description, from, .. } => {
                         format!("the {description} from {from} has another number of records than is due")
+                    }
+                    ProtocolError::BadSum { .. } => {
+                        "shares add up to a number that no frequency has: a worker deviated, or a publisher's vector was out \
+                         of range"
+                            .to_owned()
                     }
                     ProtocolError::Inconsistent(_) => "the counts of the computation do not fit together".to_owned(),
                     _ => other.to_string(),

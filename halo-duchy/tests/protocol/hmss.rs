@@ -183,7 +183,8 @@ fn aggregation_is_the_references() {
     // A sum of 5 where at most 4 is possible and 7 is the sentinel.
     let error = aggregate(&small, [&[5, 0, 0, 0, 0, 0, 0, 0], &[0; 8]]).unwrap_err();
     assert!(matches!(error, ProtocolError::BadSum { value: 5, most: 4, sentinel: 7, .. }), "{error}");
-    assert_eq!(error.culprits().len(), 2);
+    // A publisher's vector out of range looks alike, so that the workers are not accused.
+    assert!(error.culprits().is_empty());
     // An element that no share has, and a vector of another length.
     let error = aggregate(&small, [&[0; 8], &[0, 0, 8, 0, 0, 0, 0, 0]]).unwrap_err();
     assert!(matches!(error, ProtocolError::BadRecord { record: 2, .. }), "{error}");
@@ -419,7 +420,7 @@ fn shares_and_seeds_that_do_not_fit_are_refused() {
         (|parties| parties[0].requisitions[0].share = body(vec![0, 127, 0]), "element 1 is 127"),
         (
             |parties| parties[0].requisitions[0].encrypted_seed.truncate(47),
-            "requisition00 is not acceptable: the seed has 47",
+            "seed of requisition00, as worker1 has passed it on, is not acceptable: the seed has 47",
         ),
         (|parties| parties[1].requisitions[0].id = "requisition09".to_owned(), "none of the computation's"),
         (|parties| parties[1].requisitions.clear(), "requisition01 is not acceptable: neither worker has it"),

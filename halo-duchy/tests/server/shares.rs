@@ -409,7 +409,7 @@ async fn seeds_that_are_none_fail_the_measurement_and_name_who_made_or_passed_th
         study.report(State::PendingComputation);
         // The worker that opens it: where the other publisher uploads.
         let failure = study.given_up_by(study.fulfilled_at[1]).await;
-        assert_blames(&failure, words, &[PUBLISHERS[0]]);
+        assert_blames(&failure, words, &[PUBLISHERS[0], study.fulfilled_at[0]]);
         assert!(failure.error_message.contains(&study.requisitions[0]), "{}", failure.error_message);
     }
 }

@@ -46,10 +46,7 @@ impl Duchy {
         let (most, sentinel) = (self.parameters.combined_frequency() as u8, (modulus - 1) as u8);
         match (most + 1..sentinel).find(|value| counts[usize::from(*value)] > 0) {
             None => Ok(()),
-            Some(value) => {
-                let suspects = vec![self.roles.first_worker.clone(), self.roles.second_worker.clone()];
-                Err(ProtocolError::BadSum { value, most, sentinel, suspects })
-            }
+            Some(value) => Err(ProtocolError::BadSum { value, most, sentinel }),
         }
     }
 }

@@ -130,7 +130,11 @@ impl Duchy {
                     })?;
                 }
                 (None, Some(ciphertext)) => {
-                    let seed = (self.open_seed)(id, ciphertext).map_err(refuse)?;
+                    let seed = (self.open_seed)(id, ciphertext).map_err(|reason| ProtocolError::BadSeed {
+                        requisition: id.clone(),
+                        from: received.slot.from.clone(),
+                        reason,
+                    })?;
                     let mut generator = seed.generator();
                     let mut numbers = generator.uniform_parts(modulus, cells.len());
                     let mut block = Zeroizing::new(vec![0; CHUNK_CELLS]);

@@ -141,9 +141,9 @@ impl Duchy {
             if plaintext.len() > length - first {
                 return Err(bad_vector(&requisition.id, format!("it has more than {length} cells")));
             }
-            if let Some(at) = plaintext.iter().position(|cell| *cell > MAXIMUM_CELL) {
-                let (value, cell) = (plaintext[at], first + at);
-                let reason = format!("cell {cell} is {value}, above the protocol's cap of {MAXIMUM_CELL}");
+            if plaintext.iter().any(|cell| *cell > MAXIMUM_CELL) {
+                // Which one, and what it holds, is nobody's but the publisher's: others read the reason.
+                let reason = format!("a cell is above the protocol's cap of {MAXIMUM_CELL}");
                 return Err(bad_vector(&requisition.id, reason));
             }
             each(first, plaintext);

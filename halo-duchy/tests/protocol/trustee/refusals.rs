@@ -38,7 +38,7 @@ fn every_bad_vector_names_its_publisher() {
     let cases: [(Change<'_>, &str); 11] = [
         (&|one| *one = of(&[1, 2, 3]), "it has 3 cells where 4 are due"),
         (&|one| *one = of(&[1, 2, 3, 0, 1]), "more than 4 cells"),
-        (&|one| *one = of(&[1, 2, 128, 0]), "cell 2 is 128, above the protocol's cap of 127"),
+        (&|one| *one = of(&[1, 2, 128, 0]), "not acceptable: a cell is above the protocol's cap of 127"),
         (&|one| edit(one, &|bytes| bytes.truncate(30)), "ends inside segment 0"),
         (&|one| edit(one, &|bytes| bytes.truncate(58)), "segment 0 of the ciphertext does not open"),
         (&|one| edit(one, &|bytes| bytes[45] ^= 1), "segment 0 of the ciphertext does not open"),
