@@ -406,6 +406,18 @@ fn parameters_that_cannot_be_are_refused() {
     refused(incomplete, "ε and δ are missing");
 }
 
+/// What a server plans its memory with is what the workers send.
+#[test]
+fn noise_cells_are_those_of_the_workers() {
+    let quiet = parameters(Variant::Native, 3, 10, 2);
+    assert_eq!(quiet.noise_cells().unwrap(), 0);
+    let noisy = with_noise(quiet, NoiseMechanism::DiscreteGaussian, PrivacyParams::new(1.0, 1e-6).unwrap());
+    let due = 3 + noisy.noise_cells().unwrap();
+    let short = vec![0; due as usize - 1];
+    let error = aggregate(&noisy, [&short, &short]).unwrap_err().to_string();
+    assert!(error.contains(&format!("exactly {due}, cells and both workers' noise")), "{error}");
+}
+
 #[test]
 fn shares_and_seeds_that_do_not_fit_are_refused() {
     let parameters = parameters(COMPATIBLE, 3, 10, 2);

@@ -89,6 +89,14 @@ impl Parameters {
         Modulus::new(modulus).map_err(|error| ProtocolError::Parameters(error.to_string()))
     }
 
+    /// Cells of both workers' noise together, which a worker holds beside those of the population; 0 without noise.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn noise_cells(&self) -> Result<u64, ProtocolError> {
+        Ok(self.calibrate()?.map_or(0, |noise| 2 * noise.cells))
+    }
+
     pub(super) fn counts_frequency(&self) -> bool {
         self.maximum_frequency.counts_frequency()
     }

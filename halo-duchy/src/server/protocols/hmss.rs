@@ -148,11 +148,11 @@ impl Protocol for Hmss {
         if first_worker == second_worker || first_worker == aggregator || second_worker == aggregator {
             return Err(Refusal::kingdom("protocol_config: the two workers and the aggregator must be three Duchies"));
         }
-        self.parameters(terms)?.check().map_err(|error| Refusal::new(error.to_string()))?;
+        let noise = self.parameters(terms)?.noise_cells().map_err(|error| Refusal::new(error.to_string()))?;
         if self.is_aggregator(&parties.me) {
             return Ok(());
         }
-        vector::check_memory(self.cells(terms), VECTORS, settings)?;
+        vector::check_memory(self.cells(terms), noise, VECTORS, settings)?;
         // Seeds of all publishers are opened here or at the other worker.
         for name in terms.requisition_names() {
             if !parties.publisher_roots.contains_key(&name.parent()) {

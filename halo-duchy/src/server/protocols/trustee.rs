@@ -148,7 +148,7 @@ impl Protocol for Trustee {
             }
         }
         self.parameters(terms)?.check().map_err(|error| Refusal::new(error.to_string()))?;
-        vector::check_memory(self.cells(terms), VECTORS, settings)
+        vector::check_memory(self.cells(terms), 0, VECTORS, settings)
     }
 
     fn key_kind(&self, _duchy: &DuchyId) -> KeyKind {

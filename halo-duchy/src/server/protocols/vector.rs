@@ -18,15 +18,15 @@ pub(super) fn too_low(kind: ProtocolKind) -> Refusal {
     Refusal::new(format!("{kind} measures frequencies with a maximum frequency of at least 2; ask for the reach alone"))
 }
 
-/// Checks that an engine that holds so many vectors at a time fits the memory budget.
-pub(super) fn check_memory(cells: u64, vectors: u64, settings: &Settings) -> Result<(), Refusal> {
-    let (needed, there) = (cells.saturating_mul(vectors), settings.memory);
+/// Checks that an engine that holds so many vectors at a time, each with its noise cells, fits the memory budget.
+pub(super) fn check_memory(cells: u64, noise: u64, vectors: u64, settings: &Settings) -> Result<(), Refusal> {
+    let (needed, there) = (cells.saturating_add(noise).saturating_mul(vectors), settings.memory);
     if needed <= there {
         return Ok(());
     }
     Err(Refusal::new(format!(
-        "vectors of {cells} cells need {} MiB of memory where {} MiB are left to an engine; raise memory_budget_mib, or ask \
-         for a narrower sampling interval",
+        "vectors of {cells} cells and {noise} more of noise need {} MiB of memory where {} MiB are left to an engine; raise \
+         memory_budget_mib, or ask for a narrower sampling interval or a larger epsilon",
         needed >> 20,
         there >> 20
     )))
