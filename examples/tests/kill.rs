@@ -257,3 +257,13 @@ async fn hmss_native_without_noise_is_exact_whoever_is_killed() {
 async fn hmss_native_with_noise_makes_the_same_bytes_at_every_attempt() {
     noised(ProtocolKind::HmssNative).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trustee_without_noise_is_exact_whenever_it_is_killed() {
+    exact_vectors(ProtocolKind::Trustee).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trustee_with_noise_makes_the_same_bytes_at_every_attempt() {
+    noised(ProtocolKind::Trustee).await;
+}

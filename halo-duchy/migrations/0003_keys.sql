@@ -22,7 +22,7 @@ CREATE TABLE key_audit (
     seq             INTEGER PRIMARY KEY AUTOINCREMENT,
     at              INTEGER NOT NULL,
     event           TEXT NOT NULL,             -- generated, opened, rotated, destroyed
-    computation     TEXT NOT NULL,             -- empty for what is the Duchy's own
+    computation     TEXT NOT NULL,             -- the Kingdom's external id
     keys            TEXT NOT NULL,             -- ids
     kek             TEXT NOT NULL              -- id of the key-encryption key
 ) STRICT;
@@ -31,10 +31,4 @@ CREATE TABLE destructions (
     computation     TEXT PRIMARY KEY,
     record          TEXT NOT NULL,
     signature       BLOB NOT NULL              -- by the Duchy's consent-signaling key, over the record's bytes
-) STRICT;
-
--- Secrets of the Duchy itself, sealed.
-CREATE TABLE own_secrets (
-    name            TEXT PRIMARY KEY,
-    sealed          BLOB NOT NULL
 ) STRICT;

@@ -212,8 +212,6 @@ async fn rotation_seals_everything_anew() {
     let store = open(directory.path()).await;
     let keys = start(&store, &[1], 1).await.unwrap();
     begin(&store, &keys, "c", KeyKind::ElGamal, 2).await;
-    let mut rng = ChaCha20Rng::seed_from_u64(3);
-    let noise = keys.noise_key(at(3), &mut rng).await.unwrap();
     let before = store.load("c").await.unwrap().unwrap();
     let entries = keys.open("c", before.secrets.as_ref().unwrap(), at(3)).await.unwrap().entries();
 
@@ -223,18 +221,15 @@ async fn rotation_seals_everything_anew() {
     assert_ne!((&before.secrets, &before.engine_state), (&after.secrets, &after.engine_state));
     assert_eq!(keys.open("c", after.secrets.as_ref().unwrap(), at(5)).await.unwrap().entries(), entries);
     assert_eq!(keys.open_state("c", after.engine_state.as_ref().unwrap()).unwrap().expose(), b"the engine's state");
-    assert_eq!(keys.noise_key(at(5), &mut rng).await.unwrap(), noise, "it is the same for good");
     let events = |lines: &[halo_duchy::server::keys::AuditLine]| {
         lines.iter().filter(|line| line.event == AuditEvent::Rotated).map(|line| line.kek.clone()).collect::<Vec<_>>()
     };
     let new = keyring(&[2]).id().to_owned();
-    assert_eq!(events(&store.audit_trail("c").await.unwrap()), [new.clone(), new.clone()], "key and state");
-    assert_eq!(events(&store.audit_trail("").await.unwrap()), [new]);
+    assert_eq!(events(&store.audit_trail("c").await.unwrap()), [new.clone(), new], "key and state");
 
     // Now the old one may go; a second start has nothing to do.
-    let keys = start(&store, &[2], 6).await.unwrap();
+    start(&store, &[2], 6).await.unwrap();
     assert_eq!(store.load("c").await.unwrap().unwrap().secrets, after.secrets);
-    assert_eq!(keys.noise_key(at(7), &mut rng).await.unwrap(), noise);
     // Without the key nothing starts, and nothing is lost.
     let error = start(&store, &[3], 8).await.unwrap_err().to_string();
     assert!(error.contains("not among the keys that were given"), "{error}");

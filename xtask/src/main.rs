@@ -4,7 +4,7 @@
 //!   were skipped and why. A skip that is not on [`test::KNOWN_SKIPS`] fails the run.
 //! - `cargo xtask ci` adds format, lints with warnings denied, documentation and purity.
 //!
-//! Both need nothing but the Rust toolchain, a C compiler and Python 3.11: what the Python tests import is installed into
+//! Both need nothing but the Rust toolchain, a C++ compiler and Python 3.11: what the Python tests import is installed into
 //! a virtual environment below `target/`.
 #![forbid(unsafe_code)]
 

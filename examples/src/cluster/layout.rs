@@ -340,6 +340,11 @@ impl Layout {
         vectors.map(|protocol| protocol.name()).chain(self.plan.noise.off.then_some("no-noise")).collect()
     }
 
+    /// No machine that this runs on attests anything: with a trustee, everybody accepts a simulated attestation.
+    fn has_trustee(&self) -> bool {
+        self.plan.protocols.contains(&ProtocolKind::Trustee)
+    }
+
     fn endpoint(&self, party: &Party) -> Endpoint {
         Endpoint { endpoint: format!("https://{}", party.address), root_certificate: self.root_certificate(party) }
     }
@@ -355,6 +360,7 @@ impl Layout {
             listen: duchy.address.clone(),
             state_dir: "state".into(),
             key_encryption_key_file: "kek.hex".into(),
+            allow_simulated_attestation: self.has_trustee(),
             noise_floor: NoiseFloor {
                 allow_no_noise: self.plan.noise.off,
                 maximum_internal_epsilon: self.plan.noise.epsilon,
@@ -382,6 +388,7 @@ impl Layout {
             allow_no_noise: self.plan.noise.off,
             maximum_epsilon: self.plan.noise.epsilon,
             maximum_delta: self.plan.noise.delta,
+            allow_simulated_attestation: self.has_trustee(),
             protocols: self.plan.protocols.clone(),
             population: self.plan.population,
             tls: Tls::default(),

@@ -173,7 +173,7 @@ fn last_stages(protocol: ProtocolKind, plan: &Plan) -> (&'static [&'static str],
         ProtocolKind::Llv2 => (&["EXECUTION_PHASE_TWO"], plan.duchies),
         ProtocolKind::Rollv2 => (&["EXECUTION_PHASE"], plan.duchies),
         ProtocolKind::Hmss | ProtocolKind::HmssNative => (&["SHUFFLE_PHASE", "AGGREGATION_PHASE"], plan.duchies),
-        ProtocolKind::Trustee => (&["COMPUTING"], 1),
+        ProtocolKind::Trustee => (&["COMPUTATION_PHASE"], 1),
         ProtocolKind::Direct => (&[], 0),
     }
 }

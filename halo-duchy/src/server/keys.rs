@@ -44,7 +44,6 @@ use halo_crypto::secret::Secret;
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 pub use conformance::conformance;
 pub use record::{DestructionRecord, RecordError, SignedRecord};
@@ -52,9 +51,6 @@ pub use record::{DestructionRecord, RecordError, SignedRecord};
 use super::secrets::{ComputationSecrets, KeyKind, SecretError};
 use super::store::StoreError;
 use vault::{Vault, What};
-
-/// The secret of sticky noise among a Duchy's own secrets.
-const NOISE_KEY: &str = "noise key";
 
 /// Why the key manager did not do what it was asked for.
 #[derive(Debug, Error)]
@@ -151,7 +147,7 @@ pub struct AuditLine {
     pub at: Timestamp,
     /// What was done.
     pub event: AuditEvent,
-    /// The computation's external id; empty for what is the Duchy's own.
+    /// The computation's external id.
     pub computation: String,
     /// Ids of the keys, separated by spaces.
     pub keys: String,
@@ -170,8 +166,8 @@ impl AuditLine {
 /// Something sealed at rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedRow {
-    /// The computation's external id, or the name of one of the Duchy's own secrets.
-    pub of: String,
+    /// The computation's external id.
+    pub computation: String,
     /// Which column it is in.
     pub place: SealedPlace,
     /// The sealed bytes.
@@ -185,8 +181,6 @@ pub enum SealedPlace {
     Secrets,
     /// State of a computation's engine.
     EngineState,
-    /// A secret of the Duchy itself.
-    Own,
 }
 
 /// Keys of a computation that are dropped, but not yet recorded as destroyed.
@@ -212,7 +206,7 @@ pub trait KeyStore: std::fmt::Debug + Send + Sync {
     /// Appends to the audit trail.
     async fn audit(&self, lines: &[AuditLine]) -> Result<(), StoreError>;
 
-    /// The audit trail of a computation, in order; of an empty id what is the Duchy's own.
+    /// The audit trail of a computation, in order.
     async fn audit_trail(&self, computation: &str) -> Result<Vec<AuditLine>, StoreError>;
 
     /// Remembers keys that are not remembered yet: of computations from before there was a list.
@@ -224,12 +218,6 @@ pub trait KeyStore: std::fmt::Debug + Send + Sync {
     /// Puts `new` in the place of what a row held, unless that has changed since, and appends to the audit trail. Says
     /// whether it did.
     async fn reseal(&self, row: &SealedRow, new: &[u8], line: &AuditLine) -> Result<bool, StoreError>;
-
-    /// One of the Duchy's own secrets, sealed.
-    async fn own_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
-
-    /// Keeps one of the Duchy's own secrets, unless there is one of that name, and appends to the audit trail.
-    async fn keep_own_secret(&self, name: &str, sealed: &[u8], line: &AuditLine) -> Result<(), StoreError>;
 
     /// Keys that were drawn, whose sealed form is dropped, and whose destruction is not recorded.
     async fn dropped(&self) -> Result<Vec<DroppedKeys>, StoreError>;
@@ -286,29 +274,29 @@ impl KeyManager {
             if self.vault.keys().is_current(&row.sealed) {
                 continue;
             }
-            let (what, computation) = match row.place {
-                SealedPlace::Secrets => (What::Secrets, row.of.as_str()),
-                SealedPlace::EngineState => (What::EngineState, row.of.as_str()),
-                SealedPlace::Own => (What::Own, ""),
+            let what = match row.place {
+                SealedPlace::Secrets => What::Secrets,
+                SealedPlace::EngineState => What::EngineState,
             };
-            let plain = self.vault.open(what, &row.of, &row.sealed)?;
+            let plain = self.vault.open(what, &row.computation, &row.sealed)?;
             let keys = match row.place {
                 SealedPlace::Secrets => {
-                    let secrets = self.vault.read_secrets(&row.of, plain.expose())?;
-                    self.store.adopt(&row.of, &secrets.entries(), now).await?;
+                    let secrets = self.vault.read_secrets(&row.computation, plain.expose())?;
+                    self.store.adopt(&row.computation, &secrets.entries(), now).await?;
                     ids(&secrets.entries())
                 }
                 SealedPlace::EngineState => "state".to_owned(),
-                SealedPlace::Own => row.of.clone(),
             };
-            let new = self.vault.seal(what, &row.of, plain.expose(), rng)?;
-            let line = self.line(AuditEvent::Rotated, computation, keys, now);
+            let new = self.vault.seal(what, &row.computation, plain.expose(), rng)?;
+            let line = self.line(AuditEvent::Rotated, &row.computation, keys, now);
             if self.store.reseal(&row, &new, &line).await? {
                 line.log();
                 rotated += 1;
             }
         }
         if rotated > 0 {
+            // What was sealed under a former key is not to be left behind; if somebody reads just now, `settle` will do it.
+            self.store.erase().await?;
             let kek = self.vault.keys().id();
             tracing::info!(rotated, kek, "all secrets are sealed under this key; former ones may be removed");
         }
@@ -366,34 +354,6 @@ impl KeyManager {
     /// [`SecretError::Sealed`].
     pub fn open_state(&self, computation: &str, sealed: &[u8]) -> Result<Secret<Vec<u8>>, SecretError> {
         self.vault.open(What::EngineState, computation, sealed)
-    }
-
-    /// The secret of sticky noise ([`crate::protocol::trustee::Trust::noise_key`]): drawn once, and the same for as long
-    /// as this Duchy has its database.
-    ///
-    /// # Errors
-    /// [`KeyError`].
-    pub async fn noise_key(
-        &self,
-        now: Timestamp,
-        rng: &mut (impl CryptoRng + Send),
-    ) -> Result<Secret<[u8; 32]>, KeyError> {
-        if self.store.own_secret(NOISE_KEY).await?.is_none() {
-            let mut key = Zeroizing::new([0; 32]);
-            rng.fill_bytes(&mut *key);
-            let sealed = self.vault.seal(What::Own, NOISE_KEY, &*key, rng)?;
-            let line = self.line(AuditEvent::Generated, "", NOISE_KEY.to_owned(), now);
-            self.store.keep_own_secret(NOISE_KEY, &sealed, &line).await?;
-            line.log();
-        }
-        // Read back: another process may have been first.
-        let sealed = self.store.own_secret(NOISE_KEY).await?.unwrap_or_default();
-        let plain = self.vault.open(What::Own, NOISE_KEY, &sealed)?;
-        let line = self.line(AuditEvent::Opened, "", NOISE_KEY.to_owned(), now);
-        line.log();
-        self.store.audit(&[line]).await?;
-        let key = <[u8; 32]>::try_from(plain.expose().as_slice());
-        Ok(key.map(Secret::new).map_err(|_| What::Own.refuse(NOISE_KEY, "it has no 32 bytes".to_owned()))?)
     }
 
     /// Makes sure that nothing is left of keys that the store has dropped, and signs and keeps a record for each

@@ -192,8 +192,8 @@ async fn retry(duchy: &Arc<Duchy>, computation: &str, reason: &str) -> Release {
     let attempts = record.as_ref().map_or(0, |record| record.attempts);
     let delay = Duration::from_millis(200).saturating_mul(1 << attempts.min(16)).min(LONGEST_DELAY);
     tracing::warn!(computation, attempts, ?delay, reason, "will try again");
-    // The first failure in a row, and then ever more rarely.
-    if let Some(record) = record.filter(|record| (record.attempts + 1).is_power_of_two()) {
+    // The second failure in a row, and then ever more rarely: that another Duchy is a moment behind is nothing to tell.
+    if let Some(record) = record.filter(|record| record.attempts.is_power_of_two()) {
         let duchy = Arc::clone(duchy);
         tokio::spawn(async move {
             if let Err(error) = tell_of_retry(&duchy, &record).await {

@@ -1,6 +1,6 @@
 //! A simulated Kingdom that reports what a test tells it to, true or not, and writes down what it is told.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::BoxStream};
 use halo_core::{
@@ -14,7 +14,7 @@ use halo_core::{
         computations_server::{Computations, ComputationsServer},
         requisitions_server::{Requisitions, RequisitionsServer},
     },
-    transport::{Identity, Roots, ServerTls, health_service},
+    transport::{Identity, Roots, ServerTls, caller_key_id, health_service},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tonic::{Request, Response, Status, transport::Server};
@@ -55,12 +55,20 @@ impl Call {
 pub(crate) struct ScriptedKingdom {
     reports: watch::Sender<Vec<Computation>>,
     calls: watch::Sender<Vec<Call>>,
+    /// Duchies by the key of their authority. Whoever is not among them is told of every computation.
+    duchies: Arc<BTreeMap<Vec<u8>, String>>,
 }
 
 impl ScriptedKingdom {
-    /// Serves on a free port to the clients of `clients`. Also returns the endpoint.
-    pub(crate) async fn start(identity: Identity, clients: &Roots) -> (Self, String) {
-        let kingdom = Self { reports: watch::channel(Vec::new()).0, calls: watch::channel(Vec::new()).0 };
+    /// Serves on a free port to the clients of `clients`, and tells each of `duchies` of its own computations. Also returns
+    /// the endpoint.
+    pub(crate) async fn start(
+        identity: Identity,
+        clients: &Roots,
+        duchies: BTreeMap<Vec<u8>, String>,
+    ) -> (Self, String) {
+        let (reports, calls) = (watch::channel(Vec::new()).0, watch::channel(Vec::new()).0);
+        let kingdom = Self { reports, calls, duchies: Arc::new(duchies) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("https://{}", listener.local_addr().unwrap());
         let server = Server::builder()
@@ -127,16 +135,20 @@ impl Computations for ScriptedKingdom {
         &self,
         request: Request<StreamActiveComputationsRequest>,
     ) -> Result<Response<Self::StreamActiveComputationsStream>, Status> {
+        let caller = caller_key_id(&request).and_then(|key| self.duchies.get(&key).cloned());
         // The token is the number of reports that the Duchy has taken.
         let taken = request.into_inner().continuation_token.parse::<usize>().unwrap_or(0);
-        let state = (self.reports.subscribe(), taken);
-        let stream = futures::stream::unfold(state, |(mut reports, taken)| async move {
+        let state = (self.reports.subscribe(), taken, caller);
+        let stream = futures::stream::unfold(state, |(mut reports, taken, caller)| async move {
             let next = reports.wait_for(|reports| reports.len() > taken).await.ok()?[taken].clone();
+            let takes_part = caller.as_ref().is_none_or(|caller| {
+                next.computation_participants.iter().any(|part| part.name.ends_with(&format!("/{caller}")))
+            });
             let response = StreamActiveComputationsResponse {
-                computation: Some(next),
+                computation: Some(next).filter(|_| takes_part),
                 continuation_token: (taken + 1).to_string(),
             };
-            Some((Ok(response), (reports, taken + 1)))
+            Some((Ok(response), (reports, taken + 1, caller)))
         });
         Ok(Response::new(stream.boxed()))
     }

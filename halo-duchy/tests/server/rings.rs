@@ -20,6 +20,7 @@ use halo_crypto::{
 };
 
 use crate::{
+    keys::assert_destroyed,
     measurement::Upload,
     trio::{Study, Trio, WITHOUT_NOISE, assert_blames},
     world::{DUCHIES, id, rng},
@@ -137,6 +138,7 @@ async fn liquid_legions_counts_frequencies_too() {
         histogram[(*count).min(3) as usize - 1] += 1;
     }
     assert_eq!(result.frequency.unwrap().usable_histogram, histogram);
+    assert_destroyed(&trio, &mut study).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,18 +1,16 @@
 //! The share shuffle from end to end, over three Duchies, and everything that somebody could do wrong in it.
 
 use halo_core::{
-    measurement::{HmssConfig, HmssVariant, Population, Protocol},
+    measurement::{HmssConfig, HmssNoise, HmssVariant, Population, Protocol},
     pb::{
         api::{
             self,
             fulfill_requisition_request::header::{HonestMajorityShareShuffle, Protocol as UploadProtocol},
             measurement::{Result as MeasurementResult, result::reach::Methodology},
         },
-        system::{
-            self, advance_computation_request as delivery, computation::State,
-            honest_majority_share_shuffle::Description,
-        },
+        system::{self, computation::State},
     },
+    privacy::{NoiseCalibration, NoiseMechanism},
     resource::DuchyId,
     wire::{self, type_name},
 };
@@ -28,16 +26,18 @@ use tonic::Code;
 
 use crate::{
     caller::assert_refused,
-    measurement::{Delivery, Upload},
+    measurement::Upload,
     trio::{Study, Trio, WITHOUT_NOISE, assert_blames},
     world::{DUCHIES, ME, PUBLISHERS, id, rng},
 };
 
-const WORKERS: [&str; 2] = [DUCHIES[1], DUCHIES[2]];
+/// The Duchies to which publishers upload.
+pub(crate) const WORKERS: [&str; 2] = [DUCHIES[1], DUCHIES[2]];
 /// How often each publisher has reached each of twelve people.
 const VECTORS: [[u8; 12]; 2] = [[0, 1, 2, 0, 3, 0, 0, 1, 1, 0, 0, 2], [0, 1, 0, 0, 3, 1, 0, 0, 1, 3, 0, 0]];
 
-fn hmss(variant: HmssVariant) -> Protocol {
+/// A share shuffle among everybody, without noise.
+pub(crate) fn hmss(variant: HmssVariant) -> Protocol {
     Protocol::Hmss(HmssConfig {
         variant,
         noise: None,
@@ -135,7 +135,8 @@ fn upload(study: &Study<'_>, publisher: usize) -> Upload {
     upload_changed(study, publisher, |_| {})
 }
 
-fn uploads(study: &Study<'_>) -> [Upload; 2] {
+/// What both publishers upload.
+pub(crate) fn uploads(study: &Study<'_>) -> [Upload; 2] {
     [upload(study, 0), upload(study, 1)]
 }
 
@@ -176,6 +177,52 @@ async fn results_are_exact_in_both_variants() {
             assert_exact(&result, frequency.map(|frequency| frequency as usize));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reached_is_a_result_too() {
+    let trio = Trio::start(WITHOUT_NOISE).await;
+    let mut study = trio.open(1, hmss(COMPATIBLE), Some(4)).await;
+    let nobody = |publisher| {
+        upload_changed(&study, publisher, |shared| {
+            let seed = Seed::from_slice(&shared.seed.data).unwrap();
+            shared.share = share::second_share(shared.modulus, &seed, &[0; 12]).unwrap();
+            shared.seed.share_sha256 = Sha256::digest(body(&study, &shared.share)).to_vec();
+        })
+    };
+    let uploads = [nobody(0), nobody(1)];
+    let result = study.finish([&uploads[0], &uploads[1]]).await;
+    let (reach, frequency) = (result.reach.unwrap(), result.frequency.unwrap());
+    assert_eq!((reach.value, reach.standard_error), (0, 0.0));
+    assert_eq!((frequency.histogram, frequency.relative_frequency_distribution.len()), (vec![0; 4], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_noise_the_result_says_how_much_and_hides_the_counts() {
+    let trio = Trio::start("").await;
+    let Protocol::Hmss(mut config) = hmss(HmssVariant::Native) else { panic!() };
+    config.noise = Some(HmssNoise {
+        mechanism: NoiseMechanism::DiscreteGaussian,
+        calibration: NoiseCalibration::Exact,
+        honest_contributors: 1,
+    });
+    let mut study = trio.open(1, Protocol::Hmss(config), Some(4)).await;
+    let uploads = uploads(&study);
+    let result = study.finish([&uploads[0], &uploads[1]]).await;
+    let (reach, frequency) = (result.reach.unwrap(), result.frequency.unwrap());
+    assert!((0..=12).contains(&reach.value) && reach.noise_standard_deviation > 1.0, "{reach:?}");
+    assert!(reach.standard_error.is_finite() && frequency.noise_standard_deviation > 1.0);
+    assert!(frequency.histogram.is_empty());
+    // Less than the operator asks for.
+    let Protocol::Hmss(mut config) = hmss(HmssVariant::Native) else { panic!() };
+    config.noise = Some(HmssNoise {
+        mechanism: NoiseMechanism::DiscreteGaussian,
+        calibration: NoiseCalibration::Reference,
+        honest_contributors: 1,
+    });
+    let study = trio.plan(2, Protocol::Hmss(config), Some(4));
+    trio.kingdom.report(&study.computation);
+    assert_blames(&study.given_up_by(ME).await, "(allow_reference_calibration)", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -410,97 +457,4 @@ async fn what_cannot_be_computed_is_not_begun() {
     trio.kingdom.report(&study.computation);
     let words = "they are not exactly the Duchies of serialized_protocol_config";
     assert_blames(&study.given_up_by(ME).await, words, &["kingdom"]);
-}
-
-/// What a Duchy delivers to another one.
-fn message(study: &Study<'_>, description: Description, body: Vec<u8>) -> Delivery {
-    let shuffle = system::HonestMajorityShareShuffle { description: description.into() };
-    let header = delivery::Header {
-        name: study.computation.name.clone(),
-        protocol: Some(delivery::header::Protocol::HonestMajorityShareShuffle(shuffle)),
-        body_length: body.len() as i64,
-        record_count: body.len() as i64,
-        body_sha256: Sha256::digest(&body).to_vec(),
-        offset: 0,
-    };
-    Delivery { header, body }
-}
-
-/// Everybody has confirmed and may begin, but one Duchy is not there.
-async fn without<'a>(trio: &'a Trio, number: u64, absent: &'static str) -> Study<'a> {
-    let mut study = trio.open(number, hmss(HmssVariant::Native), Some(4)).await;
-    let uploads = uploads(&study);
-    study.fulfill([&uploads[0], &uploads[1]]).await;
-    study.confirm().await;
-    trio.stop(absent).await;
-    study.report(State::PendingComputation);
-    study
-}
-
-/// Delivers as soon as the receiver waits for it.
-async fn deliver(study: &Study<'_>, to: &'static str, from: &str, delivery: &Delivery) -> tonic::Status {
-    let caller = study.trio.connect(to, from).await;
-    loop {
-        match caller.deliver(delivery).await {
-            Err(status) if status.message().contains("not awaited here yet") => {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-            outcome => return outcome.unwrap_err(),
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_passes_on_other_seeds_is_named() {
-    let trio = Trio::start(WITHOUT_NOISE).await;
-    let [first, second] = WORKERS;
-    // No seeds at all; bytes that mean nothing.
-    let nothing = [&[1][..], &[7; 48], &[0; 4]].concat();
-    for (number, (body, words)) in
-        (1..).zip([(nothing, "does not pass on the seeds of exactly those"), (vec![9; 60], "its version is not known")])
-    {
-        let study = without(&trio, number, first).await;
-        let bad = message(&study, Description::ShufflePhaseInputOne, body);
-        // The wrong sender, and the right one with the other's number.
-        let own = message(&study, Description::ShufflePhaseInputTwo, bad.body.clone());
-        for (sender, delivery, words) in
-            [(ME, &bad, "1 is none that aggregator sends"), (first, &own, "2 is none that worker1 sends")]
-        {
-            let status = deliver(&study, second, sender, delivery).await;
-            assert_refused(Err::<(), _>(status), Code::InvalidArgument, words);
-        }
-        let status = deliver(&study, second, first, &bad).await;
-        assert_refused(Err::<(), _>(status), Code::InvalidArgument, words);
-        let failure = study.given_up_by(second).await;
-        assert_blames(&failure, "a record from duchy worker1 is not acceptable", &[first]);
-        trio.revive(first).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn vectors_of_another_length_or_with_other_cells_name_the_worker() {
-    let trio = Trio::start(WITHOUT_NOISE).await;
-    let first = WORKERS[0];
-    let study = without(&trio, 1, first).await;
-    let description = Description::AggregationPhaseInput;
-    // Too short: noticed when both are there. The second worker waits for a seed that never comes, so it is played too.
-    let short = message(&study, description, vec![0; 11]);
-    let caller = trio.connect(ME, first).await;
-    caller.deliver(&short).await.unwrap();
-    caller.deliver(&short).await.unwrap();
-    let other = message(&study, description, vec![1; 11]);
-    assert_refused(caller.deliver(&other).await, Code::FailedPrecondition, "is bound to another body");
-    let second = message(&study, description, vec![0; 12]);
-    trio.connect(ME, WORKERS[1]).await.deliver(&second).await.unwrap();
-    let failure = study.given_up_by(ME).await;
-    assert_blames(&failure, "from worker1 has another number of records than is due", &[first]);
-    trio.revive(first).await;
-    // A sum that no frequency has: one of the workers is to blame.
-    let study = without(&trio, 2, first).await;
-    for worker in WORKERS {
-        let vector = message(&study, description, vec![100; 12]);
-        trio.connect(ME, worker).await.deliver(&vector).await.unwrap();
-    }
-    let failure = study.given_up_by(ME).await;
-    assert_blames(&failure, "shares add up to 200", &WORKERS);
 }

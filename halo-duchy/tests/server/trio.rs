@@ -20,7 +20,7 @@ use halo_core::{
     privacy::MaximumFrequency,
     resource::{DuchyId, ExternalId, RequisitionName},
     session,
-    transport::{Client, Roots},
+    transport::{Client, Roots, subject_key_id},
     wire::{self, type_name},
 };
 use halo_crypto::consent::{tink::PrivateKeyset, x509::ECDSA_WITH_SHA256};
@@ -66,7 +66,9 @@ impl Trio {
         let names = [KINGDOM, CONSUMER].into_iter().chain(PUBLISHERS).chain(DUCHIES);
         let parties: BTreeMap<_, _> = names.map(|name| (name, Party::new(directory.path(), name))).collect();
         let duchies = Roots::from_der(DUCHIES.iter().map(|duchy| parties[duchy].root().to_vec()).collect());
-        let (kingdom, kingdom_endpoint) = ScriptedKingdom::start(parties[KINGDOM].identity(), &duchies).await;
+        let keys = DUCHIES.iter().map(|duchy| (subject_key_id(parties[duchy].root()).unwrap(), id(duchy).to_owned()));
+        let keys = keys.collect();
+        let (kingdom, kingdom_endpoint) = ScriptedKingdom::start(parties[KINGDOM].identity(), &duchies, keys).await;
         let mut listeners = BTreeMap::new();
         for duchy in DUCHIES {
             listeners.insert(duchy, TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -114,6 +116,11 @@ impl Trio {
     pub(crate) async fn revive(&self, duchy: &'static str) {
         let address = self.serving.lock().unwrap()[duchy].address;
         self.serve(duchy, TcpListener::bind(address).await.unwrap());
+    }
+
+    /// Where a Duchy keeps its state.
+    pub(crate) fn state_directory(&self, duchy: &str) -> std::path::PathBuf {
+        self.directory.path().join(format!("state-{}", id(duchy)))
     }
 
     pub(crate) fn party(&self, name: &str) -> &Party {
@@ -165,8 +172,8 @@ impl Trio {
         let first = number * 1000;
         let requisitions = [0, 1].map(|publisher| {
             let at = &fulfilling[publisher % fulfilling.len()];
-            let mut names =
-                (first + 1..).map(|value| format!("{}/requisitions/{}", PUBLISHERS[publisher], external(value)));
+            let mut names = (first + 1 + 100 * publisher as u64..)
+                .map(|value| format!("{}/requisitions/{}", PUBLISHERS[publisher], external(value)));
             let fits = |name: &String| {
                 let name: RequisitionName = name.parse().unwrap();
                 session::fulfilling_duchy(&name, &fulfilling).unwrap() == at

@@ -154,7 +154,8 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let names = [KINGDOM, CONSUMER, STRANGER, BYSTANDER].into_iter().chain(PUBLISHERS).chain(DUCHIES);
         let parties: BTreeMap<_, _> = names.map(|name| (name, Party::new(directory.path(), name))).collect();
-        let (kingdom, endpoint) = ScriptedKingdom::start(parties[KINGDOM].identity(), &parties[ME].roots()).await;
+        let clients = parties[ME].roots();
+        let (kingdom, endpoint) = ScriptedKingdom::start(parties[KINGDOM].identity(), &clients, BTreeMap::new()).await;
         let config = Config::from_file(&configuration(directory.path(), &endpoint, allow_no_noise)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("https://{}", listener.local_addr().unwrap());

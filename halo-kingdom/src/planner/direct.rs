@@ -2,7 +2,7 @@
 
 use halo_core::{
     measurement::{DirectConfig, MeasurementKind, MeasurementSpec, MeasurementType},
-    privacy::{MaximumFrequency, PrivacyParams},
+    privacy::PrivacyParams,
 };
 use halo_sketch::noise::Sensitivity;
 
@@ -27,13 +27,6 @@ pub(super) fn applies(asked: MeasurementKind, publishers: usize) -> Result<Strin
 pub(super) fn feasible(config: &DirectConfig, spec: &MeasurementSpec) -> Result<DirectConfig, String> {
     let noises = match spec.kind {
         MeasurementType::Impression { impression, maximum_frequency_per_user } => {
-            let most = MaximumFrequency::MAX.get();
-            if maximum_frequency_per_user > most {
-                return Err(format!(
-                    "measurement_spec.impression.maximum_frequency_per_user: {maximum_frequency_per_user} is more than \
-                     {most}, to which publishers count"
-                ));
-            }
             let sensitivity = Sensitivity::scalar(maximum_frequency_per_user);
             vec![("measurement_spec.impression.privacy_params", impression, sensitivity)]
         }

@@ -344,20 +344,29 @@ fn a_trustee_has_its_bounds() {
     let with = |noise| {
         let planner =
             changed(&[ProtocolKind::Trustee], |settings| settings.trustee.as_mut().unwrap().noise = noise).unwrap();
-        move |capabilities| planner.plan(&reach(1e-9, 0.0), &publishers(2, capabilities))
+        move |spec: &MeasurementSpec, capabilities| planner.plan(spec, &publishers(2, capabilities))
     };
     let trustee = Capabilities { trustee: true, ..Capabilities::default() };
-    assert!(with(TrusteeNoise::None)(trustee).is_ok(), "without noise nothing is calibrated");
-    let refused = with(TrusteeNoise::Deterministic)(trustee).unwrap_err().to_string();
+    assert!(with(TrusteeNoise::None)(&reach(1e-9, 0.0), trustee).is_ok(), "without noise nothing is calibrated");
+    let deterministic = with(TrusteeNoise::Deterministic);
+    let refused = deterministic(&reach(1.0, 1e-9), trustee).unwrap_err().to_string();
     assert!(refused.contains("accepts deterministic noise"), "{refused}");
-    assert!(with(TrusteeNoise::Deterministic)(Capabilities { deterministic_noise: true, ..trustee }).is_ok());
+    let both = Capabilities { deterministic_noise: true, ..trustee };
+    assert!(deterministic(&reach(1.0, 1e-9), both).is_ok());
+    let refused = deterministic(&reach(1.0, 0.0), both).unwrap_err().to_string();
+    assert!(refused.contains("not trustee: measurement_spec.reach.privacy_params"), "{refused}");
+    // One person has up to 126 impressions, so that the noise which hides them is that much larger.
+    let little = reach(1e-5, 1e-9);
+    assert_refused(&one, ProtocolKind::Trustee, &little, 2, "measurement_spec.reach.privacy_params");
+    let open = changed(&[ProtocolKind::Trustee], |settings| settings.trustee.as_mut().unwrap().thresholds = None);
+    assert_eq!(taken(&open.unwrap(), &little, 2).config.protocol.kind(), ProtocolKind::Trustee);
 }
 
 #[test]
 fn direct_measurements_have_their_bounds() {
     let one = planner(&[]);
     for (spec, named) in [
-        (impression(256, 1e-9), "256 is more than 255"),
+        (impression(100_000, 1e-9), "measurement_spec.impression.privacy_params"),
         (impression(2, 0.0), "measurement_spec.impression.privacy_params"),
         (duration(1 << 33), "seconds are more than"),
         (duration(100_000), "measurement_spec.duration.privacy_params"),

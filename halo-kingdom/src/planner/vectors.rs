@@ -5,9 +5,9 @@ use halo_core::{
     privacy::{NoiseMechanism, VidSamplingInterval},
     resource::DuchyId,
 };
-use halo_sketch::noise::ShiftedNoise;
+use halo_sketch::noise::{Sensitivity, ShiftedNoise, deterministic::StickyNoise};
 
-use super::{NoiseMakers, Publisher, all_can, known_duchy, refuse_setting};
+use super::{NoiseMakers, Publisher, all_can, known_duchy, noises_of_people, refuse_setting};
 use crate::Error;
 
 /// Both workers of a share shuffle add noise.
@@ -22,6 +22,8 @@ const MAX_MODULUS: u32 = 256;
 const NATIVE_REACH_MODULUS: u32 = 251;
 /// The highest frequency that a trustee's publishers may send (protocols 4.1).
 const MAX_TRUSTEE_FREQUENCY: u32 = 127;
+/// So many impressions of one person count towards a trustee's threshold where only reach is asked for.
+const TRUSTEE_REACH_IMPRESSIONS: u32 = 126;
 
 /// Checks the settings of a share shuffle against the Kingdom's Duchies.
 pub(super) fn check_hmss_settings(section: &str, hmss: &HmssConfig, duchies: &[DuchyId]) -> Result<(), Error> {
@@ -107,13 +109,28 @@ pub(super) fn check_trustee(
             "measurement_spec.reach_and_frequency.maximum_frequency: {frequency} is more than {MAX_TRUSTEE_FREQUENCY}"
         ));
     }
-    match trustee.noise {
-        // The amount of deterministic noise is fixed, whatever is asked for.
-        TrusteeNoise::None | TrusteeNoise::Deterministic => Ok(()),
-        TrusteeNoise::DiscreteGaussian => {
-            NoiseMakers::one(NoiseMechanism::DiscreteGaussian).calibrate_people(spec, LEAST_EPSILON).map(drop)
-        }
+    if trustee.noise == TrusteeNoise::None {
+        return Ok(());
     }
+    let mut noises = noises_of_people(spec);
+    let asks_impressions = trustee.thresholds.is_some_and(|thresholds| thresholds.min_impressions > 0);
+    if let (Some((field, reach, _)), true) = (noises.first().copied(), asks_impressions) {
+        // The number of impressions is compared with the threshold under noise of its own.
+        let most = if spec.kind.kind().counts_frequency() { frequency } else { TRUSTEE_REACH_IMPRESSIONS };
+        noises.push((field, reach, Sensitivity::scalar(most)));
+    }
+    let gaussian = NoiseMakers::one(NoiseMechanism::DiscreteGaussian);
+    noises.into_iter().try_for_each(|(field, params, sensitivity)| {
+        if params.epsilon.get() < LEAST_EPSILON {
+            return Err(format!("{field}: epsilon is {}; at least {LEAST_EPSILON} is possible", params.epsilon));
+        }
+        let outcome = if trustee.noise == TrusteeNoise::Deterministic {
+            StickyNoise::new(params, sensitivity).map(drop).map_err(|error| error.to_string())
+        } else {
+            gaussian.calibrate(params, sensitivity).map(drop)
+        };
+        outcome.map_err(|detail| format!("{field}: {detail}"))
+    })
 }
 
 /// Refuses when fewer people than `least` are sampled.
@@ -137,5 +154,6 @@ fn sampled(population: Population, interval: VidSamplingInterval) -> u64 {
 }
 
 fn is_prime(number: u32) -> bool {
-    number >= 2 && (2..number).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+    number >= 2
+        && (2..number).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
 }

@@ -167,6 +167,7 @@ pub(super) struct DuchyConfiguration {
     pub(super) listen: String,
     pub(super) state_dir: PathBuf,
     pub(super) key_encryption_key_file: PathBuf,
+    pub(super) allow_simulated_attestation: bool,
     pub(super) noise_floor: NoiseFloor,
     pub(super) tls: Tls,
     pub(super) consent: Consent,
@@ -185,6 +186,7 @@ pub(super) struct PublisherConfiguration {
     pub(super) allow_no_noise: bool,
     pub(super) maximum_epsilon: f64,
     pub(super) maximum_delta: f64,
+    pub(super) allow_simulated_attestation: bool,
     #[serde(serialize_with = "names")]
     pub(super) protocols: Vec<ProtocolKind>,
     #[serde(serialize_with = "shown")]

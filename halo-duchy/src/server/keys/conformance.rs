@@ -48,8 +48,13 @@ pub async fn conformance<S: Store + KeyStore>(store: &S) {
     assert_eq!(store.dropped().await.expect("the store answers"), [], "keys in use are not dropped");
 
     // Sealed anew, unless it has changed.
-    let row =
-        store.sealed().await.expect("the store answers").into_iter().find(|row| row.of == "k").expect("its secrets");
+    let row = store
+        .sealed()
+        .await
+        .expect("the store answers")
+        .into_iter()
+        .find(|row| row.computation == "k")
+        .expect("its secrets");
     assert_eq!((row.place, row.sealed.as_slice()), (SealedPlace::Secrets, &[2, 1][..]));
     let rotated = line(AuditEvent::Rotated, "k", "seed", 3);
     assert!(store.reseal(&row, &[2, 2], &rotated).await.expect("the store answers"));
@@ -62,25 +67,9 @@ pub async fn conformance<S: Store + KeyStore>(store: &S) {
         [generated.clone(), rotated.clone(), opened.clone()]
     );
 
-    // The Duchy's own.
-    let own = line(AuditEvent::Generated, "", "noise key", 5);
-    assert_eq!(store.own_secret("noise key").await.expect("the store answers"), None);
-    store.keep_own_secret("noise key", &[7], &own).await.expect("the store answers");
-    store.keep_own_secret("noise key", &[8], &own).await.expect("the store answers");
-    assert_eq!(store.own_secret("noise key").await.expect("the store answers"), Some(vec![7]), "the first one stays");
-    assert_eq!(store.audit_trail("").await.expect("the store answers"), [own]);
-    assert!(
-        store
-            .sealed()
-            .await
-            .expect("the store answers")
-            .iter()
-            .any(|row| row.place == SealedPlace::Own && row.of == "noise key")
-    );
-
     // Dropped with the computation; recorded once.
     store.abandon("k", "nobody ends it", at(6)).await.expect("the store answers");
-    assert!(store.sealed().await.expect("the store answers").iter().all(|row| row.of != "k"));
+    assert!(store.sealed().await.expect("the store answers").iter().all(|row| row.computation != "k"));
     let dropped = DroppedKeys { computation: "k".to_owned(), entries, generated: at(1) };
     assert_eq!(store.dropped().await.expect("the store answers"), [dropped]);
     assert!(store.erase().await.expect("the store answers"), "nobody is reading");

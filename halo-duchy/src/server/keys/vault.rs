@@ -14,8 +14,6 @@ pub(super) enum What {
     Secrets,
     /// The engine's state.
     EngineState,
-    /// A secret of the Duchy itself; its name stands where a computation's id would.
-    Own,
 }
 
 impl What {
@@ -23,11 +21,10 @@ impl What {
         match self {
             Self::Secrets => "secrets",
             Self::EngineState => "engine state",
-            Self::Own => "own secret",
         }
     }
 
-    pub(super) fn refuse(self, computation: &str, reason: String) -> SecretError {
+    fn refuse(self, computation: &str, reason: String) -> SecretError {
         SecretError::Sealed { what: self.name(), computation: computation.to_owned(), reason }
     }
 }
@@ -105,6 +102,5 @@ mod tests {
         let error = vault(1, "worker1").open(What::Secrets, "d", &sealed).unwrap_err().to_string();
         assert!(error.contains("secrets of computation d does not open"), "{error}");
         assert!(vault(1, "worker1").open(What::EngineState, "c", &sealed).is_err(), "one kind is not another");
-        assert!(vault(1, "worker1").open(What::Own, "c", &sealed).is_err());
     }
 }

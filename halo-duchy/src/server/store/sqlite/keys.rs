@@ -114,18 +114,16 @@ impl KeyStore for SqliteStore {
     async fn sealed(&self) -> Result<Vec<SealedRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT 1 AS place, id AS name, secrets AS sealed FROM computations WHERE secrets IS NOT NULL
-             UNION ALL SELECT 2, id, engine_state FROM computations WHERE engine_state IS NOT NULL
-             UNION ALL SELECT 3, name, sealed FROM own_secrets ORDER BY 1, 2",
+             UNION ALL SELECT 2, id, engine_state FROM computations WHERE engine_state IS NOT NULL ORDER BY 1, 2",
         )
         .fetch_all(&self.pool)
         .await?;
         let row = |row: &SqliteRow| {
             let place = match row.try_get::<i64, _>("place")? {
                 1 => SealedPlace::Secrets,
-                2 => SealedPlace::EngineState,
-                _ => SealedPlace::Own,
+                _ => SealedPlace::EngineState,
             };
-            Ok(SealedRow { of: row.try_get("name")?, place, sealed: row.try_get("sealed")? })
+            Ok(SealedRow { computation: row.try_get("name")?, place, sealed: row.try_get("sealed")? })
         };
         rows.iter()
             .map(row)
@@ -137,34 +135,15 @@ impl KeyStore for SqliteStore {
         let statement = match row.place {
             SealedPlace::Secrets => "UPDATE computations SET secrets = ? WHERE id = ? AND secrets = ?",
             SealedPlace::EngineState => "UPDATE computations SET engine_state = ? WHERE id = ? AND engine_state = ?",
-            SealedPlace::Own => "UPDATE own_secrets SET sealed = ? WHERE name = ? AND sealed = ?",
         };
         let mut tx = self.begin().await?;
-        let done = sqlx::query(statement).bind(new).bind(&row.of).bind(&row.sealed).execute(&mut *tx).await?;
+        let done = sqlx::query(statement).bind(new).bind(&row.computation).bind(&row.sealed).execute(&mut *tx).await?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
         append(&mut tx, line).await?;
         tx.commit().await?;
         Ok(true)
-    }
-
-    async fn own_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let sealed = sqlx::query_scalar("SELECT sealed FROM own_secrets WHERE name = ?").bind(name);
-        Ok(sealed.fetch_optional(&self.pool).await?)
-    }
-
-    async fn keep_own_secret(&self, name: &str, sealed: &[u8], line: &AuditLine) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("INSERT OR IGNORE INTO own_secrets (name, sealed) VALUES (?, ?)")
-            .bind(name)
-            .bind(sealed)
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() > 0 {
-            append(&mut tx, line).await?;
-        }
-        Ok(tx.commit().await?)
     }
 
     async fn dropped(&self) -> Result<Vec<DroppedKeys>, StoreError> {
