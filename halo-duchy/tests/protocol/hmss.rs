@@ -343,6 +343,32 @@ fn one_flipped_share_byte_changes_the_result() {
     }
 }
 
+/// The reference makes the noise of reach as that of a histogram (protocols 6.1), with the values of protocols 8.4: the
+/// number of cells follows from them, and a worker of the reference notices another one.
+#[test]
+fn the_references_calibration_gives_the_references_number_of_cells() {
+    struct Cells(Vec<u64>);
+    impl Interceptor for Cells {
+        fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
+            if envelope.description == Description::AggregationInput {
+                self.0.push(envelope.body.records());
+            }
+            vec![envelope]
+        }
+    }
+    let params = PrivacyParams::new(3.0_f64.ln() / 10.0, 2e-6).unwrap();
+    for (mechanism, shift) in [(NoiseMechanism::Geometric, 291), (NoiseMechanism::DiscreteGaussian, 189)] {
+        for (frequency, kinds) in [(1, 1), (2, 1 + 2 * 2)] {
+            let mut parameters = with_noise(parameters(COMPATIBLE, 20, frequency, 2), mechanism, params);
+            parameters.noise.as_mut().unwrap().calibration = NoiseCalibration::Reference;
+            let mut cells = Cells(Vec::new());
+            let parties = parties(&parameters, &[vec![1; 20], vec![0; 20]], 7);
+            local::run(&parties, &MemoryWorkspace, &mut cells).unwrap();
+            assert_eq!(cells.0, [20 + 2 * 2 * shift * kinds; 2], "{mechanism:?}, frequency {frequency}");
+        }
+    }
+}
+
 /// One party's inbox does not tell a cell: over many seeds, what a worker holds of a publisher's cell and what the
 /// aggregator gets from one worker are uniform, whatever the cell is (chi-square, 126 degrees of freedom; 200 is exceeded
 /// with probability 3e-5).
