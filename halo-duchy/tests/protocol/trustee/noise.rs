@@ -8,10 +8,10 @@ use super::*;
 
 #[test]
 fn drawn_noise_is_what_was_calibrated() {
-    // 120 seeds; five standard errors of mean and deviation.
+    // 500 seeds; five standard errors of mean and deviation.
     let parameters = Parameters { noise: Noise::DiscreteGaussian(budget(1.0, 1e-2)), ..parameters(20, 3, 2) };
     let vectors = [vec![1; 20], vec![0; 20]];
-    let outcomes: Vec<Outcome> = (0..120).map(|seed| try_run(&parameters, &vectors, seed).unwrap()).collect();
+    let outcomes: Vec<Outcome> = (0..500).map(|seed| try_run(&parameters, &vectors, seed).unwrap()).collect();
     let check = |values: Vec<f64>, truth: f64, deviation: f64| {
         assert!(deviation > 0.0);
         let n = values.len() as f64;
