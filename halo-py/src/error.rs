@@ -103,7 +103,8 @@ fn publisher(error: halo_edp_sdk::Error) -> PyErr {
         E::File { source, .. } => std::io::Error::new(source.kind(), message).into(),
         E::NotParquet { .. } => class::FormatError::new_err(message),
         E::NoVidColumn { .. } => class::MissingColumnError::new_err(message),
-        E::VidType { .. } => class::ColumnTypeError::new_err(message),
+        E::ColumnType { .. } => class::ColumnTypeError::new_err(message),
+        E::Share(_) => class::ParameterError::new_err(message),
         E::Interrupted => PyKeyboardInterrupt::new_err(message),
         _ => class::DataError::new_err(message),
     }

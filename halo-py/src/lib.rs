@@ -47,6 +47,6 @@ mod _halo {
     use crate::vector::{FrequencyVector, Population};
 
     #[pymodule_export]
-    #[allow(non_upper_case_globals, reason = "the name that Python gives it")]
+    #[expect(non_upper_case_globals, reason = "the name that Python gives it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 }

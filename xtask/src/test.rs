@@ -111,7 +111,7 @@ pub(crate) fn all() -> Result<(), Failure> {
 /// Runs a command, lets its output through and adds it up. Tells whether it succeeded.
 fn watch(name: &str, mut command: Command, tally: &mut Tally) -> Result<bool, Failure> {
     eprintln!("xtask: {name}: {command:?}");
-    let io = |error: std::io::Error| Failure(format!("{name} could not run: {error}"));
+    let io = |error: io::Error| Failure(format!("{name} could not run: {error}"));
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(io)?;
     let output = child.stdout.take().ok_or_else(|| Failure(format!("{name} has no output")))?;
     for line in BufReader::new(output).split(b'\n') {

@@ -79,11 +79,17 @@ struct Cost {
 impl Cost {
     fn of(protocol: ProtocolKind, outcome: &Outcome) -> Self {
         let sending = outcome.stages.iter().filter(|stage| stage.bytes_out > 0);
+        let records = outcome.uploads.iter().map(|upload| upload.records).sum();
+        let cells = outcome.joint.as_ref().and_then(|found| found.result.reach()?.vector_size);
         Self {
             protocol,
             measured: outcome.measurement_type,
             rounds: sending.map(|stage| stage.name.as_str()).collect::<BTreeSet<_>>().len(),
-            registers: outcome.uploads.iter().map(|upload| upload.records).sum(),
+            registers: match protocol {
+                // What publishers send is a finished number.
+                ProtocolKind::Direct => 0,
+                _ => cells.map_or(records, |cells| cells * outcome.uploads.len() as u64),
+            },
             uploaded_bytes: outcome.uploads.iter().map(|upload| upload.bytes).sum(),
             duchy_bytes: outcome.stages.iter().map(|stage| stage.bytes_out).sum(),
             duchy_cpu_s: outcome.stages.iter().map(|stage| stage.cpu_s).sum(),

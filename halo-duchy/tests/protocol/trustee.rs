@@ -128,7 +128,7 @@ fn check_clear(parameters: &Parameters, vectors: &[Vec<u8>]) {
 
 /// Vectors of 1 to 12 publishers, with cells up to the protocol's cap.
 fn vectors() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    (1..=12_usize, 1..200_usize).prop_flat_map(move |(publishers, cells)| {
+    (1..=12_usize, 2..200_usize).prop_flat_map(move |(publishers, cells)| {
         let cell = prop_oneof![5 => Just(0), 3 => 0..=5_u8, 1 => 0..=127_u8];
         prop::collection::vec(prop::collection::vec(cell, cells), publishers)
     })
@@ -210,7 +210,7 @@ fn cancellation_is_heard() {
             true
         }
     }
-    let parameters = parameters(1, 1, 1);
-    let error = duchy(&parameters, 1).start(&requisitions(&parameters, &[vec![1]]), &GivenUp).unwrap_err();
+    let parameters = parameters(2, 1, 1);
+    let error = duchy(&parameters, 1).start(&requisitions(&parameters, &[vec![1, 0]]), &GivenUp).unwrap_err();
     assert!(matches!(error, ProtocolError::Cancelled));
 }

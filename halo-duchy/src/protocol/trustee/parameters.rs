@@ -27,7 +27,7 @@ pub enum Variant {
 pub struct Parameters {
     /// What envelopes are bound to.
     pub variant: Variant,
-    /// N, the number of cells: people in the sampled part of the population, at least 1.
+    /// N, the number of cells: people in the sampled part of the population, at least 2.
     pub cells: u64,
     /// F, at most [`MAXIMUM_CELL`]. With 1 only reach is computed.
     pub maximum_frequency: MaximumFrequency,
@@ -191,8 +191,8 @@ impl Parameters {
     pub(super) fn calibrate(&self) -> Result<Option<Calibrated>, ProtocolError> {
         let refuse = |reason: String| Err(ProtocolError::Parameters(reason));
         self.width()?;
-        if self.cells == 0 || usize::try_from(self.cells).is_err() {
-            return refuse(format!("{} cells; there must be at least 1, and all must fit the memory", self.cells));
+        if self.cells < 2 || usize::try_from(self.cells).is_err() {
+            return refuse(format!("{} cells; there must be at least 2, and all must fit the memory", self.cells));
         }
         if self.maximum_frequency.get() > u32::from(MAXIMUM_CELL) {
             let frequency = self.maximum_frequency;

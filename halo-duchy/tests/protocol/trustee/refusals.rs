@@ -171,7 +171,7 @@ fn nothing_opens_without_an_accepted_attestation() {
 fn parameters_out_of_range() {
     let good = parameters(4, 3, 2);
     let cases: [(Parameters, &str); 8] = [
-        (Parameters { cells: 0, ..good.clone() }, "at least 1"),
+        (Parameters { cells: 1, ..good.clone() }, "at least 2"),
         (Parameters { maximum_frequency: MaximumFrequency::new(128).unwrap(), ..good.clone() }, "above 127"),
         (Parameters { requisitions: Vec::new(), ..good.clone() }, "no requisitions"),
         (Parameters { requisitions: vec!["a".to_owned(); 2], ..good.clone() }, "listed twice"),
