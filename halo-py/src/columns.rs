@@ -39,6 +39,10 @@ impl<'py> Vids<'py> {
             return from_file(data.py(), path, column);
         }
         if let Ok(array) = data.cast::<PyUntypedArray>() {
+            if data.hasattr("mask")? {
+                let advice = "VIDs cannot be read from a masked array; give array.compressed(), without what is masked";
+                return Err(ColumnTypeError::new_err(advice));
+            }
             return from_numpy(array);
         }
         if is_pandas(data)? {

@@ -204,7 +204,8 @@ impl Methodology {
         Ok(Self(Inner::LiquidLegionsV2(SketchShape::from(&shape(sketch)?))))
     }
 
-    /// One cell for every sampled person of a population: the share shuffle, and the trustee.
+    /// One cell for every sampled person of a population: the share shuffle, and the trustee's reach. The trustee's shares
+    /// by frequency have the variances of `deterministic`, since every count has noise of its own.
     #[staticmethod]
     fn frequency_vector(size: u64) -> Self {
         Self(Inner::FrequencyVector { size })

@@ -10,9 +10,6 @@ use crate::door;
 use crate::error::Error;
 use crate::params::{self, Seed};
 
-/// Draws between two looks at the caller's wish to stop.
-const BLOCK: usize = 1 << 12;
-
 /// What one person changes: a number, or "histogram".
 pub(crate) fn sensitivity(value: &Bound<'_, PyAny>) -> PyResult<Sensitivity> {
     if let Ok(name) = value.cast::<PyString>()
@@ -45,8 +42,7 @@ fn draws<'py>(
             .try_reserve_exact(size)
             .map_err(|_| Error::Parameter(format!("size is {size}, more than memory holds")))?;
         while drawn.len() < size {
-            let block = BLOCK.min(size - drawn.len());
-            drawn.extend((0..block).map(|_| draw(&mut rng)));
+            drawn.push(draw(&mut rng));
             if control.is_cancelled() {
                 return Err(halo_edp_sdk::Error::Interrupted.into());
             }
@@ -185,12 +181,13 @@ pub(crate) fn calibrate(
     Ok(Noise(spec.calibrate().map_err(Error::from)?))
 }
 
-/// The range of parameters that samplers take.
-fn positive(name: &str, value: f64) -> Result<f64, Error> {
-    if (1e-9..=1e15).contains(&value) {
+/// Checks a parameter of a sampler. In the ranges that samplers have here one draw takes seconds at most, also where a
+/// narrow bound makes it draw again and again: between two draws a wish to stop is heard.
+fn within(name: &str, value: f64, least: f64, most: f64) -> Result<f64, Error> {
+    if (least..=most).contains(&value) {
         Ok(value)
     } else {
-        Err(Error::Parameter(format!("{name} is {value}; it must be from 1e-9 to 1e15")))
+        Err(Error::Parameter(format!("{name} is {value}; it must be from {least:e} to {most:e}")))
     }
 }
 
@@ -199,7 +196,7 @@ fn positive(name: &str, value: f64) -> Result<f64, Error> {
 /// Parameters
 /// ----------
 /// variance : float
-///     σ², taken as the next rational number above it.
+///     σ², from 1e-9 to 1e12, taken as the next rational number above it.
 /// size : int, default 1
 ///     Number of draws.
 /// bound : int, optional
@@ -226,7 +223,7 @@ pub(crate) fn discrete_gaussian<'py>(
     bound: Option<u64>,
     seed: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    let variance = Rational::at_least(positive("variance", variance)?);
+    let variance = Rational::at_least(within("variance", variance, 1e-9, 1e12)?);
     // A draw beyond 2^62 does not happen.
     let bound = bound.unwrap_or(1 << 62);
     draws(py, size, seed, move |rng| sampler::discrete_gaussian_within(variance, bound, rng))
@@ -237,7 +234,7 @@ pub(crate) fn discrete_gaussian<'py>(
 /// Parameters
 /// ----------
 /// rate : float
-///     ε/Δ, taken as the next rational number below it.
+///     ε/Δ, from 1e-6 to 1e15, taken as the next rational number below it.
 /// size : int, default 1
 ///     Number of draws.
 /// contributors : int, default 1
@@ -267,7 +264,7 @@ pub(crate) fn geometric<'py>(
     bound: Option<u64>,
     seed: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    let exponent = Rational::at_most(positive("rate", rate)?);
+    let exponent = Rational::at_most(within("rate", rate, 1e-6, 1e15)?);
     if contributors == 0 {
         return Err(Error::Parameter("contributors is 0; it must be at least 1".to_owned()).into());
     }

@@ -115,6 +115,17 @@ impl Job {
         })
     }
 
+    /// The most that a cell of a publisher's vector holds: the maximum frequency, and for reach with thresholds so many
+    /// impressions as the trustee counts for one person.
+    fn most_in_cell(&self) -> Result<MaximumFrequency, Error> {
+        match self.thresholds {
+            Some(thresholds) if !self.maximum_frequency.counts_frequency() => {
+                Ok(MaximumFrequency::new(u32::from(thresholds.impressions_per_person))?)
+            }
+            _ => Ok(self.maximum_frequency),
+        }
+    }
+
     fn interval(&self) -> Result<halo_core::privacy::VidSamplingInterval, Error> {
         params::interval(0.0, f64::from(self.sampling_width))
     }
@@ -222,7 +233,7 @@ fn of_vids(
                 let mut vector = halo_sketch::frequency_vector::FrequencyVector::new(
                     population,
                     job.interval()?,
-                    job.maximum_frequency,
+                    job.most_in_cell()?,
                 )?;
                 for part in vids.iter().flat_map(|part| part.chunks(1 << 18)) {
                     vector.add_all(population, part).map_err(|error| named(error.into(), name))?;
@@ -321,7 +332,7 @@ pub(crate) fn simulate_vectors<'py>(
     let Some(first) = publishers.first() else {
         return Err(Error::Parameter("there are no publishers; give at least one vector".to_owned()).into());
     };
-    let cap = i64::from(job.maximum_frequency.get());
+    let cap = i64::from(job.most_in_cell()?.get());
     let mut vectors = Vec::with_capacity(publishers.len());
     for (position, counts) in publishers.iter().enumerate() {
         if counts.len() != first.len() {

@@ -88,6 +88,7 @@ def test_another_column_is_taken_by_name() -> None:
         (np.array(["a"]), ColumnTypeError, TypeError, "one-dimensional"),
         (np.array([[1]]), ColumnTypeError, TypeError, r"shape \[1, 1\]"),
         (np.array([True]), ColumnTypeError, TypeError, "bool"),
+        (np.ma.masked_array([1, 2, 3], mask=[False, True, False]), ColumnTypeError, TypeError, "masked array"),
         ([1, None], ColumnTypeError, TypeError, "object"),
         (3, ColumnTypeError, TypeError, "one-dimensional"),
         (pa.array(["a"]), ColumnTypeError, TypeError, "Utf8"),

@@ -103,6 +103,7 @@ def test_seeds_repeat_and_bounds_hold() -> None:
     assert (noise.discrete_gaussian(100.0, 1000, seed=bytes(32)) != same[0]).any()
     assert (noise.discrete_gaussian(100.0, 1000) != noise.discrete_gaussian(100.0, 1000)).any()
     assert abs(noise.discrete_gaussian(100.0, 1000, bound=3, seed=1)).max() <= 3
+    assert not noise.discrete_gaussian(1e-9, 100_000, seed=1).any()
     reach = noise.calibrate(1.0, 1e-9, contributors=3, honest_contributors=1)
     assert abs(reach.sample(1000, seed=1)).max() <= reach.shift
     # One honest contributor is enough: three of them have three times the variance.
@@ -156,6 +157,8 @@ def test_variances_by_methodology() -> None:
         (lambda: noise.calibrate(1.0, 1e-6, calibration="best"), ParameterError, "'exact' or 'reference'"),
         (lambda: noise.discrete_gaussian(0.0), ParameterError, "variance is 0"),
         (lambda: noise.discrete_gaussian(math.nan), ParameterError, "variance is NaN"),
+        (lambda: noise.discrete_gaussian(1e15, bound=0), ParameterError, "from 1e-9 to 1e12"),
+        (lambda: noise.geometric(1e-9, contributors=1000), ParameterError, "from 1e-6 to 1e15"),
         (lambda: noise.geometric(1.0, contributors=0), ParameterError, "contributors is 0"),
         (lambda: noise.geometric(-1.0), ParameterError, "rate is -1"),
         (lambda: Gdp(-1.0), ParameterError, "mu"),

@@ -68,7 +68,7 @@ KEYS = st.one_of(st.none(), st.integers(0, 3))
 REGISTERS = st.lists(
     st.lists(st.tuples(st.integers(0, 30), KEYS, st.integers(1, 6)), max_size=12, unique_by=lambda register: register[0]),
     min_size=1,
-    max_size=5,
+    max_size=12,
 )
 
 
@@ -126,6 +126,11 @@ def test_cases_of_the_reference() -> None:
     assert (both.reach, both.frequency) == (3, pytest.approx({1: 2 / 3, 2: 1 / 3, 3: 0}))
     assert simulate_vectors([[1] * 10], "trustee", max_frequency=2, thresholds=(1000, 1000)).counted["suppressed"]
     assert simulate_vectors([[1] * 10], "trustee", max_frequency=2, thresholds=(1, 1)).reach == 10
+    # Reach only: a person's impressions count up to 126.
+    assert simulate_vectors([[3] * 10 + [0]], "trustee", max_frequency=1, thresholds=(10, 30)).reach == 10
+    assert simulate_vectors([[3] * 10 + [0]], "trustee", max_frequency=1, thresholds=(10, 31)).counted["suppressed"]
+    people = {"news": np.repeat(np.arange(10), 3)}
+    assert simulate(people, protocol="trustee", max_frequency=1, thresholds=(10, 30)).reach == 10
     assert simulate_vectors([[1, 2, 3, 4, 5, 6]], max_frequency=4).counted["histogram"] == {1: 1, 2: 1, 3: 1, 4: 3}
 
 
@@ -230,6 +235,17 @@ ONE = {"a": [1, 2, 3]}
         (lambda: simulate(ONE, duchies=1), ParameterError, "duchies is 1; llv2 takes 2 to 20"),
         (lambda: simulate(ONE, protocol="hmss", duchies=4), ParameterError, "duchies is 4; hmss takes 3 to 3"),
         (lambda: simulate(ONE, max_frequency=0), ParameterError, "from 1 to 255"),
+        (lambda: simulate(ONE, max_frequency=1.5), ParameterError, "max_frequency is 1.5; it must be a whole number"),
+        (lambda: simulate(ONE, max_frequency=2**70), ParameterError, "no such number is in range"),
+        (lambda: simulate(ONE, sampling_width="x"), ParameterError, "sampling_width is 'x'; it must be a number"),
+        (lambda: simulate(ONE, protocol=None), ParameterError, "protocol is None"),
+        (lambda: simulate(ONE, sketch=5), ParameterError, "sketch is 5; it must be a pair"),
+        (lambda: simulate(ONE, sketch=("a", 3)), ParameterError, "decay rate of sketch is 'a'"),
+        (lambda: simulate(ONE, protocol="trustee", thresholds=5), ParameterError, "thresholds are 5; they must be None, or"),
+        (lambda: simulate(ONE, protocol="trustee", thresholds=(-1, 2)), ParameterError, r"thresholds are \(-1, 2\)"),
+        (lambda: simulate_vectors(5), ParameterError, "publishers is 5; it must be a list"),
+        (lambda: simulate_vectors([[2**70]]), DataError, "below 2\\*\\*63"),
+        (lambda: simulate_registers([[(2**70, 1, 1)]]), DataError, "below 2\\*\\*63"),
         (lambda: simulate(ONE, sampling_width=0), ParameterError, "width of the VID sampling interval"),
         (lambda: simulate(ONE, sampling_width=1.5), ParameterError, "width of the VID sampling interval"),
         (lambda: simulate(ONE, sketch=(0.5, 10)), ParameterError, "decay rate"),

@@ -51,7 +51,9 @@ pub enum Methodology {
     /// that two people share counts as active, and its frequency is lost.
     LiquidLegionsV2(SketchShape),
     /// One cell for every sampled VID of a population of known size, in which each frequency is counted exactly: the
-    /// honest-majority share shuffle, and the trustee.
+    /// honest-majority share shuffle, and the reach of the trustee. Of frequencies the last entry is what the others leave
+    /// over of reach, as in the share shuffle; where each entry has noise of its own, as at the trustee, the variances of
+    /// shares are those of [`Methodology::Deterministic`].
     FrequencyVector {
         /// Cells of the vector; the sampled part of the population.
         size: u64,

@@ -134,3 +134,22 @@ fn streams_stay_what_they_are() {
         assert_eq!([(); 12].map(|()| polya_within(exponent, shares, 1_000, &mut rng)), draws, "{shares}");
     }
 }
+
+/// Draws at the ends of the range: nothing overflows, and next to no variance is nearly always 0.
+#[test]
+fn the_smallest_and_the_largest_variances_are_drawn() {
+    let mut rng = ChaCha20Rng::seed_from_u64(60);
+    for variance in [1e-300, 1e-12, 1e-9, 1e-6, 1e-3] {
+        let rational = Rational::at_least(variance);
+        assert!(rational.to_f64() >= variance && rational.to_f64() <= variance + 2.0_f64.powi(-40));
+        // Before the acceptance a draw has the scale 1: of 50,000 some are beyond 8.
+        assert!((0..50_000).all(|_| discrete_gaussian_within(rational, 1 << 62, &mut rng) == 0), "{variance}");
+    }
+    let deviation = 2.0_f64.powi(28);
+    let rational = Rational::at_least(deviation * deviation);
+    let draws: Vec<f64> =
+        (0..5_000).map(|_| discrete_gaussian_within(rational, 1 << 62, &mut rng) as f64 / deviation).collect();
+    let spread = (draws.iter().map(|draw| draw * draw).sum::<f64>() / draws.len() as f64).sqrt();
+    // Five standard errors of a deviation.
+    assert!((spread - 1.0).abs() < 0.05, "{spread}");
+}

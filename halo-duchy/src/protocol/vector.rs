@@ -35,6 +35,9 @@ pub(crate) struct Counted<'a> {
     pub(crate) reached: i64,
     /// How many were reached 1, 2, … times; the last entry so often or more.
     pub(crate) histogram: Option<&'a [i64]>,
+    /// Whether the last entry is what the others leave over of `reached`, and has its noise and theirs, rather than
+    /// counted with noise of its own.
+    pub(crate) last_is_remainder: bool,
     /// Standard deviation of the noise in `reached`.
     pub(crate) reach_noise_sd: f64,
     /// Standard deviation of the noise in each entry of `histogram`.
@@ -62,7 +65,12 @@ impl Counted<'_> {
             None => None,
             Some(shares) => {
                 let noise_variance = self.frequency_noise_sd.powi(2);
-                let measurement = FrequencyMeasurement { reach: measured, shares: &shares, noise_variance };
+                // Entries that are all counted are those of a deterministic count: their shares are of their own sum, in
+                // which the noise of reach does not enter.
+                let methodology =
+                    if self.last_is_remainder { measured.methodology } else { Methodology::Deterministic };
+                let reach = ReachMeasurement { methodology, ..measured };
+                let measurement = FrequencyMeasurement { reach, shares: &shares, noise_variance };
                 let variances = variance::frequency(&measurement).map_err(refuse)?;
                 let standard_errors = variances.relative.into_iter().map(f64::sqrt).collect();
                 Some(Frequency { shares, standard_errors })

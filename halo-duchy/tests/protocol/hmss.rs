@@ -61,16 +61,19 @@ fn body(bytes: Vec<u8>) -> Body {
     Arc::new(MemoryBody::new(bytes, 1).unwrap())
 }
 
-fn duchy(parameters: &Parameters, id: &str, seed: u8) -> Duchy {
+fn duchy(parameters: &Parameters, id: &str, seed: [u8; 32]) -> Duchy {
     // In these tests seeds travel in the clear: their encryption is the caller's.
     let open = |_: &str, bytes: &[u8]| Seed::from_slice(bytes).map_err(|error| error.to_string());
-    let seed = Secret::new([seed; 32]);
     let (parameters, me) = (parameters.clone(), id.parse().unwrap());
-    Duchy::new(parameters, "AAAAAAAAAHs".to_owned(), roles(), me, seed, Arc::new(open)).unwrap()
+    Duchy::new(parameters, "AAAAAAAAAHs".to_owned(), roles(), me, Secret::new(seed), Arc::new(open)).unwrap()
 }
 
 /// All parties; publishers send to the workers in turn.
 fn parties(parameters: &Parameters, vectors: &[Vec<u8>], seed: u8) -> Vec<Party<Duchy>> {
+    seeded(parameters, vectors, [[seed; 32], [seed + 1; 32], [seed + 2; 32]])
+}
+
+fn seeded(parameters: &Parameters, vectors: &[Vec<u8>], seeds: [[u8; 32]; 3]) -> Vec<Party<Duchy>> {
     let requisition = |(publisher, vector): (usize, &Vec<u8>)| {
         let bytes = [100 + publisher as u8; 48];
         let share = share::second_share(modulus(parameters), &Seed::new(Secret::new(bytes)), vector).unwrap();
@@ -82,7 +85,7 @@ fn parties(parameters: &Parameters, vectors: &[Vec<u8>], seed: u8) -> Vec<Party<
     ["worker1", "worker2", "aggregator"]
         .into_iter()
         .zip(at)
-        .zip(seed..)
+        .zip(seeds)
         .map(|((id, requisitions), seed)| Party { duchy: duchy(parameters, id, seed), requisitions })
         .collect()
 }
@@ -150,7 +153,7 @@ fn vectors_beyond_one_chunk_and_one_bucket() {
 
 /// The reference's cases: the shares that reach the aggregator, and what it makes of them.
 fn aggregate(parameters: &Parameters, shares: [&[u8]; 2]) -> Result<Outcome, ProtocolError> {
-    let aggregator = duchy(parameters, "aggregator", 1);
+    let aggregator = duchy(parameters, "aggregator", [1; 32]);
     let Step::Wait { state, .. } = aggregator.start(&[], &MemoryWorkspace).unwrap() else { panic!() };
     let inbox: Vec<Received> = ["worker1", "worker2"]
         .into_iter()
@@ -245,9 +248,14 @@ fn noise_is_what_was_calibrated() {
     for mechanism in [NoiseMechanism::DiscreteGaussian, NoiseMechanism::Geometric] {
         for (variant, frequency) in [(COMPATIBLE, 3), (Variant::Native, 3), (COMPATIBLE, 1), (Variant::Native, 1)] {
             let parameters = with_noise(parameters(variant, 20, frequency, 2), mechanism, params);
-            let outcomes: Vec<Outcome> = (0..120_u8)
-                .map(|seed| {
-                    let parties = parties(&parameters, &vectors, seed.wrapping_mul(2));
+            let outcomes: Vec<Outcome> = (0..500_u16)
+                .map(|run| {
+                    let seeds = [1, 2, 3].map(|party| {
+                        let mut seed = [party; 32];
+                        seed[..2].copy_from_slice(&run.to_be_bytes());
+                        seed
+                    });
+                    let parties = seeded(&parameters, &vectors, seeds);
                     local::run(&parties, &MemoryWorkspace, &mut Faithful).unwrap()
                 })
                 .collect();
@@ -341,6 +349,32 @@ fn one_flipped_share_byte_changes_the_result() {
     match local::run(&parties(&parameters, &vectors, 7), &MemoryWorkspace, &mut tamper) {
         Ok(outcome) => assert_ne!(outcome, honest),
         Err(error) => assert!(matches!(error, ProtocolError::BadSum { .. }), "{error}"),
+    }
+}
+
+/// The reference makes the noise of reach as that of a histogram (protocols 6.1), with the values of protocols 8.4: the
+/// number of cells follows from them, and a worker of the reference notices another one.
+#[test]
+fn the_references_calibration_gives_the_references_number_of_cells() {
+    struct Cells(Vec<u64>);
+    impl Interceptor for Cells {
+        fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
+            if envelope.description == Description::AggregationInput {
+                self.0.push(envelope.body.records());
+            }
+            vec![envelope]
+        }
+    }
+    let params = PrivacyParams::new(3.0_f64.ln() / 10.0, 2e-6).unwrap();
+    for (mechanism, shift) in [(NoiseMechanism::Geometric, 291), (NoiseMechanism::DiscreteGaussian, 189)] {
+        for (frequency, kinds) in [(1, 1), (2, 1 + 2 * 2)] {
+            let mut parameters = with_noise(parameters(COMPATIBLE, 20, frequency, 2), mechanism, params);
+            parameters.noise.as_mut().unwrap().calibration = NoiseCalibration::Reference;
+            let mut cells = Cells(Vec::new());
+            let parties = parties(&parameters, &[vec![1; 20], vec![0; 20]], 7);
+            local::run(&parties, &MemoryWorkspace, &mut cells).unwrap();
+            assert_eq!(cells.0, [20 + 2 * 2 * shift * kinds; 2], "{mechanism:?}, frequency {frequency}");
+        }
     }
 }
 

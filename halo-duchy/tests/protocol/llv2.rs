@@ -1,5 +1,7 @@
 //! Liquid Legions v2 from end to end, in one process.
 
+use std::collections::BTreeMap;
+
 use crate::setup::{Register, keys, noise, parameters, parties};
 use crate::tape::Tape;
 use halo_core::privacy::{MaximumFrequency, PrivacyParams};
@@ -7,6 +9,7 @@ use halo_duchy::protocol::llv2::{ENGINE_VERSION, Outcome, Parameters};
 use halo_duchy::protocol::local::{self, Faithful};
 use halo_duchy::protocol::{DirectoryWorkspace, MemoryWorkspace};
 use halo_sketch::noise::NoiseMechanism;
+use proptest::prelude::*;
 
 fn run(parameters: &Parameters, duchies: usize, sketches: &[Vec<Register>]) -> Outcome {
     local::run(&parties(&keys(duchies), parameters, sketches, 40), &MemoryWorkspace, &mut Faithful).unwrap()
@@ -204,4 +207,35 @@ fn golden_messages() {
         }
     }
     assert_eq!(found, include_str!("../golden/llv2-messages.txt"), "found:\n{found}");
+}
+
+/// Active registers, and those with one key by frequency, in the clear.
+fn clear(sketches: &[Vec<Register>]) -> (i64, Vec<i64>) {
+    let mut joined: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
+    for (index, key, count) in sketches.iter().flatten() {
+        let (joined, sum) = joined.entry(*index).or_insert((*key, 0));
+        *joined = if joined == key { *key } else { -1 };
+        *sum += count;
+    }
+    let mut bins = vec![0; 10];
+    joined.values().filter(|(key, _)| *key != -1).for_each(|(_, count)| bins[(*count).min(10) as usize - 1] += 1);
+    (joined.len() as i64, bins)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10))]
+    #[test]
+    fn without_noise_the_registers_are_those_of_the_clear_join(
+        duchies in 2usize..=5,
+        sketches in prop::collection::vec(prop::collection::btree_map(0_u64..20, (-1_i64..3, 1_u64..14), 0..8), 1..=12),
+    ) {
+        let register = |(index, (key, count))| (index, key, count);
+        let sketches: Vec<Vec<Register>> =
+            sketches.into_iter().map(|sketch| sketch.into_iter().map(register).collect()).collect();
+        let outcome = run(&parameters(sketches.len() as u32), duchies, &sketches);
+        let (active, usable) = clear(&sketches);
+        prop_assert_eq!(outcome.registers_in as usize, sketches.iter().map(Vec::len).sum::<usize>());
+        prop_assert_eq!(outcome.active_registers, active);
+        prop_assert_eq!(outcome.usable_histogram, Some(usable));
+    }
 }

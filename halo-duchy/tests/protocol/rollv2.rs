@@ -47,11 +47,21 @@ fn with_noise(mechanism: NoiseMechanism, reach: PrivacyParams, internal: [Privac
 }
 
 fn parties(keys: &Keys, parameters: &Parameters, sketches: &[Vec<u64>], seed: u8) -> Vec<Party<Duchy>> {
+    parties_of(COMPUTATION, keys, parameters, sketches, seed)
+}
+
+fn parties_of(
+    computation: &str,
+    keys: &Keys,
+    parameters: &Parameters,
+    sketches: &[Vec<u64>],
+    seed: u8,
+) -> Vec<Party<Duchy>> {
     let duchies = keys.ring.len();
     let party = |position: usize| Party {
         duchy: Duchy::new(
             parameters.clone(),
-            COMPUTATION.to_owned(),
+            computation.to_owned(),
             keys.ring.clone(),
             keys.ring[position].id.clone(),
             keys.secrets[position].clone(),
@@ -89,6 +99,34 @@ fn noise_inside_the_protocol_does_not_change_reach() {
         let sketches: Vec<Vec<u64>> = (0..3).map(|p| (10 * p..10 * p + 10).collect()).collect();
         let outcome = run(&with_noise(mechanism, tiny(), [small, small]), 3, &sketches);
         assert_eq!((outcome.registers_in, outcome.active_registers), (30, 30));
+    }
+}
+
+/// The Duchies' noise registers together: over 500 computations the mean is the truth and the deviation what is said,
+/// within five standard errors.
+#[test]
+fn noise_is_what_was_calibrated() {
+    let keys = keys(2);
+    for mechanism in [NoiseMechanism::Geometric, NoiseMechanism::DiscreteGaussian] {
+        let mut parameters = with_noise(mechanism, PrivacyParams::new(1.0, 0.5).unwrap(), [tiny(), tiny()]);
+        parameters.publishers = 1;
+        let outcomes: Vec<Outcome> = (0..500)
+            .map(|number| {
+                let parties = parties_of(&format!("c{number}"), &keys, &parameters, &[vec![1, 2, 3]], 40);
+                local::run(&parties, &MemoryWorkspace, &mut Faithful).unwrap()
+            })
+            .collect();
+        let deviation = outcomes[0].reach_noise_sd;
+        let n = outcomes.len() as f64;
+        let found = || outcomes.iter().map(|outcome| outcome.active_registers as f64);
+        let mean = found().sum::<f64>() / n;
+        let spread = (found().map(|active| (active - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+        assert!(deviation > 0.5 && (mean - 3.0).abs() < 5.0 * deviation / n.sqrt(), "{mechanism:?}: {mean} is not 3");
+        // The fourth moment of a two-sided geometric is at most six times the squared variance: √(5/4n) for one error.
+        assert!(
+            (spread / deviation - 1.0).abs() < 5.0 * (1.25 / n).sqrt(),
+            "{mechanism:?}: {spread} is not {deviation}"
+        );
     }
 }
 

@@ -55,9 +55,11 @@ fn trust(verifier_allows: bool) -> Trust {
     }
 }
 
-fn duchy(parameters: &Parameters, seed: u8) -> Duchy {
+fn duchy(parameters: &Parameters, seed: u16) -> Duchy {
     let me = "aggregator".parse().unwrap();
-    Duchy::new(parameters.clone(), "AAAAAAAAAHs".to_owned(), me, Secret::new([seed; 32]), trust(true)).unwrap()
+    let mut bytes = [seed as u8; 32];
+    bytes[0] ^= (seed >> 8) as u8;
+    Duchy::new(parameters.clone(), "AAAAAAAAAHs".to_owned(), me, Secret::new(bytes), trust(true)).unwrap()
 }
 
 fn body(bytes: Vec<u8>) -> Body {
@@ -85,7 +87,7 @@ fn requisitions(parameters: &Parameters, vectors: &[Vec<u8>]) -> Vec<Requisition
     vectors.iter().enumerate().map(|(publisher, vector)| requisition(parameters, publisher, vector)).collect()
 }
 
-fn try_run(parameters: &Parameters, vectors: &[Vec<u8>], seed: u8) -> Result<Outcome, ProtocolError> {
+fn try_run(parameters: &Parameters, vectors: &[Vec<u8>], seed: u16) -> Result<Outcome, ProtocolError> {
     let party = Party { duchy: duchy(parameters, seed), requisitions: requisitions(parameters, vectors) };
     local::run(&[party], &MemoryWorkspace, &mut Tape::default())
 }

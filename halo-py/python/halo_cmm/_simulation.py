@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from halo_cmm import _halo
-from halo_cmm.errors import ColumnTypeError, MissingDependencyError, ParameterError
+from halo_cmm.errors import ColumnTypeError, DataError, MissingDependencyError, ParameterError
 from halo_cmm.estimators import interval
 
 if TYPE_CHECKING:
@@ -219,16 +219,49 @@ def _arguments(
             f"noise is {noise!r}; it must be None, or a mapping such as "
             "{'reach': (epsilon, delta), 'frequency': (epsilon, delta)}"
         )
+    if not isinstance(protocol, str):
+        raise ParameterError(f"protocol is {protocol!r}; it must be the name of a protocol, such as 'llv2'")
+    try:
+        decay_rate, size = sketch
+    except (TypeError, ValueError):
+        raise ParameterError(f"sketch is {sketch!r}; it must be a pair (decay_rate, size)") from None
+    if thresholds is not None:
+        try:
+            users, impressions = (_whole("thresholds", least) for least in thresholds)
+        except (TypeError, ValueError):
+            users = impressions = -1
+        if users < 0 or impressions < 0:
+            raise ParameterError(
+                f"thresholds are {thresholds!r}; they must be None, or a pair (people, impressions) of whole numbers from 0"
+            )
+        thresholds = users, impressions
     return SimpleNamespace(
         protocol=protocol,
-        sketch=sketch,
-        max_frequency=max_frequency,
-        sampling_width=sampling_width,
+        sketch=(_real("decay rate of sketch", decay_rate), _whole("size of sketch", size)),
+        max_frequency=_whole("max_frequency", max_frequency),
+        sampling_width=_real("sampling_width", sampling_width),
         noise=None if noise is None else dict(noise),
-        duchies=duchies,
+        duchies=_whole("duchies", duchies),
         seed=seed,
         thresholds=thresholds,
     )
+
+
+def _whole(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ParameterError(f"{name} is {value!r}; it must be a whole number") from None
+    if not -(2**63) <= number < 2**63:
+        raise ParameterError(f"{name} is {number}; no such number is in range")
+    return number
+
+
+def _real(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ParameterError(f"{name} is {value!r}; it must be a number") from None
 
 
 def simulate(
@@ -355,15 +388,32 @@ def simulate_registers(
     1.0
     """
     arguments = _arguments(protocol, sketch, max_frequency, sampling_width, noise, duchies, seed)
-    return _result(protocol, _halo.simulate_registers([_registers(publisher) for publisher in publishers], arguments))
+    lists = [_registers(publisher) for publisher in _each(publishers)]
+    return _result(protocol, _halo.simulate_registers(lists, arguments))
+
+
+def _each(publishers: Sequence[Any]) -> Sequence[Any]:
+    try:
+        return list(publishers)
+    except TypeError:
+        raise ParameterError(f"publishers is {publishers!r}; it must be a list with one list for each publisher") from None
+
+
+def _integer(value: int) -> int:
+    number = operator.index(value)
+    if not -(2**63) <= number < 2**63:
+        raise DataError(f"{number} is no usable number; all must be below 2**63")
+    return number
 
 
 def _registers(registers: Sequence[tuple[int, int | None, int]]) -> list[tuple[int, int | None, int]]:
     try:
         return [
-            (operator.index(index), None if key is None else operator.index(key), operator.index(count))
+            (_integer(index), None if key is None else _integer(key), _integer(count))
             for index, key, count in registers
         ]
+    except DataError:
+        raise
     except (TypeError, ValueError) as error:
         raise ColumnTypeError(
             f"registers are tuples of index, key (or None) and count, all whole numbers: {error}"
@@ -387,7 +437,7 @@ def simulate_vectors(
     ----------
     publishers : list of list of int
         By publisher, how often it has reached each person. Publishers number people alike; what is above `max_frequency`
-        they send as that.
+        they send as that; for reach with thresholds, what is above 126.
     protocol : {"hmss", "hmss-native", "trustee"}
         The protocol.
     max_frequency, sampling_width, noise, duchies, seed, thresholds
@@ -405,11 +455,12 @@ def simulate_vectors(
     (3.0, {1: 0.666..., 2: 0.333..., 3: 0.0})
     """
     arguments = _arguments(protocol, (12.0, 100_000), max_frequency, sampling_width, noise, duchies, seed, thresholds)
-    return _result(protocol, _halo.simulate_vectors([_counts(publisher) for publisher in publishers], arguments))
+    vectors = [_counts(publisher) for publisher in _each(publishers)]
+    return _result(protocol, _halo.simulate_vectors(vectors, arguments))
 
 
 def _counts(counts: Sequence[int]) -> list[int]:
     try:
-        return [operator.index(count) for count in counts]
+        return [_integer(count) for count in counts]
     except TypeError as error:
         raise ColumnTypeError(f"a frequency vector is a sequence of whole numbers: {error}") from error

@@ -104,6 +104,7 @@ impl Upload {
 #[pyfunction]
 #[pyo3(signature = (vector, requisition, to, *, modulus = 127, seed = None))]
 pub(crate) fn share(
+    py: Python<'_>,
     vector: &FrequencyVector,
     requisition: String,
     to: &[u8],
@@ -114,8 +115,12 @@ pub(crate) fn share(
     let modulus = Modulus::new(modulus).map_err(Error::from)?;
     let seed = Seed::new(seed)?;
     // The rest of the share's bytes follow from the seed: they are copied once, into the upload.
-    let sent = shares::requisition(requisition, vector.0.cells(), modulus, &to, &mut seed.rng("share"))?;
-    let share = message::read(&sent.share)?;
+    let vector = &vector.0;
+    let (sent, share) = door::run(py, |_| {
+        let sent = shares::requisition(requisition, vector.cells(), modulus, &to, &mut seed.rng("share"))?;
+        let share = message::read(&sent.share)?;
+        Ok((sent, share))
+    })?;
     Ok(Upload { requisition: sent.id, share, encrypted_seed: sent.encrypted_seed })
 }
 

@@ -32,13 +32,14 @@ pub struct Rational {
 }
 
 impl Rational {
-    /// The smallest representable number that is at least `value`. About 32 significant bits.
+    /// The smallest representable number that is at least `value`. About 32 significant bits; below 2^-8 a multiple of
+    /// 2^-40, so that no product of a sampler overflows.
     ///
     /// # Panics
     /// When `value` is not above 0 and below 2^64.
     #[must_use]
     pub fn at_least(value: f64) -> Self {
-        Self::round(value, f64::ceil)
+        Self::round(value, f64::ceil, 40)
     }
 
     /// The largest representable number that is at most `value`. About 32 significant bits.
@@ -47,13 +48,13 @@ impl Rational {
     /// When `value` is not above 2^-60 and below 2^64.
     #[must_use]
     pub fn at_most(value: f64) -> Self {
-        Self::round(value, f64::floor)
+        Self::round(value, f64::floor, 92)
     }
 
-    fn round(value: f64, round: fn(f64) -> f64) -> Self {
+    fn round(value: f64, round: fn(f64) -> f64, most_shift: i32) -> Self {
         assert!(value > 0.0 && value < 2.0_f64.powi(64), "{value} is out of the samplers' range");
         let exponent = libm::log2(value).ceil() as i32;
-        let shift = (PRECISION_BITS as i32 - exponent).clamp(0, 92);
+        let shift = (PRECISION_BITS as i32 - exponent).clamp(0, most_shift);
         // Scaling by a power of two is exact.
         let numerator = round(value * 2.0_f64.powi(shift)) as u128;
         assert!(numerator > 0, "{value} is out of the samplers' range");
@@ -143,7 +144,7 @@ pub fn discrete_laplace_within(exponent: Rational, bound: u64, rng: &mut impl Rn
 }
 
 /// A discrete Gaussian draw with variance parameter σ², conditioned on |x| ≤ `bound` (algorithm 3):
-/// P\[x\] ∝ e^(−x²/2σ²).
+/// P\[x\] ∝ e^(−x²/2σ²). σ² is at most 2^56.
 pub fn discrete_gaussian_within(sigma_squared: Rational, bound: u64, rng: &mut impl Rng) -> i64 {
     let Rational { numerator: p, denominator: q } = sigma_squared;
     let scale = (p / q).isqrt() + 1;

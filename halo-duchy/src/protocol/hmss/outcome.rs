@@ -73,6 +73,7 @@ impl Outcome {
             cells: self.cells,
             reached: self.reached,
             histogram: self.histogram.as_deref(),
+            last_is_remainder: true,
             reach_noise_sd: self.reach_noise_sd,
             frequency_noise_sd: self.frequency_noise_sd,
         }

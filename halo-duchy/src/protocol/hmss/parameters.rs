@@ -152,7 +152,12 @@ impl Parameters {
             .calibrate()
             .map_err(|error| ProtocolError::Noise(error.to_string()))
         };
-        let reach = one(noise.reach, Sensitivity::scalar(1))?;
+        // The reference makes the noise of reach like that of a histogram (protocols 6.1).
+        let sensitivity = match noise.calibration {
+            NoiseCalibration::Exact => Sensitivity::scalar(1),
+            NoiseCalibration::Reference => Sensitivity::histogram(),
+        };
+        let reach = one(noise.reach, sensitivity)?;
         let frequency = match (self.counts_frequency(), noise.frequency) {
             (true, Some(params)) => Some(one(params, Sensitivity::histogram())?),
             (true, None) => {

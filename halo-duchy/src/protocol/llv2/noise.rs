@@ -42,14 +42,13 @@ impl Noise {
     ) -> Result<Self, ProtocolError> {
         let publishers = parameters.publishers;
         let one = |params, sensitivity| calibrate(noise, params, sensitivity, duchies);
-        let blinded_histogram = one(noise.blinded_histogram, Sensitivity { l1: 2, l2_squared: 2 })?;
-        let publisher =
-            one(noise.noise_for_publisher_noise, Sensitivity { l1: publishers, l2_squared: publishers * publishers })?;
-        let reach = one(noise.reach, Sensitivity { l1: 1, l2_squared: 1 })?;
+        let blinded_histogram = one(noise.blinded_histogram, Sensitivity::histogram())?;
+        let publisher = one(noise.noise_for_publisher_noise, Sensitivity::scalar(publishers))?;
+        let reach = one(noise.reach, Sensitivity::scalar(1))?;
         let frequency = noise
             .frequency
             .filter(|_| parameters.maximum_frequency.counts_frequency())
-            .map(|params| one(params, Sensitivity { l1: 2, l2_squared: 2 }))
+            .map(|params| one(params, Sensitivity::histogram()))
             .transpose()?;
         let s = u64::from(publishers);
         let registers =

@@ -113,7 +113,8 @@ impl Outcome {
     /// Reach and frequency with their standard errors. `parameters` are those of the computation.
     ///
     /// Reach is the number of people divided by the sampling width and cut to a whole number, as in the reference; the
-    /// errors are those of a frequency vector ([`halo_sketch::variance`], protocols 5.4 and 5.5). Where nobody was
+    /// error of reach is that of a frequency vector, the errors of shares are those of a deterministic count, because every
+    /// entry of the histogram has noise of its own ([`halo_sketch::variance`], protocols 5.4 and 5.5). Where nobody was
     /// reached, reach is 0 and there is no frequency.
     ///
     /// # Errors
@@ -123,6 +124,7 @@ impl Outcome {
             cells: self.cells,
             reached: self.reached,
             histogram: self.histogram.as_deref(),
+            last_is_remainder: false,
             reach_noise_sd: self.reach_noise_sd,
             frequency_noise_sd: self.frequency_noise_sd,
         };

@@ -8,10 +8,10 @@ use super::*;
 
 #[test]
 fn drawn_noise_is_what_was_calibrated() {
-    // 120 seeds; five standard errors of mean and deviation.
+    // 500 seeds; five standard errors of mean and deviation.
     let parameters = Parameters { noise: Noise::DiscreteGaussian(budget(1.0, 1e-2)), ..parameters(20, 3, 2) };
     let vectors = [vec![1; 20], vec![0; 20]];
-    let outcomes: Vec<Outcome> = (0..120).map(|seed| try_run(&parameters, &vectors, seed).unwrap()).collect();
+    let outcomes: Vec<Outcome> = (0..500).map(|seed| try_run(&parameters, &vectors, seed).unwrap()).collect();
     let check = |values: Vec<f64>, truth: f64, deviation: f64| {
         assert!(deviation > 0.0);
         let n = values.len() as f64;
@@ -40,6 +40,32 @@ fn drawn_noise_at_the_references_privacy_parameters() {
         (found - 170.0).abs() <= 6.0 * outcome.reach_noise_sd.max(1.0) && (0.0..=200.0).contains(&found),
         "{found}"
     );
+}
+
+/// Every entry of the histogram has noise of its own, and none of reach's: 120 seeds, at budgets that differ, within five
+/// standard errors of a deviation.
+#[test]
+fn standard_errors_of_shares_are_the_spread_of_repeated_draws() {
+    let people: Vec<u8> = (0..6_000).map(|person| [0, 0, 1, 1, 1, 2][person % 6]).collect();
+    for (reach, frequency) in [(10.0, 0.5), (0.05, 1.0)] {
+        let params = |epsilon| PrivacyParams::new(epsilon, 1e-6).unwrap();
+        let budget = Budget { reach: params(reach), frequency: Some(params(frequency)), impressions: None };
+        let parameters = Parameters { noise: Noise::DiscreteGaussian(budget), ..parameters(6_000, 2, 1) };
+        let found: Vec<_> = (0..120)
+            .map(|seed| {
+                try_run(&parameters, std::slice::from_ref(&people), seed).unwrap().estimate(&parameters).unwrap()
+            })
+            .map(|estimates| estimates.frequency.unwrap())
+            .collect();
+        for place in 0..2 {
+            let n = found.len() as f64;
+            let shares = || found.iter().map(|one| one.shares[place]);
+            let mean = shares().sum::<f64>() / n;
+            let spread = (shares().map(|share| (share - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+            let told = found.iter().map(|one| one.standard_errors[place]).sum::<f64>() / n;
+            assert!((spread / told - 1.0).abs() < 5.0 / (2.0 * n).sqrt(), "{place}: {told} told, {spread} seen");
+        }
+    }
 }
 
 #[test]
