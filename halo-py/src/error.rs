@@ -9,6 +9,7 @@ use pyo3::exceptions::PyKeyboardInterrupt;
 pub(crate) mod class {
     use pyo3::import_exception;
 
+    import_exception!(halo_cmm.errors, AttestationError);
     import_exception!(halo_cmm.errors, ColumnTypeError);
     import_exception!(halo_cmm.errors, DataError);
     import_exception!(halo_cmm.errors, FormatError);
@@ -120,6 +121,11 @@ fn engine(error: EngineError) -> PyErr {
         E::MalformedState(_) => class::FormatError::new_err(message),
         E::Cancelled => PyKeyboardInterrupt::new_err(message),
         E::Io(error) => error.into(),
+        // The setting as the argument is called in Python.
+        E::NotAttested { .. } => {
+            let message = message.replace("set allow_simulated ", "give allow_simulated_attestation=True ");
+            class::AttestationError::new_err(message)
+        }
         error => {
             let culprits: Vec<String> = error.culprits().iter().map(ToString::to_string).collect();
             class::ProtocolError::new_err((message, culprits))

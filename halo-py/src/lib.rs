@@ -8,6 +8,7 @@ mod accounting;
 mod columns;
 mod door;
 mod engine;
+mod envelopes;
 mod error;
 mod estimators;
 mod noise;
@@ -28,8 +29,8 @@ mod _halo {
     use crate::accounting::{Acdp, Gdp, PrivacyLoss, Zcdp, gaussian_sigma};
     #[pymodule_export]
     use crate::engine::{
-        HybridKey, KeyShare, LiquidLegionsV2, Message, Participant, ReachOnlyLiquidLegionsV2, ShareShuffle, Step,
-        Upload, encrypt, encrypt_reach_only, share,
+        EnvelopeKey, HybridKey, KeyShare, LiquidLegionsV2, Message, Participant, ReachOnlyLiquidLegionsV2,
+        SealedVector, ShareShuffle, Step, Trustee, Upload, encrypt, encrypt_reach_only, seal, share,
     };
     #[pymodule_export]
     use crate::estimators::{
@@ -38,7 +39,7 @@ mod _halo {
         reach_covariance, reach_variance,
     };
     #[pymodule_export]
-    use crate::noise::{Noise, calibrate, discrete_gaussian, geometric};
+    use crate::noise::{Noise, PyStickyNoise, calibrate, discrete_gaussian, geometric};
     #[pymodule_export]
     use crate::simulate::{simulate, simulate_registers, simulate_vectors};
     #[pymodule_export]

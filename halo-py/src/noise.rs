@@ -1,5 +1,7 @@
 //! The functions of `halo_cmm.noise`.
 
+use halo_crypto::secret::Secret;
+use halo_sketch::noise::deterministic::{Statistic, StickyNoise};
 use halo_sketch::noise::sampler::{self, Rational};
 use halo_sketch::noise::{NoiseSpec, Sensitivity, ShiftedNoise};
 use numpy::PyArray1;
@@ -274,4 +276,103 @@ pub(crate) fn geometric<'py>(
         let other = sampler::polya_within(exponent, contributors, bound, rng);
         one.cast_signed() - other.cast_signed()
     })
+}
+
+/// Which number a draw is for: "reach", "impressions", or a frequency from 1 on.
+fn statistic(value: &Bound<'_, PyAny>) -> PyResult<Statistic> {
+    if let Ok(name) = value.cast::<PyString>() {
+        if name == "reach" {
+            return Ok(Statistic::Reach);
+        }
+        if name == "impressions" {
+            return Ok(Statistic::Impressions);
+        }
+    }
+    match value.extract::<u32>() {
+        // Frequencies are labelled by signed numbers of 32 bits.
+        Ok(frequency @ 1..=0x7FFF_FFFF) => Ok(Statistic::Frequency(frequency)),
+        _ => Err(Error::Parameter(format!(
+            "statistic is {value}; it must be 'reach', 'impressions', or a frequency from 1 to 2147483647"
+        ))
+        .into()),
+    }
+}
+
+/// Noise that the same data always get: asking again does not average it away.
+///
+/// A draw is a function of a secret key, of the data's fingerprint and of what is released of them: discrete Laplace
+/// noise on a bounded range, drawn exactly. As long as the key is secret, releasing one statistic is (ε, δ)-differentially
+/// private, and releasing it again for the same data gives away nothing more.
+///
+/// Parameters
+/// ----------
+/// epsilon, delta : float
+///     The promise; δ is above 0, since the noise has a bounded range.
+/// sensitivity : int or "histogram", default 1
+///     By how much one person changes the number; "histogram" for a person who moves between two cells.
+///
+/// Raises
+/// ------
+/// ParameterError
+///     A number does not fit.
+/// NoiseError
+///     ε and δ ask for more noise than a computation carries.
+///
+/// Examples
+/// --------
+/// >>> from hashlib import sha256
+/// >>> from halo_cmm import noise
+/// >>> sticky = noise.StickyNoise(1.0, 1e-3)
+/// >>> sticky.bound, round(sticky.standard_deviation, 3)
+/// (7, 1.357)
+/// >>> key, fingerprint = bytes(32), sha256(b"the data, and all else that is released of them").digest()
+/// >>> sticky.draw(key, fingerprint, "reach") == sticky.draw(key, fingerprint, "reach")
+/// True
+#[pyclass(module = "halo_cmm.noise", name = "StickyNoise", frozen)]
+pub(crate) struct PyStickyNoise(StickyNoise);
+
+#[pymethods]
+impl PyStickyNoise {
+    #[new]
+    #[pyo3(signature = (epsilon, delta, *, sensitivity = None))]
+    fn new(epsilon: f64, delta: f64, sensitivity: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let sensitivity = sensitivity.map_or(Ok(Sensitivity::scalar(1)), self::sensitivity)?;
+        Ok(Self(StickyNoise::new(params::privacy((epsilon, delta))?, sensitivity).map_err(Error::from)?))
+    }
+
+    /// int : The noise lies between -bound and bound.
+    #[getter]
+    fn bound(&self) -> u64 {
+        self.0.bound()
+    }
+
+    /// float : Standard deviation before the range is cut, which changes it by a relative error of about δ.
+    #[getter]
+    fn standard_deviation(&self) -> f64 {
+        self.0.standard_deviation()
+    }
+
+    /// The noise of one statistic of these data.
+    ///
+    /// Parameters
+    /// ----------
+    /// key : bytes
+    ///     The secret, 32 bytes.
+    /// fingerprint : bytes
+    ///     32 bytes that identify the data and everything that a release of them says beside the statistic.
+    /// statistic : {"reach", "impressions"} or int
+    ///     What is released; a number is the frequency of which people are counted, from 1 on.
+    ///
+    /// Returns
+    /// -------
+    /// int
+    fn draw(&self, key: &[u8], fingerprint: &[u8], statistic: &Bound<'_, PyAny>) -> PyResult<i64> {
+        let key = Secret::new(params::bytes32("key", key)?);
+        let fingerprint = params::bytes32("fingerprint", fingerprint)?;
+        Ok(self.0.draw(key.expose(), &fingerprint, self::statistic(statistic)?))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("StickyNoise(bound={}, standard_deviation={:?})", self.0.bound(), self.0.standard_deviation())
+    }
 }

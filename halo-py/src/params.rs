@@ -220,6 +220,12 @@ impl Noise {
     }
 }
 
+/// Exactly 32 bytes.
+pub(crate) fn bytes32(name: &str, bytes: &[u8]) -> Result<[u8; 32], Error> {
+    let length = bytes.len();
+    bytes.try_into().map_err(|_| Error::Parameter(format!("{name} has {length} bytes; it must have 32")))
+}
+
 /// 32 bytes from which everything random is derived.
 #[derive(Clone)]
 pub(crate) struct Seed([u8; 32]);

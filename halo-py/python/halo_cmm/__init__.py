@@ -18,6 +18,7 @@ from halo_cmm import accounting, engine, errors, estimators, noise
 from halo_cmm._halo import FrequencyVector, LiquidLegions, Population, __version__
 from halo_cmm._simulation import Exact, Result, TraceRow, simulate, simulate_registers, simulate_vectors
 from halo_cmm.errors import (
+    AttestationError,
     ColumnTypeError,
     DataError,
     FormatError,
@@ -33,6 +34,7 @@ from halo_cmm.errors import (
 from halo_cmm.estimators import Estimate, FrequencyEstimate
 
 __all__ = [
+    "AttestationError",
     "ColumnTypeError",
     "DataError",
     "Estimate",

@@ -10,6 +10,7 @@ from halo_cmm.estimators import Estimate, FrequencyEstimate
 
 __all__ = [
     "Acdp",
+    "EnvelopeKey",
     "FrequencyVector",
     "Gdp",
     "HybridKey",
@@ -24,8 +25,11 @@ __all__ = [
     "PrivacyLoss",
     "ReachMeasurement",
     "ReachOnlyLiquidLegionsV2",
+    "SealedVector",
     "ShareShuffle",
     "Step",
+    "StickyNoise",
+    "Trustee",
     "Upload",
     "Zcdp",
     "__version__",
@@ -47,6 +51,7 @@ __all__ = [
     "reach",
     "reach_covariance",
     "reach_variance",
+    "seal",
     "share",
     "simulate",
     "simulate_registers",
@@ -294,6 +299,47 @@ class ShareShuffle:
     def start(self, uploads: Sequence[Upload] | None = None) -> Step: ...
     def advance(self, state: bytes, inbox: Sequence[Message], uploads: Sequence[Upload] | None = None) -> Step: ...
 
+@final
+class EnvelopeKey:
+    def __new__(
+        cls, name: str, *, allow_simulated_attestation: bool = False, seed: _Seed = None
+    ) -> EnvelopeKey: ...
+    @property
+    def name(self) -> str: ...
+
+@final
+class SealedVector:
+    def __new__(cls, requisition: str, ciphertext: bytes, wrapped_key: bytes, key: str) -> SealedVector: ...
+    @property
+    def requisition(self) -> str: ...
+    @property
+    def ciphertext(self) -> bytes: ...
+    @property
+    def wrapped_key(self) -> bytes: ...
+    @property
+    def key(self) -> str: ...
+
+@final
+class Trustee:
+    def __new__(
+        cls,
+        duchy: str,
+        keys: Sequence[EnvelopeKey],
+        *,
+        requisitions: Sequence[str],
+        cells: int,
+        max_frequency: int = 10,
+        sampling_width: float = 1.0,
+        noise: _Noise | None = None,
+        thresholds: tuple[int, int] | None = None,
+        noise_key: bytes | None = None,
+        allow_simulated_attestation: bool = False,
+        computation: str = "computation",
+        seed: _Seed = None,
+    ) -> Trustee: ...
+    def start(self, uploads: Sequence[SealedVector] | None = None) -> Step: ...
+    def advance(self, state: bytes, inbox: Sequence[Message], uploads: Sequence[SealedVector] | None = None) -> Step: ...
+
 def encrypt(
     sketch: LiquidLegions,
     ring: Sequence[Participant],
@@ -308,6 +354,9 @@ def encrypt_reach_only(
 def share(
     vector: FrequencyVector, requisition: str, to: bytes, *, modulus: int = 127, seed: _Seed = None
 ) -> Upload: ...
+def seal(
+    vector: FrequencyVector, requisition: str, key: EnvelopeKey, *, seed: _Seed = None
+) -> SealedVector: ...
 
 # halo_cmm.noise
 
@@ -320,6 +369,15 @@ class Noise:
     @property
     def standard_deviation(self) -> float: ...
     def sample(self, size: int = 1, *, seed: _Seed = None) -> NDArray[np.int64]: ...
+
+@final
+class StickyNoise:
+    def __new__(cls, epsilon: float, delta: float, *, sensitivity: _Sensitivity = None) -> StickyNoise: ...
+    @property
+    def bound(self) -> int: ...
+    @property
+    def standard_deviation(self) -> float: ...
+    def draw(self, key: bytes, fingerprint: bytes, statistic: Literal["reach", "impressions"] | int) -> int: ...
 
 def calibrate(
     epsilon: float,

@@ -30,35 +30,43 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from halo_cmm._halo import (
+    EnvelopeKey,
     HybridKey,
     KeyShare,
     LiquidLegionsV2,
     Message,
     Participant,
     ReachOnlyLiquidLegionsV2,
+    SealedVector,
     ShareShuffle,
     Step,
+    Trustee,
     Upload,
     encrypt,
     encrypt_reach_only,
+    seal,
     share,
 )
 from halo_cmm.errors import ProtocolError
 
 __all__ = [
     "Duchy",
+    "EnvelopeKey",
     "HybridKey",
     "KeyShare",
     "LiquidLegionsV2",
     "Message",
     "Participant",
     "ReachOnlyLiquidLegionsV2",
+    "SealedVector",
     "ShareShuffle",
     "Step",
+    "Trustee",
     "Upload",
     "deliver",
     "encrypt",
     "encrypt_reach_only",
+    "seal",
     "share",
 ]
 

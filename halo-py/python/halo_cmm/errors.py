@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "AttestationError",
     "ColumnTypeError",
     "DataError",
     "FormatError",
@@ -77,6 +78,10 @@ class ProtocolError(HaloError, RuntimeError):
 
     def __reduce__(self) -> tuple[type[ProtocolError], tuple[str, tuple[str, ...]]]:
         return type(self), (str(self), self.culprits)
+
+
+class AttestationError(ProtocolError):
+    """A trustee's process may not open data: its attestation is simulated, which is not allowed, or is not accepted."""
 
 
 class MissingDependencyError(HaloError, ImportError):

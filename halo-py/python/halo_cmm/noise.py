@@ -1,4 +1,4 @@
-"""Noise: how much is needed for (ε, δ), and integer-exact draws.
+"""Noise: how much is needed for (ε, δ), and integer-exact draws, fresh or the same for the same data.
 
 Examples
 --------
@@ -9,6 +9,6 @@ Examples
 True
 """
 
-from halo_cmm._halo import Noise, calibrate, discrete_gaussian, geometric
+from halo_cmm._halo import Noise, StickyNoise, calibrate, discrete_gaussian, geometric
 
-__all__ = ["Noise", "calibrate", "discrete_gaussian", "geometric"]
+__all__ = ["Noise", "StickyNoise", "calibrate", "discrete_gaussian", "geometric"]

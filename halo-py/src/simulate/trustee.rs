@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use halo_core::clock::Stopwatch;
-use halo_crypto::attestation::{AttestedKeyService, SimulatedAttestation, SimulatedVerifier};
-use halo_crypto::envelope::{DataKey, Encryptor, TinkAead, requisition_binding};
-use halo_crypto::seal::KeyEncryptionKey;
+use halo_crypto::attestation::SimulatedAttestation;
+use halo_crypto::envelope::TinkAead;
 use halo_crypto::secret::Secret;
 use halo_duchy::protocol::local::{self, Party};
-use halo_duchy::protocol::trustee::{Duchy, Parameters, Requisition, Trust, Variant};
+use halo_duchy::protocol::trustee::{Duchy, Parameters, Trust, Variant};
 
-use super::{COMPUTATION, Job, Room, body, ring};
+use super::{COMPUTATION, Job, Room, ring};
 use crate::door::Control;
+use crate::envelopes::{self, KeyServices};
 use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::params;
@@ -35,29 +35,21 @@ pub(super) fn run(
     };
     parameters.check()?;
     let mut requisitions = Vec::with_capacity(publishers.len());
-    let mut keys: Vec<Arc<dyn KeyEncryptionKey>> = Vec::with_capacity(publishers.len());
+    let mut keys = KeyServices::default();
     for (position, (name, cells)) in publishers.iter().enumerate() {
         let stopwatch = Stopwatch::start();
         let mut rng = job.seed.rng(&format!("publisher {position}"));
         let id = parameters.requisitions[position].clone();
         let kek = Arc::new(TinkAead::generate(format!("simulation://{id}"), &mut rng));
-        let binding = requisition_binding(&id);
-        let key = DataKey::generate(&mut rng);
-        let wrapped_key = key.wrap(kek.as_ref(), &binding, &mut rng)?;
-        let mut ciphertext = Vec::new();
-        let mut encryptor = Encryptor::new(&key, &binding, &mut rng);
-        encryptor.write(cells, &mut ciphertext)?;
-        encryptor.finish(&mut ciphertext)?;
-        let vector = body(ciphertext, 1)?;
-        let (records, bytes) = trace::size(&vector);
-        trace.push("encrypt", name, (records, bytes + wrapped_key.len() as u64), stopwatch.seconds());
-        requisitions.push(Requisition { id, vector, wrapped_key, kek: kek.id().to_owned() });
-        keys.push(kek);
+        let sent = envelopes::requisition(id, cells, &kek, control, &mut rng)?;
+        let (records, bytes) = trace::size(&sent.vector);
+        trace.push("encrypt", name, (records, bytes + sent.wrapped_key.len() as u64), stopwatch.seconds());
+        requisitions.push(sent);
+        keys.add(kek, true)?;
     }
-    let verifier = Arc::new(SimulatedVerifier { allow_simulated: true });
     let trust = Trust {
         attestation: Arc::new(SimulatedAttestation),
-        keys: Arc::new(AttestedKeyService::new(verifier, keys)),
+        keys: Arc::new(keys),
         // Everything is in this process anyway.
         allow_simulated: true,
         noise_key: Some(Secret::new(job.seed.of("sticky noise"))),
