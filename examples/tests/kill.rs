@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -54,6 +55,12 @@ const OF_UPLOADS: [&str; 2] = ["mid-delivery.WAIT_REQUISITIONS_AND_KEY_SET", "mi
 fn points(directory: &Path, ending: &str) -> Vec<String> {
     let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
+}
+
+/// Ids of the processes that killed themselves. One may have passed two points at the same time.
+fn killed(directory: &Path) -> BTreeSet<String> {
+    let fired = points(directory, ".fired").into_iter();
+    fired.map(|point| fs::read_to_string(directory.join(format!("{point}.process"))).unwrap()).collect()
 }
 
 /// Points that have not been passed yet, apart from those that depend on where the uploads go.
@@ -143,7 +150,7 @@ async fn measure(root: &Path, protocol: ProtocolKind, off: bool) -> (Measurement
     let waits = directories.iter().any(|(one, _)| one.join(format!("{}.armed", OF_UPLOADS[1])).exists());
     assert!(fired(OF_UPLOADS[0]) >= 1, "no Duchy was killed in the middle of an upload");
     assert!(!waits || (off && fired(OF_UPLOADS[0]) == 1), "the aggregator was not killed in the middle of a body");
-    let expected: usize = directories.iter().map(|(directory, _)| points(directory, ".fired").len()).sum();
+    let expected: usize = directories.iter().map(|(directory, _)| killed(directory).len()).sum();
     // The last one has written that it dies, and may not be dead yet.
     while kills < expected {
         revive(&mut cluster, &mut kills);

@@ -2,8 +2,8 @@
 //!
 //! A point is `MOMENT.STAGE` with one of the moments `before-commit`, `mid-delivery`, `after-commit` and the name of a
 //! stage. In a build with the feature `failpoints`, when the directory in the environment variable `HALO_FAILPOINTS` has a
-//! file `POINT.armed`, the process writes what the point reports into it, renames it to `POINT.fired`, syncs it and kills
-//! itself with SIGKILL. In every other build nothing is looked at.
+//! file `POINT.armed`, the process writes what the point reports into it and its id into `POINT.process`, renames the first
+//! to `POINT.fired`, syncs it and kills itself with SIGKILL. In every other build nothing is looked at.
 //!
 //! Where the points lie:
 //!
@@ -86,6 +86,8 @@ pub fn pass(moment: Moment, stage: Stage, report: impl FnOnce() -> String) {
     }
     let fired = directory.join(format!("{name}.fired"));
     let write = || -> std::io::Result<()> {
+        // Two tasks may pass two points at the same time: both fire, and one process dies.
+        std::fs::write(directory.join(format!("{name}.process")), std::process::id().to_string())?;
         std::fs::write(&armed, report())?;
         std::fs::File::open(&armed)?.sync_all()?;
         std::fs::rename(&armed, &fired)?;
@@ -95,6 +97,10 @@ pub fn pass(moment: Moment, stage: Stage, report: impl FnOnce() -> String) {
         tracing::error!(point = name, %error, "the fail-point could not report");
     }
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    // Nothing is done any more until the signal has come.
+    loop {
+        std::thread::park();
+    }
 }
 
 #[cfg(feature = "failpoints")]
