@@ -114,6 +114,10 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// The consumer asked once, and the Kingdom hands the very same request out under a second name: what is drawn again
+    /// averages out. It is refused.
+    #[error("this request was answered before under another name; nothing is drawn twice for one request")]
+    AnsweredUnderAnotherName,
     /// The caller asked to stop. What is spooled stays; an unfinished body was removed.
     #[error("stopped on request")]
     Interrupted,
