@@ -54,10 +54,10 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A person is not of the population that frequency vectors are over: ask the Kingdom's operator for a wider
+    /// A person is not of the population that frequency vectors are over (the row is told, never the VID): ask the Kingdom's operator for a wider
     /// population, or leave the row out.
     #[error(
-        "row {row} of {} (the first row is 1): VID {vid} is outside of the population {population}, which the vectors are \
+        "row {row} of {} (the first row is 1): its VID is outside of the population {population}, which the vectors are \
          over; a wider `[population]` at the Kingdom takes it in, or leave such rows out", path.display()
     )]
     OutsidePopulation {
@@ -65,8 +65,6 @@ pub enum Error {
         path: PathBuf,
         /// The row, counted from 1.
         row: u64,
-        /// The VID.
-        vid: u64,
         /// The population, `FIRST..LAST`.
         population: Population,
     },
@@ -116,6 +114,10 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// The consumer asked once, and the Kingdom hands the very same request out under a second name: what is drawn again
+    /// averages out. It is refused.
+    #[error("this request was answered before under another name; nothing is drawn twice for one request")]
+    AnsweredUnderAnotherName,
     /// The caller asked to stop. What is spooled stays; an unfinished body was removed.
     #[error("stopped on request")]
     Interrupted,

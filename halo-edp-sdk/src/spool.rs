@@ -6,7 +6,8 @@
 //!
 //! Files: `NAME.body`, and `NAME.manifest`, which exists only when the body is complete. When the requisition is closed the
 //! body is removed, and the manifest stays as `NAME.answered` (a few hundred bytes): should the requisition ever be handed
-//! out again, nothing is drawn for it a second time. Unfinished bodies (`NAME.partial`) are removed when the requisition is
+//! out again, nothing is drawn for it a second time. `FINGERPRINT.claim` holds the name that a request goes by, and stays
+//! as well: the same signed request under another name gets no answer. Unfinished bodies (`NAME.partial`) are removed when the requisition is
 //! taken up again. `lock` is held by the process that uses the directory, so that no two processes write the same body.
 
 mod manifest;
@@ -16,7 +17,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{BufWriter, Read, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use sha2::{Digest, Sha256};
@@ -45,10 +46,13 @@ pub struct Spooled {
 }
 
 /// Kinds of files of one body, the manifest first: without it a body counts for nothing.
-const KINDS: [&str; 4] = ["manifest", "body", "partial", "manifest.partial"];
+const KINDS: [&str; 5] = ["manifest", "body", "partial", "manifest.partial", "claim.partial"];
 
 /// Kind of what stays of a manifest.
 const ANSWERED: &str = "answered";
+
+/// Kind of what holds the name of a request, under the hexadecimal digits of its fingerprint.
+const CLAIM: &str = "claim";
 
 /// Name of the file that is locked.
 const LOCK: &str = "lock";
@@ -57,7 +61,8 @@ const LOCK: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct Spool {
     directory: PathBuf,
-    _lock: Arc<File>,
+    /// Locked against other processes; the mutex is held while a request is claimed.
+    lock: Arc<Mutex<File>>,
 }
 
 impl Spool {
@@ -75,7 +80,7 @@ impl Spool {
         let path = directory.join(LOCK);
         let lock = File::create(&path).map_err(Error::file("cannot create", &path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { directory: directory.to_path_buf(), _lock: Arc::new(lock) }),
+            Ok(()) => Ok(Self { directory: directory.to_path_buf(), lock: Arc::new(Mutex::new(lock)) }),
             Err(TryLockError::WouldBlock) => Err(Error::SpoolInUse { path: directory.to_path_buf() }),
             Err(TryLockError::Error(error)) => Err(Error::file("cannot lock", &path)(error)),
         }
@@ -105,13 +110,15 @@ impl Spool {
     ///
     /// # Errors
     /// [`Error::Spool`] when body and manifest do not match, or were made for another session or other keys;
-    /// [`Error::AlreadyAnswered`] when the requisition was closed before; [`Error::File`].
+    /// [`Error::AlreadyAnswered`] when the requisition was closed before; [`Error::AnsweredUnderAnotherName`];
+    /// [`Error::File`].
     pub fn find(&self, name: &str, binding: &Binding) -> Result<Option<Spooled>, Error> {
         let (body, manifest_path) = (self.path(name, "body"), self.path(name, "manifest"));
         let bytes = match fs::read(&manifest_path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return self.check_unanswered(name).map(|()| None);
+                self.check_unanswered(name)?;
+                return self.claimed(name, &binding.fingerprint).map(|_| None);
             }
             Err(error) => return Err(Error::file("cannot read", &manifest_path)(error)),
         };
@@ -142,12 +149,35 @@ impl Spool {
         }
     }
 
+    /// Whether the request is claimed by this name. Fails when it is by another.
+    fn claimed(&self, name: &str, fingerprint: &[u8; 32]) -> Result<bool, Error> {
+        let path = self.path(&hex::encode(fingerprint), CLAIM);
+        match fs::read(&path) {
+            Ok(owner) if owner == name.as_bytes() => Ok(true),
+            Ok(_) => Err(Error::AnsweredUnderAnotherName),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::file("cannot read", &path)(error)),
+        }
+    }
+
+    /// Claims the request for this name, for good, before anything is drawn for it.
+    fn claim(&self, name: &str, fingerprint: &[u8; 32]) -> Result<(), Error> {
+        let _one_at_a_time = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.claimed(name, fingerprint)? {
+            return Ok(());
+        }
+        let (draft, path) = (self.path(name, "claim.partial"), self.path(&hex::encode(fingerprint), CLAIM));
+        write_durably(&draft, name.as_bytes())?;
+        fs::rename(&draft, &path).map_err(Error::file("cannot rename to", &path))?;
+        self.sync()
+    }
+
     /// Makes a new body of this name, which must be a plain file name. `write` writes it and returns the number of its
     /// records; `attach` is given the body's SHA-256 and makes what the header carries. Both are durable when this
     /// returns; when it fails or is interrupted, nothing is left but what the next attempt removes.
     ///
     /// # Errors
-    /// [`Error::AlreadyAnswered`], [`Error::File`], [`Error::Interrupted`], and what `write` and `attach` return.
+    /// [`Error::AlreadyAnswered`], [`Error::AnsweredUnderAnotherName`], [`Error::File`], [`Error::Interrupted`], and what `write` and `attach` return.
     pub fn create<T>(
         &self,
         name: &str,
@@ -156,6 +186,7 @@ impl Spool {
         attach: impl FnOnce(T, &[u8; 32]) -> Result<Vec<u8>, Error>,
     ) -> Result<Spooled, Error> {
         self.check_unanswered(name)?;
+        self.claim(name, &binding.fingerprint)?;
         let (partial, body) = (self.path(name, "partial"), self.path(name, "body"));
         let written = write_body(&partial, write).and_then(|(record_count, body_length, body_sha256, rest)| {
             let attachment = attach(rest, &body_sha256)?;
@@ -171,9 +202,7 @@ impl Spool {
         };
         fs::rename(&partial, &body).map_err(Error::file("cannot rename to", &body))?;
         let (draft, final_path) = (self.path(name, "manifest.partial"), self.path(name, "manifest"));
-        let mut file = File::create(&draft).map_err(Error::file("cannot create", &draft))?;
-        file.write_all(&manifest.to_bytes()).map_err(Error::file("cannot write", &draft))?;
-        file.sync_all().map_err(Error::file("cannot make durable", &draft))?;
+        write_durably(&draft, &manifest.to_bytes())?;
         fs::rename(&draft, &final_path).map_err(Error::file("cannot rename to", &final_path))?;
         self.sync()?;
         Ok(Spooled { body, manifest })
@@ -207,6 +236,13 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+/// Writes a small file whose bytes are durable when this returns; its name is not yet.
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = File::create(path).map_err(Error::file("cannot create", path))?;
+    file.write_all(bytes).map_err(Error::file("cannot write", path))?;
+    file.sync_all().map_err(Error::file("cannot make durable", path))
 }
 
 /// Writes a body: its records, length and SHA-256, and what else was made.

@@ -52,7 +52,7 @@ pub fn count_file(path: &Path, terms: &VectorTerms, observer: &mut dyn Observer)
             impressions += 1;
             if map.index(*vid).is_none() {
                 let (path, population) = (path.to_path_buf(), terms.population);
-                return Err(Error::OutsidePopulation { path, row: impressions, vid: *vid, population });
+                return Err(Error::OutsidePopulation { path, row: impressions, population });
             }
             vector.add(&map, *vid, 1)?;
         }

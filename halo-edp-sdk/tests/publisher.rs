@@ -18,7 +18,7 @@ use halo_crypto::{
     share::Modulus,
 };
 use halo_edp_sdk::{
-    Error,
+    BodyError, Error,
     encrypt::{self, Encryption, Layout, REGISTER_BYTES},
     events,
     progress::{Observer, Progress, Stage, Unobserved},
@@ -266,7 +266,48 @@ fn a_spooled_body_stays_what_it_is() {
     // What was never complete leaves no trace.
     std::fs::write(directory.path().join("spool/s.partial"), "").unwrap();
     spool.close("s").unwrap();
-    assert_eq!(spool.find("s", &BINDING).unwrap(), None);
+    let another = Binding { fingerprint: [8; 32], ..BINDING };
+    assert_eq!(spool.find("s", &another).unwrap(), None);
+}
+
+#[test]
+fn a_request_is_answered_under_one_name_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let draw = |spool: &Spool, name: &str, binding: &Binding| {
+        spool.create(
+            name,
+            binding,
+            |out| out.write_all(b"noise").map(|()| (1, ())).map_err(BodyError::Write),
+            |(), _| Ok(Vec::new()),
+        )
+    };
+    let spool = Spool::open(directory.path()).unwrap();
+    // An attempt that failed has claimed the request already, and the next one under its name goes on.
+    let failed = spool.create(
+        "r",
+        &BINDING,
+        |_| Err::<(u64, ()), _>(BodyError::Stopped(Error::Interrupted)),
+        |(), _| Ok(Vec::new()),
+    );
+    assert!(matches!(failed, Err(Error::Interrupted)));
+    assert!(matches!(draw(&spool, "s", &BINDING), Err(Error::AnsweredUnderAnotherName)));
+    assert_eq!(spool.find("r", &BINDING).unwrap(), None);
+    let first = draw(&spool, "r", &BINDING).unwrap();
+    // In another session, by another protocol: it is the same request.
+    let again = Binding { session: [7; 32], key_list_hash: [7; 32], ..BINDING };
+    for closed in [false, true] {
+        if closed {
+            spool.close("r").unwrap();
+        } else {
+            assert_eq!(spool.find("r", &BINDING).unwrap().as_ref(), Some(&first));
+        }
+        assert!(matches!(spool.find("s", &again), Err(Error::AnsweredUnderAnotherName)));
+        assert!(matches!(draw(&spool, "s", &again), Err(Error::AnsweredUnderAnotherName)));
+    }
+    drop(spool);
+    let spool = Spool::open(directory.path()).unwrap();
+    assert!(matches!(draw(&spool, "s", &BINDING), Err(Error::AnsweredUnderAnotherName)), "a restart forgets nothing");
+    assert!(draw(&spool, "s", &Binding { fingerprint: [8; 32], ..BINDING }).is_ok());
 }
 
 #[test]

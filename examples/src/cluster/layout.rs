@@ -388,6 +388,8 @@ impl Layout {
             allow_no_noise: self.plan.noise.off,
             maximum_epsilon: self.plan.noise.epsilon,
             maximum_delta: self.plan.noise.delta,
+            maximum_result_epsilon: self.plan.noise.epsilon,
+            maximum_result_delta: self.plan.noise.delta,
             allow_simulated_attestation: self.has_trustee(),
             protocols: self.plan.protocols.clone(),
             population: self.plan.population,

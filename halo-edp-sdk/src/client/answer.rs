@@ -79,6 +79,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Interrupted => Self::Stopped,
+            Error::AnsweredUnderAnotherName => {
+                Self::Refused(Refusal::new(Justification::ConsentSignalInvalid, error.to_string()))
+            }
             other => Self::Stays(other.to_string()),
         }
     }

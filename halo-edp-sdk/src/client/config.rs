@@ -94,12 +94,12 @@ pub struct Config {
     #[serde(default)]
     pub allow_deterministic_noise: bool,
     /// The largest ε that the noise of a published number may cost, greater than 0: a measurement that asks for less noise
-    /// is declined. Default: no bound, the consumer chooses.
-    #[serde(default)]
-    pub maximum_result_epsilon: Option<f64>,
-    /// The largest δ of the same noise, from 0 to 1. Default: no bound.
-    #[serde(default)]
-    pub maximum_result_delta: Option<f64>,
+    /// is declined, whatever its protocol. Default: 10.
+    #[serde(default = "default_maximum_result_epsilon")]
+    pub maximum_result_epsilon: f64,
+    /// The largest δ of the same noise, from 0 to 1. Default: 0.001.
+    #[serde(default = "default_maximum_result_delta")]
+    pub maximum_result_delta: f64,
     /// The population, `FIRST..LAST`: VIDs that are public. Measurements over another one are declined, and its size is told
     /// to whom asks for it. Default: vectors are over what the Kingdom says, and no size is told.
     #[serde(default, deserialize_with = "population")]
@@ -214,6 +214,14 @@ const fn default_upload_patience_seconds() -> u64 {
     60
 }
 
+const fn default_maximum_result_epsilon() -> f64 {
+    10.0
+}
+
+const fn default_maximum_result_delta() -> f64 {
+    1e-3
+}
+
 fn default_maximum_epsilon() -> f64 {
     Trust::default_maximum_noise().epsilon.get()
 }
@@ -291,13 +299,8 @@ impl Config {
             .map_err(|error| format!("maximum_epsilon or maximum_delta: {error}"))
     }
 
-    fn maximum_result(&self) -> Result<Option<PrivacyParams>, String> {
-        if self.maximum_result_epsilon.is_none() && self.maximum_result_delta.is_none() {
-            return Ok(None);
-        }
-        let (epsilon, delta) = (self.maximum_result_epsilon, self.maximum_result_delta);
-        PrivacyParams::new(epsilon.unwrap_or(f64::MAX), delta.unwrap_or(1.0))
-            .map(Some)
+    fn maximum_result(&self) -> Result<PrivacyParams, String> {
+        PrivacyParams::new(self.maximum_result_epsilon, self.maximum_result_delta)
             .map_err(|error| format!("maximum_result_epsilon or maximum_result_delta: {error}"))
     }
 
@@ -331,7 +334,7 @@ impl Config {
             maximum_noise: self.maximum_noise().map_err(|problem| ClientError::Config { problem })?,
             attestation: attestation
                 .unwrap_or_else(|| Arc::new(SimulatedVerifier { allow_simulated: self.allow_simulated_attestation })),
-            maximum_result: self.maximum_result().map_err(|problem| ClientError::Config { problem })?,
+            maximum_result: Some(self.maximum_result().map_err(|problem| ClientError::Config { problem })?),
             population: self.population,
             maximum_population: self.maximum_population,
         })
@@ -408,8 +411,9 @@ mod tests {
         let config = read(&with(&format!("{consent}\nmaximum_result_epsilon = 2.0"))).unwrap();
         let consent = config.consent.as_ref().unwrap();
         assert!(consent.certificate.is_absolute() && consent.private_key == Path::new("/elsewhere/consent.key"));
-        let most = config.maximum_result().unwrap().unwrap();
-        assert_eq!((most.epsilon.get(), most.delta.get()), (2.0, 1.0));
+        let most = config.maximum_result().unwrap();
+        assert_eq!((most.epsilon.get(), most.delta.get()), (2.0, 1e-3));
+        assert_eq!(read(TEXT).unwrap().maximum_result(), Ok(PrivacyParams::new(10.0, 1e-3).unwrap()));
     }
 
     #[test]

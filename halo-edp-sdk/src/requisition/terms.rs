@@ -93,7 +93,10 @@ pub(super) fn check_limits(spec: &MeasurementSpec, config: &ProtocolConfig, trus
         },
         // The size of a population is public.
         Protocol::Direct(_) if spec.kind.kind() == MeasurementKind::Population => return Ok(()),
-        Protocol::Direct(direct) => direct_mechanism(direct, trust)?.is_some(),
+        Protocol::Direct(direct) => {
+            counted_once(spec)?;
+            direct_mechanism(direct, trust)?.is_some()
+        }
     };
     if !noisy {
         return no_noise(trust);
@@ -101,6 +104,19 @@ pub(super) fn check_limits(spec: &MeasurementSpec, config: &ProtocolConfig, trus
     let Some(most) = trust.maximum_result else { return Ok(()) };
     for (path, asked) in results(&spec.kind) {
         within(path, asked, most, "maximum_result")?;
+    }
+    Ok(())
+}
+
+/// Who asks several publishers how many people they reached together gets no publisher's own number: the Kingdom chooses
+/// the protocol, the consumer signs how many publishers there are.
+fn counted_once(spec: &MeasurementSpec) -> Result<(), Refusal> {
+    let (kind, publishers) = (spec.kind.kind(), spec.nonce_hashes.len());
+    if publishers > 1 && matches!(kind, MeasurementKind::Reach | MeasurementKind::ReachAndFrequency) {
+        return Err(Refusal::spec("protocol_config: direct")(format!(
+            "{kind} of {publishers} publishers (measurement_spec.nonce_hashes) counts everybody once, which no publisher \
+             can do alone"
+        )));
     }
     Ok(())
 }

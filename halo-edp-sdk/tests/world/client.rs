@@ -161,7 +161,8 @@ impl Scene {
 
     pub(crate) fn spooled(&self) -> usize {
         let files = std::fs::read_dir(self.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
-        files.filter(|file| file != "lock" && !file.to_string_lossy().ends_with(".answered")).count()
+        let kept = |name: &str| name == "lock" || name.ends_with(".answered") || name.ends_with(".claim");
+        files.filter(|file| !kept(&file.to_string_lossy())).count()
     }
 }
 
@@ -401,6 +402,21 @@ impl Clock for BrokenOnce {
         assert!(self.0.swap(true, Ordering::Relaxed), "the clock is broken");
         SystemClock.now()
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_refused_under_another_name() {
+    let scene = Scene::new(&World::new()).await;
+    scene.run_until(|event| matches!(event, Event::Fulfilled { .. })).await;
+    scene.kingdom.ask_again("AAAAAAAAAA8");
+    scene.kingdom.close(State::Unfulfilled);
+    let events = scene.run_until(|event| matches!(event, Event::Refused { .. } | Event::Fulfilled { .. })).await;
+    assert_eq!(names(&events), ["opened", "refused"], "{events:?}");
+    let refusals = scene.kingdom.refusals();
+    let refusal = refusals[0].refusal.as_ref().unwrap();
+    assert_eq!(refusal.justification(), Justification::ConsentSignalInvalid);
+    assert!(refusal.message.contains("this request was answered before under another name"), "{refusal:?}");
+    assert_eq!((scene.duchy.uploads().len(), scene.spooled()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

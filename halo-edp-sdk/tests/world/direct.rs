@@ -156,6 +156,21 @@ fn the_size_of_a_population_is_told_by_whom_it_is_known() {
 }
 
 #[test]
+fn people_of_several_publishers_are_not_counted_by_one() {
+    let of_two = |question| {
+        let mut world = World::of(question, parties::direct(&[Some(NoiseMechanism::DiscreteGaussian)]));
+        assert!(opened_by(&world, |_| ()).is_ok());
+        world.spec.nonce_hashes.push(halo_core::session::nonce_hash(7).to_vec());
+        opened_by(&world, |_| ())
+    };
+    let invalid = Justification::SpecInvalid;
+    refused(of_two(reach(1.0, 1e-6)), invalid, "REACH of 2 publishers (measurement_spec.nonce_hashes)");
+    refused(of_two(reach_and_frequency(3)), invalid, "of 2 publishers (measurement_spec.nonce_hashes)");
+    assert!(of_two(impressions(2)).is_ok(), "impressions of several publishers add up");
+    assert!(of_two(durations(50)).is_ok());
+}
+
+#[test]
 fn what_cannot_be_counted_alone_is_refused() {
     let unfulfillable = Justification::Unfulfillable;
     let gaussian = || parties::direct(&[Some(NoiseMechanism::DiscreteGaussian)]);

@@ -56,7 +56,7 @@ async fn people_outside_of_the_population_leave_the_requisition_open() {
     let scene = Scene::new(&world).await;
     let events = scene.run_until(|event| matches!(event, Event::Failed { .. })).await;
     assert!(
-        matches!(&events[1], Event::Failed { retried: false, message, .. } if message.contains("VID 1000 is outside")),
+        matches!(&events[1], Event::Failed { retried: false, message, .. } if message.contains("its VID is outside")),
         "{events:?}"
     );
     assert!(scene.kingdom.refusals().is_empty() && scene.duchy.uploads().is_empty());

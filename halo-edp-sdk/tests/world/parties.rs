@@ -211,6 +211,12 @@ impl World {
                 MeasurementKind::Population
             }
         };
+        // People that several publishers reached are counted once, which nobody can do alone.
+        if matches!(kind, MeasurementKind::Reach | MeasurementKind::ReachAndFrequency)
+            && matches!(protocol, measurement::Protocol::Direct(_))
+        {
+            self.spec.nonce_hashes = vec![session::nonce_hash(NONCE).to_vec()];
+        }
         self.spec.measurement_type = Some(question);
         self.config = wire::protocol_config(&measurement::ProtocolConfig { kind, protocol });
     }

@@ -186,6 +186,8 @@ pub(super) struct PublisherConfiguration {
     pub(super) allow_no_noise: bool,
     pub(super) maximum_epsilon: f64,
     pub(super) maximum_delta: f64,
+    pub(super) maximum_result_epsilon: f64,
+    pub(super) maximum_result_delta: f64,
     pub(super) allow_simulated_attestation: bool,
     #[serde(serialize_with = "names")]
     pub(super) protocols: Vec<ProtocolKind>,
