@@ -171,6 +171,7 @@ impl Consumer {
         let public_key = api::EncryptionPublicKey {
             format: api::encryption_public_key::Format::TinkKeyset.into(),
             data: self.keyset.public().to_bytes(),
+            ..Default::default()
         };
         let public_key = wire::pack(type_name::ENCRYPTION_PUBLIC_KEY, public_key.encode_to_vec());
         let mut data_providers = Vec::new();

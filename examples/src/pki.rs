@@ -79,6 +79,7 @@ impl Organisation {
         let key = api::EncryptionPublicKey {
             format: api::encryption_public_key::Format::TinkKeyset.into(),
             data: keyset.public().to_bytes(),
+            ..Default::default()
         };
         let consent_key = Secret::new(fs::read_to_string(directory.join("consent.key")).context(what)?);
         let signer = x509::SigningKey::from_pkcs8_pem(consent_key.expose()).context(what)?;
