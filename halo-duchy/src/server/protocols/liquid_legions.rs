@@ -109,7 +109,7 @@ pub(super) fn ring(terms: &Terms, keys: &Keys) -> Result<Vec<Participant>, Refus
     let place = |id: DuchyId| {
         let key = keys.of(&id).ok_or_else(|| Refusal::kingdom(format!("duchy {id}: its key is missing")))?;
         let share = verified(terms, &id, &key.certificate, &key.key);
-        let share = share.map_err(|reason| Refusal::duchy(&id, format!("duchy {id}: {reason}")))?;
+        let share = share.map_err(|reason| Refusal::shown(&id, format!("duchy {id}: {reason}")))?;
         Ok(Participant { id, key: share })
     };
     order.into_iter().map(place).collect()
