@@ -3,7 +3,10 @@
 
 use halo_core::{
     measurement::LiquidLegionsNoise,
-    pb::system::{Computation, requisition::State as RequisitionState},
+    pb::{
+        api::DifferentialPrivacyParams,
+        system::{Computation, requisition::State as RequisitionState},
+    },
     privacy::{NoiseCalibration, PrivacyParams},
     session,
 };
@@ -217,6 +220,33 @@ async fn no_less_noise_than_the_operator_asks_for() {
     let noise = plan.llv2().noise.as_mut().unwrap();
     noise.data_provider = params(10.0, 0.001);
     world.open(&plan).await;
+}
+
+#[tokio::test]
+async fn no_less_noise_in_the_result_than_the_operator_asks_for() {
+    use halo_core::pb::api::measurement_spec::{MeasurementType, ReachAndFrequency};
+    fn asked(number: u64, change: impl Fn(&mut ReachAndFrequency)) -> Plan {
+        let mut plan = Plan::new(number);
+        let Some(MeasurementType::ReachAndFrequency(asked)) = &mut plan.spec.measurement_type else { panic!() };
+        change(asked);
+        plan
+    }
+    fn params(epsilon: f64, delta: f64) -> Option<DifferentialPrivacyParams> {
+        Some(DifferentialPrivacyParams { epsilon, delta })
+    }
+    let world = World::start(false).await;
+    for (plan, name) in [
+        (asked(1, |asked| asked.reach_privacy_params = params(10.5, 1e-9)), "measurement_spec: reach: "),
+        (asked(2, |asked| asked.frequency_privacy_params = params(10.5, 1e-9)), "measurement_spec: frequency: "),
+        (asked(3, |asked| asked.frequency_privacy_params = params(1.0, 0.002)), "(maximum_result_epsilon, maximum_res"),
+    ] {
+        assert_not_begun(&world, &plan.measurement(&world).computation, name, &[]).await;
+    }
+    let most = asked(1000, |asked| {
+        asked.reach_privacy_params = params(10.0, 0.001);
+        asked.frequency_privacy_params = params(10.0, 0.001);
+    });
+    world.open(&most).await;
 }
 
 #[tokio::test]
