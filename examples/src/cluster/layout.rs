@@ -365,6 +365,8 @@ impl Layout {
                 allow_no_noise: self.plan.noise.off,
                 maximum_internal_epsilon: self.plan.noise.epsilon,
                 maximum_internal_delta: self.plan.noise.delta,
+                maximum_result_epsilon: self.plan.noise.epsilon,
+                maximum_result_delta: self.plan.noise.delta,
             },
             tls: Tls::default(),
             consent: Consent {

@@ -33,6 +33,8 @@ allow_no_noise = false                  whether to take part in measurements wit
 allow_reference_calibration = false     whether to take part with the reference's calibration, which proves less
 maximum_internal_epsilon = 10.0         the largest epsilon of a noise inside the protocol
 maximum_internal_delta = 0.001          the largest delta of it
+maximum_result_epsilon = 10.0           the largest epsilon that a consumer may ask for, of reach and of frequency each
+maximum_result_delta = 0.001            the largest delta of it
 maximum_honest_contributors = 1         how many Duchies' noise may be relied on together
 
 [tls]                                   with what this Duchy shows itself, as server and as client
@@ -150,7 +152,7 @@ pub struct Config {
 }
 
 /// The least noise with which a Duchy takes part. The Kingdom chooses the noise inside the protocol, and no consumer
-/// signs it.
+/// signs it; the consumer chooses and signs the noise of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NoiseFloor {
@@ -162,6 +164,10 @@ pub struct NoiseFloor {
     pub maximum_internal_epsilon: f64,
     /// The largest δ of a noise inside the protocol. Default: 0.001.
     pub maximum_internal_delta: f64,
+    /// The largest ε that a consumer may ask for where there is noise, of reach and of frequency each. Default: 10.
+    pub maximum_result_epsilon: f64,
+    /// The largest δ that a consumer may ask for where there is noise, of reach and of frequency each. Default: 0.001.
+    pub maximum_result_delta: f64,
     /// How many Duchies' noise may be relied on together. Default: 1, whoever is the only honest one suffices.
     pub maximum_honest_contributors: u32,
 }
@@ -173,6 +179,8 @@ impl Default for NoiseFloor {
             allow_reference_calibration: false,
             maximum_internal_epsilon: 10.0,
             maximum_internal_delta: 1e-3,
+            maximum_result_epsilon: 10.0,
+            maximum_result_delta: 1e-3,
             maximum_honest_contributors: 1,
         }
     }
@@ -293,12 +301,17 @@ impl Config {
         if !(1..=3650).contains(&self.retention_days) {
             return refuse("retention_days", format!("must be 1 to 3650, but is {}", self.retention_days));
         }
-        let NoiseFloor { maximum_internal_epsilon: epsilon, maximum_internal_delta: delta, .. } = self.noise_floor;
-        if !(epsilon > 0.0 && epsilon.is_finite() && delta > 0.0 && delta <= 1.0) {
-            return refuse(
-                "noise_floor",
-                format!("has the maxima ({epsilon}, {delta}); ε must be above 0, δ in (0, 1]"),
-            );
+        let floor = &self.noise_floor;
+        for (epsilon, delta) in [
+            (floor.maximum_internal_epsilon, floor.maximum_internal_delta),
+            (floor.maximum_result_epsilon, floor.maximum_result_delta),
+        ] {
+            if !(epsilon > 0.0 && epsilon.is_finite() && delta > 0.0 && delta <= 1.0) {
+                return refuse(
+                    "noise_floor",
+                    format!("has the maxima ({epsilon}, {delta}); ε must be above 0, δ in (0, 1]"),
+                );
+            }
         }
         if !(1..=1 << 30).contains(&self.maximum_body_mib) {
             return refuse("maximum_body_mib", format!("must be 1 to 2^30, but is {}", self.maximum_body_mib));

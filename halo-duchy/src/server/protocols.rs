@@ -23,7 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use halo_core::clock::Timestamp;
-use halo_core::measurement::{self, ProtocolConfig, ProtocolKind};
+use halo_core::measurement::{self, MeasurementSpec, MeasurementType, ProtocolConfig, ProtocolKind};
 use halo_core::pb::api::fulfill_requisition_request::Header;
 use halo_core::pb::api::measurement::Result as MeasurementResult;
 use halo_core::pb::api::protocol_config::NoiseMechanism as WireMechanism;
@@ -31,7 +31,7 @@ use halo_core::pb::system;
 use halo_core::pb::system::advance_computation_request::header;
 use halo_core::pb::system::computation_participant::requisition_params;
 use halo_core::pb::system::computation_stage;
-use halo_core::privacy::{NoiseCalibration, NoiseMechanism};
+use halo_core::privacy::{NoiseCalibration, NoiseMechanism, PrivacyParams};
 use halo_core::resource::{DuchyId, RequisitionName};
 use halo_crypto::consent::x509::Certificate;
 
@@ -316,8 +316,34 @@ impl<E: Engine + Send> Side for Seated<E> {
     }
 }
 
-/// Checks what every protocol's noise has in common: calibration and honest contributors, `None` without noise.
-fn check_floor(noise: Option<(NoiseCalibration, u32)>, floor: &NoiseFloor) -> Result<(), Refusal> {
+/// Checks what the consumer has signed where there is noise: ε and δ of everything that it asks for.
+fn check_result_noise(spec: &MeasurementSpec, floor: &NoiseFloor) -> Result<(), Refusal> {
+    let asked: &[(&str, PrivacyParams)] = match spec.kind {
+        MeasurementType::Reach { reach } => &[("reach", reach)],
+        MeasurementType::ReachAndFrequency { reach, frequency, .. } => &[("reach", reach), ("frequency", frequency)],
+        MeasurementType::Impression { impression, .. } => &[("impression", impression)],
+        MeasurementType::Duration { duration, .. } => &[("duration", duration)],
+        MeasurementType::Population => &[],
+    };
+    for (name, params) in asked {
+        if params.epsilon.get() > floor.maximum_result_epsilon || params.delta.get() > floor.maximum_result_delta {
+            return Err(Refusal::new(format!(
+                "measurement_spec: {name}: the consumer asks for {params}, which is less noise than ({}, {}), the least \
+                 that a result has here (maximum_result_epsilon, maximum_result_delta)",
+                floor.maximum_result_epsilon, floor.maximum_result_delta
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Checks what every protocol's noise has in common: calibration and honest contributors, `None` without noise, and what
+/// the consumer has signed.
+fn check_floor(
+    noise: Option<(NoiseCalibration, u32)>,
+    spec: &MeasurementSpec,
+    floor: &NoiseFloor,
+) -> Result<(), Refusal> {
     let Some((calibration, honest_contributors)) = noise else {
         return if floor.allow_no_noise {
             Ok(())
@@ -338,7 +364,7 @@ fn check_floor(noise: Option<(NoiseCalibration, u32)>, floor: &NoiseFloor) -> Re
             floor.maximum_honest_contributors
         )));
     }
-    Ok(())
+    check_result_noise(spec, floor)
 }
 
 fn wire_mechanism(mechanism: Option<NoiseMechanism>) -> WireMechanism {

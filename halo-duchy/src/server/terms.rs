@@ -47,9 +47,10 @@ impl Refusal {
         Self { message: message.into(), culprits: vec!["kingdom".to_owned()] }
     }
 
-    /// A refusal that blames a Duchy.
-    pub(crate) fn duchy(duchy: &DuchyId, message: impl Into<String>) -> Self {
-        Self { message: message.into(), culprits: vec![DuchyName::new(duchy.clone()).to_string()] }
+    /// A refusal of what the Kingdom shows as a Duchy's: either of them may have made it what it is.
+    pub(crate) fn shown(duchy: &DuchyId, message: impl Into<String>) -> Self {
+        let culprits = vec![DuchyName::new(duchy.clone()).to_string(), "kingdom".to_owned()];
+        Self { message: message.into(), culprits }
     }
 }
 
@@ -323,7 +324,8 @@ impl Terms {
     }
 
     /// The Duchies' keys: each signed, in this session, by a certificate that the Duchy's own authority issued, and what
-    /// the protocol asks for. The own key must be the one that this Duchy drew.
+    /// the protocol asks for. The own key must be the one that this Duchy drew. The Kingdom hands them out: where one is not
+    /// right, it may have taken it from elsewhere, and is named beside the Duchy.
     pub(crate) fn verified_keys(
         &self,
         parties: &Parties,
@@ -342,14 +344,14 @@ impl Terms {
                     .ok_or_else(|| Refusal::new(format!("duchy {duchy} is not among the configured peers")))?;
                 roots
                     .verify(certificate, now.unix_seconds())
-                    .map_err(|error| Refusal::duchy(duchy, format!("duchy {duchy}: {error}")))?;
+                    .map_err(|error| Refusal::shown(duchy, format!("duchy {duchy}: {error}")))?;
             }
             certificate
                 .verify_signature(&key.key, &key.oid, &key.signature)
-                .map_err(|error| Refusal::duchy(duchy, format!("duchy {duchy}: key: {error}")))?;
+                .map_err(|error| Refusal::shown(duchy, format!("duchy {duchy}: key: {error}")))?;
             self.protocol
                 .check_key(self, duchy, certificate, &key.key)
-                .map_err(|reason| Refusal::duchy(duchy, format!("duchy {duchy}: {reason}")))
+                .map_err(|reason| Refusal::shown(duchy, format!("duchy {duchy}: {reason}")))
         })?;
         let own = self.protocol.public_key(self, &parties.consent, &parties.me, secrets);
         if keys.of(&parties.me).is_some_and(|listed| listed.key == own) {
@@ -369,7 +371,7 @@ impl Terms {
         let mut keys = Vec::with_capacity(self.duchies.len());
         for participant in &self.computation.computation_participants {
             let duchy = participant_name(participant, &self.name)?.participant;
-            let blame = |reason: String| Refusal::duchy(&duchy, format!("duchy {duchy}: {reason}"));
+            let blame = |reason: String| Refusal::shown(&duchy, format!("duchy {duchy}: {reason}"));
             let params = participant
                 .requisition_params
                 .as_ref()

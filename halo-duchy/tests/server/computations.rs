@@ -3,7 +3,10 @@
 
 use halo_core::{
     measurement::LiquidLegionsNoise,
-    pb::system::{Computation, requisition::State as RequisitionState},
+    pb::{
+        api::DifferentialPrivacyParams,
+        system::{Computation, requisition::State as RequisitionState},
+    },
     privacy::{NoiseCalibration, PrivacyParams},
     session,
 };
@@ -220,6 +223,33 @@ async fn no_less_noise_than_the_operator_asks_for() {
 }
 
 #[tokio::test]
+async fn no_less_noise_in_the_result_than_the_operator_asks_for() {
+    use halo_core::pb::api::measurement_spec::{MeasurementType, ReachAndFrequency};
+    fn asked(number: u64, change: impl Fn(&mut ReachAndFrequency)) -> Plan {
+        let mut plan = Plan::new(number);
+        let Some(MeasurementType::ReachAndFrequency(asked)) = &mut plan.spec.measurement_type else { panic!() };
+        change(asked);
+        plan
+    }
+    fn params(epsilon: f64, delta: f64) -> Option<DifferentialPrivacyParams> {
+        Some(DifferentialPrivacyParams { epsilon, delta })
+    }
+    let world = World::start(false).await;
+    for (plan, name) in [
+        (asked(1, |asked| asked.reach_privacy_params = params(10.5, 1e-9)), "measurement_spec: reach: "),
+        (asked(2, |asked| asked.frequency_privacy_params = params(10.5, 1e-9)), "measurement_spec: frequency: "),
+        (asked(3, |asked| asked.frequency_privacy_params = params(1.0, 0.002)), "(maximum_result_epsilon, maximum_res"),
+    ] {
+        assert_not_begun(&world, &plan.measurement(&world).computation, name, &[]).await;
+    }
+    let most = asked(1000, |asked| {
+        asked.reach_privacy_params = params(10.0, 0.001);
+        asked.frequency_privacy_params = params(10.0, 0.001);
+    });
+    world.open(&most).await;
+}
+
+#[tokio::test]
 async fn a_requisition_belongs_to_one_measurement() {
     let world = World::start(false).await;
     let mut first = world.open(&Plan::new(1)).await;
@@ -248,8 +278,9 @@ async fn assert_none_is_confirmed(traps: &[Trap<'_>]) {
 }
 
 #[tokio::test]
-async fn a_duchy_whose_key_does_not_hold_is_named() {
-    let worker1: &[&str] = &[DUCHIES[1]];
+async fn a_duchy_whose_key_does_not_hold_is_named_and_the_kingdom_that_shows_it() {
+    // The Kingdom may have put another key in the place of the one that it was given.
+    let worker1: &[&str] = &[DUCHIES[1], "kingdom"];
     assert_none_is_confirmed(&[
         (
             // Proven for another session: signature and certificate are right.

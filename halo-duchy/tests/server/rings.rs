@@ -159,7 +159,7 @@ async fn reach_only_refuses_what_it_cannot_measure_and_keys_of_another_protocol(
     }
     study.report(State::PendingParticipantConfirmation);
     let failure = study.given_up_by(DUCHIES[0]).await;
-    assert_blames(&failure, "duchy worker1: it gave no key for the protocol rollv2", &[DUCHIES[1]]);
+    assert_blames(&failure, "duchy worker1: it gave no key for the protocol rollv2", &[DUCHIES[1], "kingdom"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -375,7 +375,7 @@ async fn keys_of_another_session_are_refused() {
     study.report(State::PendingParticipantConfirmation);
     for duchy in [ME, WORKERS[0]] {
         let failure = study.given_up_by(duchy).await;
-        assert_blames(&failure, "drawn for another session", &[WORKERS[1]]);
+        assert_blames(&failure, "drawn for another session", &[WORKERS[1], "kingdom"]);
     }
 }
 

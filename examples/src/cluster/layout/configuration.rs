@@ -159,6 +159,8 @@ pub(super) struct NoiseFloor {
     pub(super) allow_no_noise: bool,
     pub(super) maximum_internal_epsilon: f64,
     pub(super) maximum_internal_delta: f64,
+    pub(super) maximum_result_epsilon: f64,
+    pub(super) maximum_result_delta: f64,
 }
 
 #[derive(Serialize)]

@@ -143,7 +143,8 @@ impl Protocol for Hmss {
     }
 
     fn check(&self, terms: &Terms, parties: &Parties, settings: &Settings) -> Result<(), Refusal> {
-        check_floor(self.0.noise.map(|noise| (noise.calibration, noise.honest_contributors)), &settings.noise_floor)?;
+        let noise = self.0.noise.map(|noise| (noise.calibration, noise.honest_contributors));
+        check_floor(noise, &terms.spec, &settings.noise_floor)?;
         let HmssConfig { first_worker, second_worker, aggregator, .. } = &self.0;
         if first_worker == second_worker || first_worker == aggregator || second_worker == aggregator {
             return Err(Refusal::kingdom("protocol_config: the two workers and the aggregator must be three Duchies"));

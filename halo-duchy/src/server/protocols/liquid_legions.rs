@@ -1,6 +1,6 @@
 //! What both Liquid Legions protocols have in common: ElGamal key shares, proven in the session, and the noise inside.
 
-use halo_core::measurement::{LiquidLegionsNoise, MeasurementType};
+use halo_core::measurement::{LiquidLegionsNoise, MeasurementSpec, MeasurementType};
 use halo_core::pb::api::measurement::result::{Reach, reach};
 use halo_core::pb::system::computation_participant::requisition_params;
 use halo_core::resource::DuchyId;
@@ -20,7 +20,11 @@ use crate::server::terms::{Keys, Refusal, Terms};
 
 /// The noise inside the protocol protects what this Duchy's publishers have sent. The Kingdom alone chooses it, so it must
 /// not fall below what this Duchy's operator asks for.
-pub(super) fn check_noise(noise: Option<&LiquidLegionsNoise>, floor: &NoiseFloor) -> Result<(), Refusal> {
+pub(super) fn check_noise(
+    noise: Option<&LiquidLegionsNoise>,
+    spec: &MeasurementSpec,
+    floor: &NoiseFloor,
+) -> Result<(), Refusal> {
     for (name, params) in noise.into_iter().flat_map(|noise| {
         [
             ("data_provider_noise", noise.data_provider),
@@ -37,7 +41,7 @@ pub(super) fn check_noise(noise: Option<&LiquidLegionsNoise>, floor: &NoiseFloor
             )));
         }
     }
-    check_floor(noise.map(|noise| (noise.calibration, noise.honest_contributors)), floor)
+    check_floor(noise.map(|noise| (noise.calibration, noise.honest_contributors)), spec, floor)
 }
 
 /// The engine's parameters. A protocol without keys says that there is one.
@@ -109,7 +113,7 @@ pub(super) fn ring(terms: &Terms, keys: &Keys) -> Result<Vec<Participant>, Refus
     let place = |id: DuchyId| {
         let key = keys.of(&id).ok_or_else(|| Refusal::kingdom(format!("duchy {id}: its key is missing")))?;
         let share = verified(terms, &id, &key.certificate, &key.key);
-        let share = share.map_err(|reason| Refusal::duchy(&id, format!("duchy {id}: {reason}")))?;
+        let share = share.map_err(|reason| Refusal::shown(&id, format!("duchy {id}: {reason}")))?;
         Ok(Participant { id, key: share })
     };
     order.into_iter().map(place).collect()

@@ -47,7 +47,7 @@ impl Protocol for Rollv2 {
     }
 
     fn check(&self, terms: &Terms, _parties: &Parties, settings: &Settings) -> Result<(), Refusal> {
-        liquid_legions::check_noise(self.0.noise.as_ref(), &settings.noise_floor)?;
+        liquid_legions::check_noise(self.0.noise.as_ref(), &terms.spec, &settings.noise_floor)?;
         self.parameters(terms)?.check(terms.duchies.len()).map_err(|error| Refusal::new(error.to_string()))
     }
 

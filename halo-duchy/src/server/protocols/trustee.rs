@@ -31,8 +31,8 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Protocol, Seated, Shape, Side, SignedKey, Sitting, Unseated, Uploaded, check_floor, encryption_key as hybrid,
-    vector,
+    Protocol, Seated, Shape, Side, SignedKey, Sitting, Unseated, Uploaded, check_floor, check_result_noise,
+    encryption_key as hybrid, vector,
 };
 use crate::protocol::trustee::{self, Budget, Noise, Outcome, Parameters, Requisition, Thresholds, Trust, Variant};
 use crate::protocol::{Body, Description, ProtocolError, Slot};
@@ -137,9 +137,11 @@ impl Protocol for Trustee {
             )));
         }
         match self.0.noise {
-            TrusteeNoise::None => check_floor(None, &settings.noise_floor)?,
-            TrusteeNoise::DiscreteGaussian => {}
-            TrusteeNoise::Deterministic if settings.noise_key.is_some() => {}
+            TrusteeNoise::None => check_floor(None, &terms.spec, &settings.noise_floor)?,
+            TrusteeNoise::DiscreteGaussian => check_result_noise(&terms.spec, &settings.noise_floor)?,
+            TrusteeNoise::Deterministic if settings.noise_key.is_some() => {
+                check_result_noise(&terms.spec, &settings.noise_floor)?;
+            }
             TrusteeNoise::Deterministic => {
                 return Err(Refusal::new(format!(
                     "deterministic noise needs a secret of {}, and there is none (noise_key_file)",
