@@ -60,6 +60,7 @@ use self::parameters::Noise;
 pub use super::vector::{Estimates, Frequency};
 pub use outcome::Outcome;
 pub use parameters::{NoiseParameters, Parameters, Variant};
+pub use worker::MAX_SHUFFLE_INPUT;
 
 /// Changes whenever the same input would give other bytes. A state of another version is refused.
 pub const ENGINE_VERSION: u16 = 1;

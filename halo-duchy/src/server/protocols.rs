@@ -121,6 +121,12 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync {
     /// Bytes of a record of a message.
     fn message_record_bytes(&self, terms: &Terms, slot: &Slot) -> usize;
 
+    /// Bytes of the longest message that is accepted where that is not for the operator to say.
+    fn message_limit(&self, slot: &Slot) -> Option<u64> {
+        let _ = slot;
+        None
+    }
+
     /// Checks a message to its last record, before it is bound to its slot.
     fn check_message(&self, terms: &Terms, slot: &Slot, body: &Body) -> Result<(), ProtocolError>;
 

@@ -82,6 +82,21 @@ async fn a_worker_that_passes_on_other_seeds_is_named() {
     }
 }
 
+/// Whatever the largest body is: the message is read at once, so it is short.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_between_workers_is_short() {
+    let trio = Trio::start(WITHOUT_NOISE).await;
+    let [first, second] = WORKERS;
+    let study = without(&trio, 1, first).await;
+    let mut long = message(&study, Description::ShufflePhaseInputOne, Vec::new());
+    long.header.body_length = (16 << 20) + 1;
+    long.header.record_count = long.header.body_length;
+    let status = deliver(&study, second, first, &long).await;
+    let words = "a body of 16777217 bytes is larger than the 16777216 bytes accepted here";
+    assert_refused(Err::<(), _>(status), Code::InvalidArgument, words);
+    trio.revive(first).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn vectors_of_another_length_or_with_other_cells_name_the_worker() {
     let trio = Trio::start(WITHOUT_NOISE).await;

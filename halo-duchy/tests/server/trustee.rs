@@ -106,6 +106,22 @@ async fn the_result_is_exact_and_the_key_is_attested() {
     }
 }
 
+/// 5 people were reached.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_a_threshold_holds_back_says_so() {
+    let trio = Trio::start(SETTINGS).await;
+    for (number, min_users, expected) in [(1, 5, (5, false)), (2, 6, (0, true))] {
+        let thresholds = Some(TrusteeThresholds { min_users, min_impressions: 0 });
+        let mut study = trio.open(number, Protocol::Trustee(TrusteeConfig { thresholds, ..config() }), Some(3)).await;
+        let uploads = [upload(&study, 0), upload(&study, 1)];
+        study.fulfill([&uploads[0], &uploads[1]]).await;
+        study.confirm().await;
+        study.report(State::PendingComputation);
+        let reach = study.result().await.reach.unwrap();
+        assert_eq!((reach.value, reach.suppressed), expected);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_proof_only_where_that_is_allowed() {
     let trio = Trio::start("noise_floor = { allow_no_noise = true }").await;

@@ -13,8 +13,8 @@ use super::{CHUNK_CELLS, Duchy, Outcome, Parameters, Requisition, Role, Variant}
 
 /// Version of the message between the workers; its first byte.
 const CODEC_VERSION: u8 = 1;
-/// The longest message between the workers that is read: ids and ciphertexts of a thousand publishers and more.
-const MAX_SHUFFLE_INPUT: u64 = 16 << 20;
+/// The longest message between the workers that is read, in bytes: ids and ciphertexts of a thousand publishers and more.
+pub const MAX_SHUFFLE_INPUT: u64 = 16 << 20;
 
 impl Duchy {
     /// Share shuffle, setup phase: the own seed, and the publishers' encrypted seeds that are for the other worker.

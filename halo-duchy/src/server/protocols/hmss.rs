@@ -300,6 +300,10 @@ impl Protocol for Hmss {
         1
     }
 
+    fn message_limit(&self, slot: &Slot) -> Option<u64> {
+        (slot.description == Description::ShuffleInput).then_some(hmss::MAX_SHUFFLE_INPUT)
+    }
+
     fn check_message(&self, terms: &Terms, slot: &Slot, body: &Body) -> Result<(), ProtocolError> {
         if slot.description == Description::ShuffleInput {
             return self.check_relayed(terms, slot, body);
@@ -408,6 +412,7 @@ fn result(config: &HmssConfig, parameters: &Parameters, outcome: &Outcome) -> Re
         registers_in: 0,
         active_registers: 0,
         frequency_vector_size: size,
+        suppressed: false,
     };
     let bins = |shares: &[f64]| -> BTreeMap<i64, f64> { (1..).zip(shares.iter().copied()).collect() };
     let frequency = outcome.histogram.as_ref().map(|histogram| {

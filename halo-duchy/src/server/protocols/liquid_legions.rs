@@ -163,5 +163,6 @@ pub(super) fn reach(
         registers_in: outcome.registers_in.cast_signed(),
         active_registers: outcome.active_registers,
         frequency_vector_size: 0,
+        suppressed: false,
     }
 }

@@ -316,6 +316,7 @@ fn result(
         registers_in: 0,
         active_registers: 0,
         frequency_vector_size: outcome.cells.cast_signed(),
+        suppressed: outcome.suppressed,
     };
     let bins = |shares: &[f64]| -> BTreeMap<i64, f64> { (1..).zip(shares.iter().copied()).collect() };
     let open = parameters.noise == Noise::None && parameters.thresholds.is_none();

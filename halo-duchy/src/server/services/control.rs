@@ -146,7 +146,7 @@ impl Control {
             body: *body,
             offset: count("offset", header.offset)?,
             shape: Shape::Records(terms.protocol.message_record_bytes(terms, &slot) as u64),
-            limit: duchy.settings.maximum_body,
+            limit: terms.protocol.message_limit(&slot).unwrap_or(duchy.settings.maximum_body),
             stage,
         };
         let chunks = stream.map(|message| match message?.payload {
