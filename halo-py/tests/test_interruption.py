@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -24,8 +25,17 @@ def long_draws() -> None:
 
 def long_sketch() -> None:
     vids = np.arange(4_000_000)
-    while True:
+    begun = time.monotonic()
+    while time.monotonic() - begun < 60.0:
         LiquidLegions.from_vids(vids, sketch=(12.0, 1_000_000))
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts() -> Iterator[None]:
+    """A runner in the background ignores the signal, and its children do, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("work", [long_protocol, long_draws, long_sketch])

@@ -361,15 +361,15 @@ async fn a_publisher_that_encrypted_to_another_key_is_found_out() {
 async fn keys_of_another_session_are_refused() {
     let trio = Trio::start(WITHOUT_NOISE).await;
     let other = trio.open(1, hmss(COMPATIBLE), Some(4)).await;
-    let mut study = trio.open(2, hmss(HmssVariant::Native), Some(4)).await;
-    let place = |study: &Study<'_>| {
-        let mut parts = study.computation.computation_participants.iter();
-        parts.position(|part| id(&part.name) == id(WORKERS[1])).unwrap()
+    let place = |computation: &system::Computation| {
+        computation.computation_participants.iter().position(|part| id(&part.name) == id(WORKERS[1])).unwrap()
     };
-    let foreign = other.computation.computation_participants[place(&other)].requisition_params.clone();
-    let swapped = place(&study);
-    study.computation.computation_participants[swapped].requisition_params = foreign;
-    study.report(State::PendingRequisitionFulfillment);
+    let foreign = other.computation.computation_participants[place(&other.computation)].requisition_params.clone();
+    let swap = |computation: &mut system::Computation| {
+        let swapped = place(computation);
+        computation.computation_participants[swapped].requisition_params = foreign;
+    };
+    let mut study = trio.open_with(2, hmss(HmssVariant::Native), Some(4), swap).await;
     let uploads = uploads(&study);
     study.fulfill([&uploads[0], &uploads[1]]).await;
     study.report(State::PendingParticipantConfirmation);

@@ -222,6 +222,17 @@ impl Trio {
 
     /// Reports a measurement, and goes on to where publishers may upload.
     pub(crate) async fn open(&self, number: u64, protocol: Protocol, maximum_frequency: Option<u32>) -> Study<'_> {
+        self.open_with(number, protocol, maximum_frequency, |_| ()).await
+    }
+
+    /// The same with a Kingdom that shows other keys than those that it was given.
+    pub(crate) async fn open_with(
+        &self,
+        number: u64,
+        protocol: Protocol,
+        maximum_frequency: Option<u32>,
+        change: impl FnOnce(&mut system::Computation),
+    ) -> Study<'_> {
         let mut study = self.plan(number, protocol, maximum_frequency);
         self.kingdom.report(&study.computation);
         let mut parts = study.computation.computation_participants.clone();
@@ -234,6 +245,7 @@ impl Trio {
             part.requisition_params = Some(given.await);
         }
         study.computation.computation_participants = parts;
+        change(&mut study.computation);
         study.report(State::PendingRequisitionFulfillment);
         study
     }
