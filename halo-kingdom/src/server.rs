@@ -159,13 +159,25 @@ pub async fn serve_on(
     outcome
 }
 
-/// Makes the state directory this process's own, until the file is dropped.
-fn lock(directory: &Path) -> Result<File, Error> {
+/// A state directory that is this process's own.
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing is not enough: a child that is just being started holds the same open file until it executes its program.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the state directory is given back when this process ends");
+        }
+    }
+}
+
+/// Makes the state directory this process's own, until the lock is dropped.
+fn lock(directory: &Path) -> Result<Lock, Error> {
     let refuse = |source| Error::StateDirectory { directory: directory.to_owned(), source };
     fs::create_dir_all(directory).map_err(refuse)?;
     let file = File::create(directory.join("lock")).map_err(refuse)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::InUse(directory.to_owned())),
         Err(TryLockError::Error(source)) => Err(refuse(source)),
     }
