@@ -19,9 +19,14 @@
 //! is public decides freely: the number of items, and whether an encoding is accepted.
 //!
 //! # Cost
-//! In vector instructions for eight lanes: a product is 51 multiply-adds and 33 others, a square 31 and 40. A CPU that
-//! starts one multiply-add a cycle and two vector instructions of any kind (Zen 4) needs at least 56 and 36 cycles; a
-//! doubling (4 products, 3 squares) 330, an addition of a cached point (8 products, and 160 loads of the table) 450.
+//! In vector instructions for eight lanes: a product is 51 multiply-adds, 5 multiplications and 28 others, a square 31, 5 and
+//! 35. A CPU that starts one multiplication of any kind a cycle and two vector instructions in all (Zen 4) needs at least 56
+//! and 36 cycles; a doubling (4 products, 3 squares) 332, an addition of a cached point (8 products, and 160 loads of the
+//! table) 448. A variable-base multiplication has 252 doublings and 64 additions, and 8 products for each of the 7 additions
+//! of its table: at least 117,000 cycles for eight points, whatever the code around it does.
+//!
+//! A store costs this CPU a multiplication's cycle, a load nothing, and it looks some 150 instructions ahead. So formulas
+//! stand in an order in which results live in registers and nothing waits for the product right before it (`Fe::hold`).
 //!
 //! # Unsafe code
 //! Two kinds, in this module tree only: calls of functions that need the CPU features, for which [`Ifma`] is the ticket, and
@@ -146,12 +151,24 @@ impl Kernels for Ifma {
         }
     }
 
-    fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
+    fn encode_doubled(&self, points: &[Point], encoded: &mut [EncodedPoint]) {
+        // Enough to make the one inversion cheap, few enough to stay in the cache.
+        const AT_ONCE: usize = 16 * LANES;
+        for (points, encoded) in points.chunks(AT_ONCE).zip(encoded.chunks_mut(AT_ONCE)) {
+            let eights: Vec<Eight> = points.chunks(LANES).map(|points| self.eight(points.iter())).collect();
+            // SAFETY: `self` proves that the CPU has the features.
+            let eights = unsafe { kernels::encode_doubled(&eights) };
+            put(encoded, eights.into_iter().flatten().map(EncodedPoint::from_bytes));
+        }
+    }
+
+    fn rerandomize(&self, key: &CompositeKey, nonces: [&[Scalar]; 2], ciphertexts: &mut [Ciphertext]) {
         let bases = [self.generator(), key.comb(|base| self.comb(base))];
-        for (nonces, ciphertexts) in nonces.chunks(LANES).zip(ciphertexts.chunks_mut(LANES)) {
+        let [r, s] = nonces.map(|nonces| nonces.chunks(LANES));
+        for ((r, s), ciphertexts) in r.zip(s).zip(ciphertexts.chunks_mut(LANES)) {
             let before = self.components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
-            let after = unsafe { kernels::rerandomize(bases, nonces, &before) };
+            let after = unsafe { kernels::rerandomize(bases, [r, s], &before) };
             put(ciphertexts, self.ciphertexts(after));
         }
     }

@@ -1,16 +1,13 @@
-//! Fixed-base multiplication from a table: signed radix 64, no doublings.
+//! Fixed-base multiplication from a table: odd digits in radix 64, no doublings.
 //!
-//! For each of the 43 digits' positions the table holds the multiples 1 to 32 of 64^position times the base. The multiples
+//! For each of the 43 digits' positions the table holds the odd multiples 1 to 63 of 64^position times the base. The multiples
 //! of one limb stand side by side in four registers, so a lane's digit picks its multiple with permutations inside of
 //! registers.
 //!
 //! Constant time: every position is read whole, in order, and digits only reach compare and permute instructions, whose
 //! time does not depend on their operands.
 
-use std::arch::x86_64::{
-    __m512i, __mmask8, _mm512_abs_epi64, _mm512_mask_blend_epi64, _mm512_mask_set1_epi64, _mm512_mask_test_epi64_mask,
-    _mm512_maskz_permutex2var_epi64, _mm512_movepi64_mask, _mm512_set1_epi64, _mm512_sub_epi64, _mm512_test_epi64_mask,
-};
+use std::arch::x86_64::{__m512i, __mmask8, _mm512_mask_blend_epi64, _mm512_permutex2var_epi64};
 
 use super::{
     LANES,
@@ -18,7 +15,7 @@ use super::{
     field::{Fe, constant},
     lanes::{gather, load, padded, scatter, store},
     point::{Completed, Extended, TWICE_D},
-    recode,
+    recode::{self, Digit},
 };
 use crate::group::coordinates::Coordinates;
 
@@ -27,10 +24,10 @@ const DIGITS: usize = 43;
 /// Multiples for each position.
 const MULTIPLES: usize = 32;
 
-/// The digits −31 to 32 of eight scalars.
+/// The odd digits −63 to 63 of eight scalars.
 pub(super) type Digits = recode::Digits<6, DIGITS>;
 
-/// One limb of the multiples 1 to 32.
+/// One limb of the odd multiples 1 to 63.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Limb([[u64; 8]; MULTIPLES / 8]);
@@ -80,54 +77,55 @@ impl Comb {
 }
 
 /// Adds the multiple that each lane's digit asks for. Fields are selected next to the products that need them, so that
-/// loads and permutations fill the gaps that multiplications leave.
+/// loads and permutations fill the gaps that multiplications leave; the order is that of the ladder's addition.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn add_chosen(sum: &mut Completed, position: &Position, digit: __m512i) {
-    let magnitude = _mm512_abs_epi64(digit);
-    let some = _mm512_test_epi64_mask(magnitude, magnitude);
-    let index = _mm512_sub_epi64(magnitude, _mm512_set1_epi64(1));
-    let upper = _mm512_mask_test_epi64_mask(some, index, _mm512_set1_epi64(16));
-    let negative = _mm512_movepi64_mask(digit);
-    let twice_dxy = select(&position[2], index, some, upper).minus_where(negative);
-    let c = sum.t().times(twice_dxy);
-    let d = sum.z().wide().doubled();
+fn add_chosen(sum: &mut Completed, position: &Position, digit: Digit) {
+    let (places, upper, negative) = (digit.places, digit.bit(4), digit.negative);
+    let z = sum.f.biased_times(sum.g).doubled().hold();
+    let t = sum.t().hold();
+    let twice_dxy = select(&position[2], places, upper).minus_where(negative).hold();
     let [plus, minus] = sum.sums();
-    let mut other_plus = select(&position[0], index, some, upper);
-    let mut other_minus = select(&position[1], index, some, upper);
-    // Digit 0 is the identity, (1, 1, 0).
-    other_plus.0[0] = _mm512_mask_set1_epi64(other_plus.0[0], !some, 1);
-    other_minus.0[0] = _mm512_mask_set1_epi64(other_minus.0[0], !some, 1);
-    let a = minus.times(other_minus.or_where(negative, other_plus));
-    let b = plus.times(other_plus.or_where(negative, other_minus));
-    *sum = Completed::of(a, b, c, d);
+    let (plus, minus) = (plus.hold(), minus.hold());
+    let other_plus = select(&position[0], places, upper);
+    let other_minus = select(&position[1], places, upper);
+    let (other_plus, other_minus) =
+        (other_plus.or_where(negative, other_minus).hold(), other_minus.or_where(negative, other_plus).hold());
+    let c = t.times(twice_dxy).hold();
+    let a = minus.times(other_minus).hold();
+    let b = plus.biased_times(other_plus).hold();
+    sum.f = z.less(c).carry();
+    sum.g = z.plus(c).carry();
+    sum.h = b.plus(a).carry();
+    sum.e = b.less(a).carry();
 }
 
-/// The entries of 32 that the lanes' indexes ask for; zero in the lanes that are not in `some`.
+/// The entries of 32 that the lanes' places ask for.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn select(limbs: &[Limb; 5], index: __m512i, some: __mmask8, upper: __mmask8) -> Fe {
+fn select(limbs: &[Limb; 5], places: __m512i, upper: __mmask8) -> Fe {
     let mut chosen = Fe::zero();
     for (chosen, Limb([a, b, c, d])) in chosen.0.iter_mut().zip(limbs) {
-        // The permutation reads the index's lowest four bits.
-        let low = _mm512_maskz_permutex2var_epi64(some, load(a), index, load(b));
-        let high = _mm512_maskz_permutex2var_epi64(some, load(c), index, load(d));
+        // The permutation reads the place's lowest four bits.
+        let low = _mm512_permutex2var_epi64(load(a), places, load(b));
+        let high = _mm512_permutex2var_epi64(load(c), places, load(d));
         *chosen = _mm512_mask_blend_epi64(upper, low, high);
     }
     chosen
 }
 
-/// Y + X, Y − X and 2d·XY of the multiples 1 to 32 with Z = 1, canonical; one inversion for all (Montgomery's trick).
+/// Y + X, Y − X and 2d·XY of the odd multiples 1 to 63 with Z = 1, canonical; one inversion for all (Montgomery's trick).
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn affine_multiples(base: &Extended) -> Vec<[Fe; 3]> {
     let mut multiples = Vec::with_capacity(MULTIPLES);
     let mut products = Vec::with_capacity(MULTIPLES);
-    let (mut multiple, mut product) = (Extended::identity(), Fe::one());
+    let twice = base.add(base);
+    let (mut multiple, mut product) = (*base, Fe::one());
     for _ in 0..MULTIPLES {
-        multiple = multiple.add(base);
         multiples.push(multiple);
         products.push(product);
         product = product.mul(multiple.z);
+        multiple = multiple.add(&twice);
     }
     let mut inverse = invert(product);
     let mut affine = Vec::with_capacity(MULTIPLES);

@@ -12,11 +12,14 @@
 //! [`Wide::carry`] takes any `Wide` to an [`Fe`]; the bounds that remain to be watched are those of sums of `Wide`s, which
 //! must not pass 2^64, and of differences, which must not fall below zero: each states its own.
 
-use std::arch::x86_64::{
-    __m512i, __mmask8, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_madd52hi_epu64,
-    _mm512_madd52lo_epu64, _mm512_mask_blend_epi64, _mm512_mask_sub_epi64, _mm512_mullo_epi64, _mm512_or_si512,
-    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64, _mm512_srli_epi64, _mm512_sub_epi64,
-    _mm512_test_epi64_mask,
+use std::arch::{
+    asm,
+    x86_64::{
+        __m512i, __mmask8, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_madd52hi_epu64,
+        _mm512_madd52lo_epu64, _mm512_mask_blend_epi64, _mm512_mask_sub_epi64, _mm512_mullo_epi64, _mm512_or_si512,
+        _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64, _mm512_srli_epi64, _mm512_sub_epi64,
+        _mm512_test_epi64_mask,
+    },
 };
 
 /// Bits of a limb.
@@ -39,6 +42,21 @@ pub(super) fn constant(limbs: [u64; 5]) -> Fe {
         all[k] = _mm512_set1_epi64(limbs[k].cast_signed());
     }
     Fe(all)
+}
+
+/// The same limbs. What follows in the text reads them, and memory, only now: the compiler would otherwise mix products that
+/// stand one after the other, and then lack registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn hold([mut a, mut b, mut c, mut d, mut e]: [__m512i; 5]) -> [__m512i; 5] {
+    // SAFETY: there is no instruction.
+    unsafe {
+        asm!(
+            "/* {0} {1} {2} {3} {4} */", inout(zmm_reg) a, inout(zmm_reg) b, inout(zmm_reg) c, inout(zmm_reg) d,
+            inout(zmm_reg) e, options(nostack, preserves_flags)
+        );
+    }
+    [a, b, c, d, e]
 }
 
 /// 2^bits·p, limb by limb: 2^bits·(2^51 − 19), then four times 2^bits·(2^51 − 1).
@@ -71,12 +89,36 @@ impl Fe {
         Wide(self.0)
     }
 
+    /// a, computed here: see [`hold`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn hold(self) -> Self {
+        Self(hold(self.0))
+    }
+
     /// a·b, not carried. One of the two may have limbs up to 2^52, the other is below 2^51 + 2^18.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn times(self, other: Self) -> Wide {
+        self.times_onto(other, [_mm512_setzero_si512(); 5])
+    }
+
+    /// a·b + 2^9·p, not carried: what [`Wide::less`] subtracts from. The multiple of p is where the sums begin, and so
+    /// costs nothing.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn biased_times(self, other: Self) -> Wide {
+        let ([first, ..], [_, second, third, fourth, fifth]) = (multiple_of_p(9), multiple_of_p(8));
+        self.times_onto(other, [first, second, third, fourth, fifth])
+    }
+
+    /// a·b onto five columns, of which all but the first will be doubled.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn times_onto(self, other: Self, lowest: [__m512i; 5]) -> Wide {
         let (a, b) = (self.0, other.0);
         let mut column = [_mm512_setzero_si512(); 10];
+        column[..5].copy_from_slice(&lowest);
         // The high half of a product of limbs i and j has weight 2^52·2^(51(i+j)): it counts twice in column i + j + 1.
         for i in 0..5 {
             for j in 0..5 {
@@ -98,8 +140,25 @@ impl Fe {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn squared(self) -> Wide {
+        self.squared_onto([_mm512_setzero_si512(); 5])
+    }
+
+    /// a² + 2^9·p, not carried: what [`Wide::less`] subtracts from.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn biased_squared(self) -> Wide {
+        let ([first, ..], [_, second, ..]) = (multiple_of_p(9), multiple_of_p(8));
+        let [_, _, third, fourth, fifth] = multiple_of_p(7);
+        self.squared_onto([first, second, third, fourth, fifth])
+    }
+
+    /// a² onto five columns, of which the second will be doubled once and the three behind it twice.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn squared_onto(self, lowest: [__m512i; 5]) -> Wide {
         let a = self.0;
         let mut column = [_mm512_setzero_si512(); 10];
+        column[..5].copy_from_slice(&lowest);
         // Column k is 2·(2·(high halves of cross products) + high halves of squares + low halves of cross products)
         // + low halves of squares, computed from the inside out.
         for i in 0..5 {
@@ -278,6 +337,24 @@ impl Wide {
         Self(limbs)
     }
 
+    /// a − b, for an a that began with 2^9·p (its limbs are at least 2^60 − 2^14) and a product b (below 2^59.7).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn less(self, other: Self) -> Self {
+        let mut limbs = self.0;
+        for (limb, other) in limbs.iter_mut().zip(other.0) {
+            *limb = _mm512_sub_epi64(*limb, other);
+        }
+        Self(limbs)
+    }
+
+    /// The same sum, computed here: see [`hold`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn hold(self) -> Self {
+        Self(hold(self.0))
+    }
+
     /// 2a. The caller's limbs must be below 2^63.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -383,6 +460,8 @@ mod tests {
             (out_of_lanes(a.mul(b.minus_where(0xff))), CARRIED),
             (out_of_lanes(bb.doubled().plus(aa).minus(ab).carry()), CARRIED),
             (out_of_lanes(ab.minus(aa).carry()), CARRIED),
+            (out_of_lanes(a.biased_times(b).less(aa).carry()), CARRIED),
+            (out_of_lanes(a.biased_squared().doubled().less(a.biased_times(b)).carry()), CARRIED),
             (out_of_lanes(a.canonical()), LIMB),
             (out_of_lanes(from_words(to_words(a))), LIMB),
         ]
@@ -392,7 +471,20 @@ mod tests {
     fn scalar(a: &Field, b: &Field) -> Vec<Field> {
         let zero = Field([0; 5]);
         let (aa, bb, ab) = (a.mul(a), b.mul(b), a.mul(b));
-        vec![ab, aa, a.add(b), a.sub(b), zero.sub(a), zero.sub(&ab), bb.add(&bb).add(&aa).sub(&ab), ab.sub(&aa), *a, *a]
+        vec![
+            ab,
+            aa,
+            a.add(b),
+            a.sub(b),
+            zero.sub(a),
+            zero.sub(&ab),
+            bb.add(&bb).add(&aa).sub(&ab),
+            ab.sub(&aa),
+            ab.sub(&aa),
+            aa.add(&aa).sub(&ab),
+            *a,
+            *a,
+        ]
     }
 
     fn arb_limb() -> impl Strategy<Value = u64> {

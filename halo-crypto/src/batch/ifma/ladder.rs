@@ -1,74 +1,81 @@
-//! Variable-base multiplication: signed radix 16 on one doubling chain.
+//! Variable-base multiplication: odd digits in radix 16 on one doubling chain.
 //!
-//! Constant time: the number of steps is fixed, every step reads the whole table, and digits only reach compare
+//! Constant time: the number of steps is fixed, every step reads the whole table, and digits only reach test
 //! instructions, whose masks blend. A scalar that all lanes share and scalars of each lane's own take the same path.
 
-use std::arch::x86_64::{
-    __m512i, __mmask8, _mm512_abs_epi64, _mm512_cmpeq_epi64_mask, _mm512_movepi64_mask, _mm512_set1_epi64,
-};
+use std::arch::x86_64::__mmask8;
 
 use super::{
-    field::{Fe, constant},
+    field::Fe,
     point::{Cached, Completed, Extended},
-    recode,
+    recode::{self, Digit},
 };
 
 /// Digits of a scalar in radix 16.
 const DIGITS: usize = 64;
 
-/// The digits −7 to 8 of eight scalars.
+/// The odd digits −15 to 15 of eight scalars.
 pub(super) type Digits = recode::Digits<4, DIGITS>;
 
-/// The multiples 1 to 8 of eight points.
+/// The odd multiples 1 to 15 of eight points.
 pub(super) struct Table([Cached; 8]);
 
 impl Table {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn new(base: &Extended) -> Self {
+        let mut twice = base.completed();
+        twice.double(1);
+        let twice = twice.extended();
         let first = base.cached();
         let mut table = [first; 8];
-        let mut multiple = *base;
+        let mut multiple = first;
         for entry in &mut table[1..] {
-            multiple = multiple.add_cached(&first);
-            *entry = multiple.cached();
+            multiple = multiple.add(&twice).cached();
+            *entry = multiple;
         }
         Self(table)
     }
+
+    /// One field of the entry that each lane asks for, which a tree of blends finds by the bits of its place.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn choose(&self, [bit0, bit1, bit2]: [__mmask8; 3], field: impl Fn(&Cached) -> Fe) -> Fe {
+        let [a, b, c, d, e, f, g, h] = &self.0;
+        let pair = |a, b| field(a).or_where(bit0, field(b));
+        let low = pair(a, b).or_where(bit1, pair(c, d));
+        let high = pair(e, f).or_where(bit1, pair(g, h));
+        low.or_where(bit2, high)
+    }
 }
 
-/// Adds the multiple that each lane's digit asks for. All entries are read, two fields at a time, next to the products that
-/// need them, so that loads and blends fill the gaps that multiplications leave.
+/// Adds the multiple that each lane's digit asks for.
+///
+/// All entries are read, one or two fields at a time, next to the products that need them, so that loads and blends fill
+/// the gaps that multiplications leave. What waits for a product stands at least one product behind it, and what the next
+/// step needs first, F and G, is ready first. Bounds: see [`Cached::add`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn add_chosen(sum: &mut Completed, table: &Table, digit: __m512i) {
-    let magnitude = _mm512_abs_epi64(digit);
-    let negative = _mm512_movepi64_mask(digit);
-    // Digit 0 is the identity, (1, 1, 2, 0).
-    let (mut twice_z, mut twice_dt) = (constant([2, 0, 0, 0, 0]), Fe::zero());
-    for (number, entry) in table.0.iter().enumerate() {
-        let here = wants(magnitude, number);
-        twice_dt = twice_dt.or_where(here, entry.twice_dt);
-        twice_z = twice_z.or_where(here, entry.twice_z);
-    }
-    let c = sum.t().times(twice_dt.minus_where(negative));
-    let d = sum.z().times(twice_z);
+fn add_chosen(sum: &mut Completed, table: &Table, digit: Digit) {
+    let places = [digit.bit(0), digit.bit(1), digit.bit(2)];
+    let negative = digit.negative;
+    let z = sum.z().hold();
+    let twice_z = table.choose(places, |entry| entry.twice_z).hold();
+    let t = sum.t().hold();
+    let d = z.biased_times(twice_z).hold();
+    let twice_dt = table.choose(places, |entry| entry.twice_dt).minus_where(negative).hold();
+    let c = t.times(twice_dt);
     let [plus, minus] = sum.sums();
-    let (mut other_plus, mut other_minus) = (Fe::one(), Fe::one());
-    for (number, entry) in table.0.iter().enumerate() {
-        let here = wants(magnitude, number);
-        other_plus = other_plus.or_where(here, entry.plus);
-        other_minus = other_minus.or_where(here, entry.minus);
-    }
-    let a = minus.times(other_minus.or_where(negative, other_plus));
-    let b = plus.times(other_plus.or_where(negative, other_minus));
-    *sum = Completed::of(a, b, c, d);
-}
-
-/// The lanes whose digit is, up to its sign, the number of this entry.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn wants(magnitude: __m512i, entry: usize) -> __mmask8 {
-    _mm512_cmpeq_epi64_mask(magnitude, _mm512_set1_epi64(entry as i64 + 1))
+    sum.f = d.less(c).carry();
+    sum.g = d.plus(c).carry();
+    let (plus, minus) = (plus.hold(), minus.hold());
+    let other_plus = table.choose(places, |entry| entry.plus);
+    let other_minus = table.choose(places, |entry| entry.minus);
+    let (other_plus, other_minus) =
+        (other_plus.or_where(negative, other_minus).hold(), other_minus.or_where(negative, other_plus).hold());
+    let a = minus.times(other_minus).hold();
+    let b = plus.biased_times(other_plus);
+    sum.h = b.plus(a).carry();
+    sum.e = b.less(a).carry();
 }
 
 /// The sum of scalars times points, term by term.

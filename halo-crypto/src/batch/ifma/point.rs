@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::__mmask8;
 
-use super::field::{Fe, Wide, constant};
+use super::field::{Fe, constant};
 
 /// d = −121665/121666.
 pub(super) const D: [u64; 5] =
@@ -43,13 +43,6 @@ pub(super) struct Cached {
 }
 
 impl Extended {
-    /// The identity in every lane.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn identity() -> Self {
-        Self { x: Fe::zero(), y: Fe::one(), z: Fe::one(), t: Fe::zero() }
-    }
-
     /// As if it had just been computed: XZ : YZ : Z² and T = XY.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -73,7 +66,7 @@ impl Extended {
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn add(&self, other: &Self) -> Self {
-        self.add_cached(&other.cached())
+        other.cached().add(self).extended()
     }
 
     /// The difference.
@@ -81,18 +74,7 @@ impl Extended {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn sub(&self, other: &Self) -> Self {
         let Cached { plus, minus, twice_z, twice_dt } = other.cached();
-        self.add_cached(&Cached { plus: minus, minus: plus, twice_z, twice_dt: twice_dt.minus_where(0xff) })
-    }
-
-    /// The sum with a cached point.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn add_cached(&self, other: &Cached) -> Self {
-        let a = self.y.minus(self.x).times(other.minus);
-        let b = self.y.plus(self.x).times(other.plus);
-        let c = self.t.times(other.twice_dt);
-        let d = self.z.times(other.twice_z);
-        Completed::of(a, b, c, d).extended()
+        Cached { plus: minus, minus: plus, twice_z, twice_dt: twice_dt.minus_where(0xff) }.add(self).extended()
     }
 
     /// Lanes in which both are representatives of the same element of Ristretto255: X1·Y2 = Y1·X2 or X1·X2 = Y1·Y2.
@@ -104,6 +86,20 @@ impl Extended {
     }
 }
 
+impl Cached {
+    /// The sum with a point: E = B − A, F = D − C, G = D + C, H = B + A, where A = (Y1 − X1)(Y2 − X2), B = (Y1 + X1)(Y2 + X2),
+    /// C = 2d·T1·T2 and D = 2·Z1·Z2. All are products, so with the multiple of p in B and D the four are below 2^61.4.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn add(&self, other: &Extended) -> Completed {
+        let a = self.minus.times(other.y.minus(other.x));
+        let b = self.plus.biased_times(other.y.plus(other.x));
+        let c = self.twice_dt.times(other.t);
+        let d = self.twice_z.biased_times(other.z);
+        Completed { e: b.less(a).carry(), f: d.less(c).carry(), g: d.plus(c).carry(), h: b.plus(a).carry() }
+    }
+}
+
 impl Completed {
     /// The identity in every lane.
     #[inline]
@@ -112,20 +108,21 @@ impl Completed {
         Self { e: Fe::zero(), f: Fe::one(), g: Fe::one(), h: Fe::one() }
     }
 
-    /// E = B − A, F = D − C, G = D + C, H = B + A, where A = (Y1 − X1)(Y2 − X2), B = (Y1 + X1)(Y2 + X2), C = 2d·T1·T2 and
-    /// D = 2·Z1·Z2 are products, or below 2^60: all four are below 2^61.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn of(a: Wide, b: Wide, c: Wide, d: Wide) -> Self {
-        Self { e: b.minus(a).carry(), f: d.minus(c).carry(), g: d.plus(c).carry(), h: b.plus(a).carry() }
-    }
-
     /// All four coordinates.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn extended(&self) -> Extended {
         let z = self.z();
         Extended { x: self.e.mul(self.f), y: self.g.mul(self.h), z, t: self.t() }
+    }
+
+    /// As the second operand of an addition.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn cached(&self) -> Cached {
+        let [plus, minus] = self.sums();
+        let twice_z = self.f.times(self.g).doubled().carry();
+        Cached { plus, minus, twice_z, twice_dt: self.t().mul(constant(TWICE_D)) }
     }
 
     /// Z.
@@ -151,24 +148,25 @@ impl Completed {
         [y.plus(x).carry(), y.minus(x).carry()]
     }
 
-    /// Twice the point, `times` times.
+    /// Twice the point, `times` times. What waits for a product stands two products behind it, and the last results to be
+    /// ready are the last to be needed: Z and Y come before X.
     ///
-    /// Bounds: products are below 2^59.7, so 2XY and X² + Y² are below 2^60.7, Y² − X² + 2^9·p below 2^60.9 and
-    /// 2Z² + X² − Y² + 2^9·p below 2^61.6.
+    /// Bounds: products are below 2^59.7, and below 2^60.9 with 2^9·p in them, so 2XY is below 2^60.7, Y² ± X² below 2^61.4
+    /// and 2Z² + X² − Y² below 2^62.2; of the two multiples of p in 2Z², one makes up for that in Y².
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn double(&mut self, times: u32) {
         for _ in 0..times {
-            let x = self.e.mul(self.f);
-            let y = self.g.mul(self.h);
-            let z = self.z();
-            let xx = x.squared();
-            self.e = x.times(y).doubled().carry();
-            let yy = y.squared();
-            let zz = z.squared();
-            self.f = zz.doubled().plus(xx).minus(yy).carry();
-            self.g = yy.minus(xx).carry();
+            let z = self.z().hold();
+            let y = self.g.mul(self.h).hold();
+            let x = self.e.mul(self.f).hold();
+            let yy = y.biased_squared().hold();
+            let zz = z.biased_squared().hold();
+            let xx = x.squared().hold();
+            self.g = yy.less(xx).carry();
+            self.f = zz.doubled().plus(xx).less(yy).carry();
             self.h = yy.plus(xx).carry();
+            self.e = x.times(y).doubled().carry();
         }
     }
 }

@@ -1,52 +1,61 @@
-//! Scalars to signed digits, eight at a time, in constant time.
+//! Scalars to odd digits, eight at a time, in constant time.
 
 use std::arch::x86_64::{
-    __m512i, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpgt_epi64_mask,
-    _mm512_cvtepi8_epi64, _mm512_cvtepi64_epi8, _mm512_mask_sub_epi64, _mm512_maskz_set1_epi64, _mm512_or_si512,
-    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_sllv_epi64, _mm512_srlv_epi64,
+    __m512i, __mmask8, _mm512_add_epi64, _mm512_cmplt_epu64_mask, _mm512_mask_andnot_epi64, _mm512_maskz_set1_epi64,
+    _mm512_or_si512, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_sllv_epi64, _mm512_srli_epi64, _mm512_srlv_epi64,
+    _mm512_test_epi64_mask, _mm512_testn_epi64_mask,
 };
 
 use zeroize::Zeroize;
 
-use super::lanes::Words;
+use super::{
+    LANES,
+    lanes::{Words, load, store},
+};
 
-/// `COUNT` digits in radix 2^`WIDTH` of each of eight scalars, the least significant first, from −(2^(WIDTH−1) − 1) to
-/// 2^(WIDTH−1): one byte a lane. Wiped when dropped.
-pub(super) struct Digits<const WIDTH: u32, const COUNT: usize>([u64; COUNT]);
+/// ℓ = 2^252 + 27742317777372353535851937790883648493, the order of the group.
+const ORDER: [u64; 4] = [0x5812_631a_5cf5_d3ed, 0x14de_f9de_a2f7_9cd6, 0, 0x1000_0000_0000_0000];
+
+/// `COUNT` odd digits in radix 2^`WIDTH` of each of eight scalars modulo ℓ, the least significant first, from
+/// −(2^`WIDTH` − 1) to 2^`WIDTH` − 1: no digit is zero, so tables hold odd multiples only (Joye and Tunstall 2009).
+///
+/// An odd scalar 2k + 1, where k has the digits g in radix 2^`WIDTH`, has the digits 2g − (2^`WIDTH` − 1), and the last one
+/// 2g + 1: no carries, so what is kept is k. An even scalar is odd with ℓ added. Wiped when dropped.
+pub(super) struct Digits<const WIDTH: u32, const COUNT: usize>([[u64; LANES]; 4]);
 
 impl<const WIDTH: u32, const COUNT: usize> Digits<WIDTH, COUNT> {
-    /// Recodes scalars below 2^255. All of their bits must fit: a scalar below 2^254 leaves at least one bit of the last
-    /// digit for the carry.
+    /// Recodes scalars below ℓ.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn new(scalars: &Words) -> Self {
-        const { assert!(WIDTH < 8 && WIDTH as usize * COUNT >= 255) };
-        let radix = _mm512_set1_epi64(1 << WIDTH);
-        let half = _mm512_set1_epi64(1 << (WIDTH - 1));
-        let mask = _mm512_set1_epi64((1 << WIDTH) - 1);
-        let mut carry = _mm512_setzero_si512();
-        let mut digits = [0; COUNT];
-        for (position, digit) in digits.iter_mut().enumerate() {
-            let from = position as u32 * WIDTH;
-            let (word, shift) = ((from / 64) as usize, i64::from(from % 64));
-            let mut bits = _mm512_srlv_epi64(scalars.0[word], _mm512_set1_epi64(shift));
-            if shift + i64::from(WIDTH) > 64 && word < 3 {
-                let next = _mm512_sllv_epi64(scalars.0[word + 1], _mm512_set1_epi64(64 - shift));
-                bits = _mm512_or_si512(bits, next);
+        // k is below 2^253, and the last digit of it below 2^(WIDTH − 1).
+        const { assert!(WIDTH < 8 && WIDTH as usize * COUNT > 253 && WIDTH as usize * (COUNT - 1) < 256) };
+        let odd = odd(scalars).0;
+        let mut words = [[0; LANES]; 4];
+        for (number, word) in words.iter_mut().enumerate() {
+            let mut bits = _mm512_srli_epi64::<1>(odd[number]);
+            if let Some(next) = odd.get(number + 1) {
+                bits = _mm512_or_si512(bits, _mm512_sllv_epi64(*next, _mm512_set1_epi64(63)));
             }
-            let raw = _mm512_add_epi64(_mm512_and_si512(bits, mask), carry);
-            let above = _mm512_cmpgt_epi64_mask(raw, half);
-            carry = _mm512_maskz_set1_epi64(above, 1);
-            let signed = _mm512_mask_sub_epi64(raw, above, raw, radix);
-            *digit = _mm_cvtsi128_si64(_mm512_cvtepi64_epi8(signed)).cast_unsigned();
+            *word = store(bits);
         }
-        Self(digits)
+        Self(words)
     }
 
     /// The eight digits at a position.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn at(&self, position: usize) -> __m512i {
-        _mm512_cvtepi8_epi64(_mm_cvtsi64_si128(self.0[position].cast_signed()))
+    pub(super) fn at(&self, position: usize) -> Digit {
+        let from = position as u32 * WIDTH;
+        let (word, shift) = ((from / 64) as usize, i64::from(from % 64));
+        let mut bits = _mm512_srlv_epi64(load(&self.0[word]), _mm512_set1_epi64(shift));
+        if !64_u32.is_multiple_of(WIDTH) && word < 3 {
+            // A shift by 64 or more leaves nothing.
+            let next = _mm512_sllv_epi64(load(&self.0[word + 1]), _mm512_set1_epi64(64 - shift));
+            bits = _mm512_or_si512(bits, next);
+        }
+        let last = position + 1 == COUNT;
+        let negative = if last { 0 } else { _mm512_testn_epi64_mask(bits, _mm512_set1_epi64(1 << (WIDTH - 1))) };
+        Digit { places: _mm512_mask_andnot_epi64(bits, negative, bits, _mm512_set1_epi64(-1)), negative }
     }
 }
 
@@ -56,20 +65,61 @@ impl<const WIDTH: u32, const COUNT: usize> Drop for Digits<WIDTH, COUNT> {
     }
 }
 
+/// Scalars below ℓ where they are odd, ℓ more where they are even.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn odd(scalars: &Words) -> Words {
+    let even = _mm512_testn_epi64_mask(scalars.0[0], _mm512_set1_epi64(1));
+    let mut words = scalars.0;
+    let mut carry = _mm512_setzero_si512();
+    for (word, order) in words.iter_mut().zip(ORDER) {
+        let with_carry = _mm512_add_epi64(*word, carry);
+        let sum = _mm512_add_epi64(with_carry, _mm512_maskz_set1_epi64(even, order.cast_signed()));
+        let over = _mm512_cmplt_epu64_mask(with_carry, carry) | _mm512_cmplt_epu64_mask(sum, with_carry);
+        *word = sum;
+        carry = _mm512_maskz_set1_epi64(over, 1);
+    }
+    Words(words)
+}
+
+/// One odd digit of each of eight scalars: 2p + 1 or −(2p + 1), where p is its place in a table of odd multiples.
+#[derive(Clone, Copy)]
+pub(super) struct Digit {
+    /// The places, in the lowest `WIDTH` − 1 bits; what stands above them is of no meaning.
+    pub(super) places: __m512i,
+    /// Lanes whose digit is negative.
+    pub(super) negative: __mmask8,
+}
+
+impl Digit {
+    /// Lanes whose place has this bit.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn bit(self, bit: u32) -> __mmask8 {
+        _mm512_test_epi64_mask(self.places, _mm512_set1_epi64(1 << bit))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        batch::ifma::{Ifma, LANES, lanes::store},
-        group::Scalar,
-    };
+    use crate::{batch::ifma::Ifma, group::Scalar};
 
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn digits<const WIDTH: u32, const COUNT: usize>(scalars: &[Scalar]) -> Vec<[i64; LANES]> {
         let digits = Digits::<WIDTH, COUNT>::new(&Words::of_each(scalars));
         let mut all = Vec::new();
         for position in 0..COUNT {
-            all.push(store(digits.at(position)).map(u64::cast_signed));
+            let digit = digits.at(position);
+            let (places, negative) = (store(digit.places), digit.negative);
+            let bits: Vec<_> = (0..WIDTH - 1).map(|bit| digit.bit(bit)).collect();
+            all.push(std::array::from_fn(|lane| {
+                let place = places[lane] & ((1 << (WIDTH - 1)) - 1);
+                for (bit, lanes) in bits.iter().enumerate() {
+                    assert_eq!(place >> bit & 1, u64::from(lanes >> lane & 1));
+                }
+                let magnitude = 2 * place.cast_signed() + 1;
+                if negative >> lane & 1 == 1 { -magnitude } else { magnitude }
+            }));
         }
         all
     }
@@ -80,7 +130,7 @@ mod tests {
         for (lane, scalar) in scalars.iter().enumerate() {
             let mut sum = Scalar::from(0);
             for digit in digits.iter().rev().map(|digits| digits[lane]) {
-                assert!(digit > -(1 << (WIDTH - 1)) && digit <= 1 << (WIDTH - 1), "digit {digit}");
+                assert!(digit.unsigned_abs() < 1 << WIDTH && digit & 1 == 1, "digit {digit}");
                 let magnitude = Scalar::from(digit.unsigned_abs());
                 sum = sum * Scalar::from(1 << WIDTH) + if digit < 0 { -magnitude } else { magnitude };
             }
