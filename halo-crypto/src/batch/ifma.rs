@@ -29,8 +29,8 @@
 //! stand in an order in which results live in registers and nothing waits for the product right before it (`Fe::hold`).
 //!
 //! # Unsafe code
-//! Two kinds, in this module tree only: calls of functions that need the CPU features, for which [`Ifma`] is the ticket, and
-//! the loads and stores of whole arrays in `lanes`.
+//! Three kinds, in this module tree only: calls of functions that need the CPU features, for which [`Ifma`] is the ticket;
+//! the loads and stores of whole arrays in `lanes`; and in `field` an empty piece of assembly that keeps an order.
 
 mod coding;
 mod comb;
