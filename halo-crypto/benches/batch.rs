@@ -53,7 +53,6 @@ fn kernels(criterion: &mut Criterion) {
         let ids: Vec<String> = (0..COUNT).map(|id| id.to_string()).collect();
         let messages = batch::hash_to_group(Domain::Index, &ids);
         let (nonces, exponent) = (scalars(&mut rng), Secret::new(Scalar::random(&mut rng)));
-        let half = Secret::new(exponent.expose().half());
         let ciphertexts = batch::encrypt(&key, &messages, &nonces);
         let mut encoded = Vec::new();
         batch::encode_ciphertexts(&ciphertexts, &mut encoded);
@@ -79,21 +78,14 @@ fn kernels(criterion: &mut Criterion) {
         group.bench_function("peel and blind, bytes to bytes", |bencher| {
             bencher.iter(|| {
                 let mut ciphertexts = batch::decode_ciphertexts(black_box(&encoded)).expect("a benchmark's own input");
-                batch::peel_and_blind(&secret, &half, &mut ciphertexts);
+                batch::peel_and_blind(&secret, &exponent, &mut ciphertexts);
                 let mut bytes = Vec::new();
-                batch::encode_doubled_ciphertexts(&ciphertexts, &mut bytes);
+                batch::encode_ciphertexts(&ciphertexts, &mut bytes);
                 bytes
             });
         });
         group.bench_function("encrypt (two fixed bases)", |bencher| {
             bencher.iter(|| batch::encrypt(&key, black_box(&messages), &nonces));
-        });
-        group.bench_function("encrypt and encode", |bencher| {
-            bencher.iter(|| {
-                let mut bytes = Vec::new();
-                batch::encrypt_and_encode(&key, black_box(&messages), &nonces, &mut bytes);
-                bytes
-            });
         });
         group.bench_function("encrypt zero (two fixed bases)", |bencher| {
             bencher.iter(|| batch::encrypt_zero(&key, black_box(&nonces)));
@@ -105,13 +97,6 @@ fn kernels(criterion: &mut Criterion) {
             bencher.iter(|| batch::decode_ciphertexts(black_box(&encoded)));
         });
         group.bench_function("encode points", |bencher| bencher.iter(|| batch::encode_points(black_box(&points))));
-        group.bench_function("encode doubled ciphertexts (two points)", |bencher| {
-            bencher.iter(|| {
-                let mut bytes = Vec::new();
-                batch::encode_doubled_ciphertexts(black_box(&ciphertexts), &mut bytes);
-                bytes
-            });
-        });
         group.bench_function("hash to group", |bencher| {
             bencher.iter(|| batch::hash_to_group(Domain::Index, black_box(&ids)));
         });

@@ -43,10 +43,8 @@ pub(crate) trait Kernels: Sync {
     fn decode(&self, encoded: &[EncodedPoint], points: &mut [Option<Point>]);
     /// Canonical encodings.
     fn encode(&self, points: &[Point], encoded: &mut [EncodedPoint]);
-    /// Canonical encodings of twice the points.
-    fn encode_doubled(&self, points: &[Point], encoded: &mut [EncodedPoint]);
-    /// (u + r·G, e + s·Y).
-    fn rerandomize(&self, key: &CompositeKey, nonces: [&[Scalar]; 2], ciphertexts: &mut [Ciphertext]);
+    /// (u + r·G, e + r·Y).
+    fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]);
     /// Scalars times points.
     fn multiply(&self, scalars: Scalars<'_>, points: &mut [Point]);
     /// (b·u, b·e + c·u).
@@ -153,26 +151,13 @@ pub fn decode_ciphertexts(bytes: &[u8]) -> Result<Vec<Ciphertext>, BadRecord> {
 
 /// Appends the encodings of ciphertexts, u ‖ e each.
 pub fn encode_ciphertexts(ciphertexts: &[Ciphertext], out: &mut Vec<u8>) {
-    append(ciphertexts, out, |points, encoded| kernels().encode(points, encoded));
-}
-
-/// Appends the encodings of twice the ciphertexts, u ‖ e each.
-///
-/// An encoding costs an inverse square root, that of a double next to nothing. So where all that made a ciphertext is
-/// multiplied by scalars of the caller's own, the caller takes half of each ([`Scalar::half`]) and ends here: the bytes are
-/// the same.
-pub fn encode_doubled_ciphertexts(ciphertexts: &[Ciphertext], out: &mut Vec<u8>) {
-    append(ciphertexts, out, |points, encoded| kernels().encode_doubled(points, encoded));
-}
-
-fn append(ciphertexts: &[Ciphertext], out: &mut Vec<u8>, encode: impl Fn(&[Point], &mut [EncodedPoint]) + Sync) {
     let from = out.len();
     out.resize(from + ciphertexts.len() * CIPHERTEXT_BYTES, 0);
     out[from..].par_chunks_mut(TASK * CIPHERTEXT_BYTES).zip(ciphertexts.par_chunks(TASK)).for_each(
         |(bytes, ciphertexts)| {
             let points: Vec<Point> = ciphertexts.iter().flat_map(|ciphertext| [ciphertext.u, ciphertext.e]).collect();
             let mut encoded = vec![EncodedPoint::from_bytes([0; ELEMENT_BYTES]); points.len()];
-            encode(&points, &mut encoded);
+            kernels().encode(&points, &mut encoded);
             for (bytes, encoded) in bytes.chunks_exact_mut(ELEMENT_BYTES).zip(encoded) {
                 bytes.copy_from_slice(encoded.as_bytes());
             }
@@ -201,30 +186,6 @@ pub fn encrypt(key: &CompositeKey, messages: &[Point], nonces: &[Scalar]) -> Vec
     ciphertexts
 }
 
-/// Encrypts as [`encrypt`] does, and appends the encodings, u ‖ e each: cheaper than one after the other, because the first
-/// components are encoded as doubles.
-pub fn encrypt_and_encode(key: &CompositeKey, messages: &[Point], nonces: &[Scalar], out: &mut Vec<u8>) {
-    assert_eq!(messages.len(), nonces.len(), "one nonce for each message");
-    let from = out.len();
-    out.resize(from + messages.len() * CIPHERTEXT_BYTES, 0);
-    let bytes = out[from..].par_chunks_mut(TASK * CIPHERTEXT_BYTES);
-    bytes.zip(messages.par_chunks(TASK).zip(nonces.par_chunks(TASK))).for_each(|(bytes, (messages, nonces))| {
-        let identity = kernels().identity();
-        let mut ciphertexts: Vec<_> = messages.iter().map(|message| Ciphertext { u: identity, e: *message }).collect();
-        let halves = Secret::new(nonces.iter().map(Scalar::half).collect::<Vec<_>>());
-        kernels().rerandomize(key, [halves.expose(), nonces], &mut ciphertexts);
-        let (u, e): (Vec<_>, Vec<_>) = ciphertexts.iter().map(|ciphertext| (ciphertext.u, ciphertext.e)).unzip();
-        let mut encoded = [(); 2].map(|()| vec![EncodedPoint::from_bytes([0; ELEMENT_BYTES]); messages.len()]);
-        kernels().encode_doubled(&u, &mut encoded[0]);
-        kernels().encode(&e, &mut encoded[1]);
-        let components = bytes.chunks_exact_mut(2 * ELEMENT_BYTES).zip(encoded[0].iter().zip(&encoded[1]));
-        for (bytes, (u, e)) in components {
-            bytes[..ELEMENT_BYTES].copy_from_slice(u.as_bytes());
-            bytes[ELEMENT_BYTES..].copy_from_slice(e.as_bytes());
-        }
-    });
-}
-
 /// Encrypts the identity: (r·G, r·Y).
 #[must_use]
 pub fn encrypt_zero(key: &CompositeKey, nonces: &[Scalar]) -> Vec<Ciphertext> {
@@ -239,7 +200,7 @@ pub fn rerandomize(key: &CompositeKey, ciphertexts: &mut [Ciphertext], nonces: &
     ciphertexts
         .par_chunks_mut(TASK)
         .zip(nonces.par_chunks(TASK))
-        .for_each(|(ciphertexts, nonces)| kernels().rerandomize(key, [nonces; 2], ciphertexts));
+        .for_each(|(ciphertexts, nonces)| kernels().rerandomize(key, nonces, ciphertexts));
 }
 
 /// Peels one layer: (u, e − x·u).

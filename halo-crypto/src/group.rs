@@ -64,12 +64,6 @@ impl Scalar {
         self.0.to_bytes()
     }
 
-    /// Half of it modulo the group order: twice the result is the scalar again.
-    #[must_use]
-    pub fn half(&self) -> Self {
-        Self(self.0.div_by_2())
-    }
-
     /// The inverse; 0 for 0.
     #[must_use]
     pub fn invert(&self) -> Self {

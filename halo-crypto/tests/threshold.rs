@@ -202,27 +202,3 @@ fn multiples_count_up() {
     let difference = Ciphertext { u: unit, e: multiples[1] - multiples[0] };
     assert_eq!(difference.e, unit);
 }
-
-#[test]
-fn halves_and_doubles_are_the_same_bytes() {
-    let mut rng = ChaCha20Rng::seed_from_u64(7);
-    let (secrets, key) = keys(2, &mut rng);
-    for count in [0, 1, 7, 64, 65, 200] {
-        let messages = batch::hash_to_group(Domain::Key, &(0..count).map(|id| id.to_string()).collect::<Vec<_>>());
-        let nonces = scalars(count, &mut rng);
-        let halves: Vec<Scalar> = nonces.iter().map(Scalar::half).collect();
-        let ciphertexts = batch::encrypt(&key, &messages, &nonces);
-        let (mut plain, mut at_once) = (vec![1], vec![1]);
-        batch::encode_ciphertexts(&ciphertexts, &mut plain);
-        batch::encrypt_and_encode(&key, &messages, &nonces, &mut at_once);
-        assert_eq!(plain, at_once);
-
-        let (mut whole, mut half) = (ciphertexts.clone(), ciphertexts);
-        batch::peel_and_scale(&secrets[0], &nonces, &mut whole);
-        batch::peel_and_scale(&secrets[0], &halves, &mut half);
-        let (mut plain, mut doubled) = (vec![1], vec![1]);
-        batch::encode_ciphertexts(&whole, &mut plain);
-        batch::encode_doubled_ciphertexts(&half, &mut doubled);
-        assert_eq!(plain, doubled);
-    }
-}

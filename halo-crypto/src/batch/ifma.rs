@@ -151,24 +151,12 @@ impl Kernels for Ifma {
         }
     }
 
-    fn encode_doubled(&self, points: &[Point], encoded: &mut [EncodedPoint]) {
-        // Enough to make the one inversion cheap, few enough to stay in the cache.
-        const AT_ONCE: usize = 16 * LANES;
-        for (points, encoded) in points.chunks(AT_ONCE).zip(encoded.chunks_mut(AT_ONCE)) {
-            let eights: Vec<Eight> = points.chunks(LANES).map(|points| self.eight(points.iter())).collect();
-            // SAFETY: `self` proves that the CPU has the features.
-            let eights = unsafe { kernels::encode_doubled(&eights) };
-            put(encoded, eights.into_iter().flatten().map(EncodedPoint::from_bytes));
-        }
-    }
-
-    fn rerandomize(&self, key: &CompositeKey, nonces: [&[Scalar]; 2], ciphertexts: &mut [Ciphertext]) {
+    fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
         let bases = [self.generator(), key.comb(|base| self.comb(base))];
-        let [r, s] = nonces.map(|nonces| nonces.chunks(LANES));
-        for ((r, s), ciphertexts) in r.zip(s).zip(ciphertexts.chunks_mut(LANES)) {
+        for (nonces, ciphertexts) in nonces.chunks(LANES).zip(ciphertexts.chunks_mut(LANES)) {
             let before = self.components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
-            let after = unsafe { kernels::rerandomize(bases, [r, s], &before) };
+            let after = unsafe { kernels::rerandomize(bases, nonces, &before) };
             put(ciphertexts, self.ciphertexts(after));
         }
     }

@@ -38,17 +38,10 @@ impl Kernels for Portable {
         }
     }
 
-    fn encode_doubled(&self, points: &[Point], encoded: &mut [EncodedPoint]) {
-        let points: Vec<RistrettoPoint> = points.iter().map(Point::dalek).collect();
-        for (compressed, place) in RistrettoPoint::double_and_compress_batch(&points).into_iter().zip(encoded) {
-            *place = EncodedPoint::from_bytes(compressed.to_bytes());
-        }
-    }
-
-    fn rerandomize(&self, key: &CompositeKey, nonces: [&[Scalar]; 2], ciphertexts: &mut [Ciphertext]) {
+    fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
         let table = key.dalek_table();
-        for ((r, s), ciphertext) in nonces[0].iter().zip(nonces[1]).zip(ciphertexts) {
-            let (u, e) = (RISTRETTO_BASEPOINT_TABLE * &r.0, table * &s.0);
+        for (nonce, ciphertext) in nonces.iter().zip(ciphertexts) {
+            let (u, e) = (RISTRETTO_BASEPOINT_TABLE * &nonce.0, table * &nonce.0);
             *ciphertext = Ciphertext { u: point(ciphertext.u.dalek() + u), e: point(ciphertext.e.dalek() + e) };
         }
     }

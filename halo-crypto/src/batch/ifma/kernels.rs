@@ -28,22 +28,12 @@ pub(super) fn encode([first, second]: &[Eight; 2]) -> [[[u8; ELEMENT_BYTES]; LAN
     [first.to_bytes(), second.to_bytes()]
 }
 
-/// Canonical encodings of twice the points.
+/// (u + r·G, e + r·Y).
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn encode_doubled(eights: &[Eight]) -> Vec<[[u8; ELEMENT_BYTES]; LANES]> {
-    let mut points = Vec::with_capacity(eights.len());
-    for eight in eights {
-        points.push(gather(eight));
-    }
-    coding::encode_doubled(&points).iter().map(|words| words.to_bytes()).collect()
-}
-
-/// (u + r·G, e + s·Y).
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn rerandomize(bases: [&Comb; 2], [r, s]: [&[Scalar]; 2], [u, e]: &[Eight; 2]) -> [Eight; 2] {
-    let [r, s] = [comb::Digits::new(&Words::of_each(r)), comb::Digits::new(&Words::of_each(s))];
+pub(super) fn rerandomize(bases: [&Comb; 2], nonces: &[Scalar], [u, e]: &[Eight; 2]) -> [Eight; 2] {
+    let digits = comb::Digits::new(&Words::of_each(nonces));
     let [g, y] = bases;
-    [scatter(&gather(u).add(&g.multiply(&r))), scatter(&gather(e).add(&y.multiply(&s)))]
+    [scatter(&gather(u).add(&g.multiply(&digits))), scatter(&gather(e).add(&y.multiply(&digits)))]
 }
 
 /// Scalars times points.
