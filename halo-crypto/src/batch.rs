@@ -13,6 +13,7 @@
 #[cfg(all(test, target_arch = "x86_64"))]
 mod agreement;
 mod backend;
+mod fixed;
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "vector instructions; what makes each block sound is said there")]
 mod ifma;
@@ -21,7 +22,10 @@ mod portable;
 use rayon::prelude::*;
 
 pub(crate) use self::backend::kernels;
-pub use self::backend::{BACKEND_VARIABLE, Backend, BackendError};
+pub use self::{
+    backend::{BACKEND_VARIABLE, Backend, BackendError},
+    fixed::FixedBase,
+};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use self::ifma::{Comb, Ifma};
 use self::portable::Portable;
@@ -43,6 +47,12 @@ pub(crate) trait Kernels: Sync {
     fn decode(&self, encoded: &[EncodedPoint], points: &mut [Option<Point>]);
     /// Canonical encodings.
     fn encode(&self, points: &[Point], encoded: &mut [EncodedPoint]);
+    /// Canonical encodings of twice the points.
+    fn encode_doubled(&self, halves: &[Point], encoded: &mut [EncodedPoint]);
+    /// Adds scalars times the base.
+    fn add_multiples(&self, base: &FixedBase, scalars: &[Scalar], points: &mut [Point]);
+    /// Of each base as many multiples as there are more scalars than bases, by scalars of their own, base by base.
+    fn multiply_rows(&self, scalars: &[Scalar], bases: &[Point], products: &mut [Point]);
     /// (u + r·G, e + r·Y).
     fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]);
     /// Scalars times points.
@@ -151,18 +161,28 @@ pub fn decode_ciphertexts(bytes: &[u8]) -> Result<Vec<Ciphertext>, BadRecord> {
 
 /// Appends the encodings of ciphertexts, u ‖ e each.
 pub fn encode_ciphertexts(ciphertexts: &[Ciphertext], out: &mut Vec<u8>) {
+    encode_with(ciphertexts, out, |points, encoded| kernels().encode(points, encoded));
+}
+
+fn encode_with(ciphertexts: &[Ciphertext], out: &mut Vec<u8>, encode: impl Fn(&[Point], &mut [EncodedPoint]) + Sync) {
     let from = out.len();
     out.resize(from + ciphertexts.len() * CIPHERTEXT_BYTES, 0);
     out[from..].par_chunks_mut(TASK * CIPHERTEXT_BYTES).zip(ciphertexts.par_chunks(TASK)).for_each(
         |(bytes, ciphertexts)| {
             let points: Vec<Point> = ciphertexts.iter().flat_map(|ciphertext| [ciphertext.u, ciphertext.e]).collect();
             let mut encoded = vec![EncodedPoint::from_bytes([0; ELEMENT_BYTES]); points.len()];
-            kernels().encode(&points, &mut encoded);
+            encode(&points, &mut encoded);
             for (bytes, encoded) in bytes.chunks_exact_mut(ELEMENT_BYTES).zip(encoded) {
                 bytes.copy_from_slice(encoded.as_bytes());
             }
         },
     );
+}
+
+/// Appends the encodings of *twice* the ciphertexts: a fifth of the work. Whoever makes ciphertexts by multiplication halves
+/// the scalars ([`Scalar::half`]), and here they become what they should be.
+pub fn encode_doubled_ciphertexts(halves: &[Ciphertext], out: &mut Vec<u8>) {
+    encode_with(halves, out, |points, encoded| kernels().encode_doubled(points, encoded));
 }
 
 /// Canonical encodings.
@@ -242,6 +262,41 @@ pub fn scale(scalars: &[Scalar], ciphertexts: &mut [Ciphertext]) {
         kernels().multiply(Scalars::Each(scalars), &mut e);
         for (ciphertext, (u, e)) in ciphertexts.iter_mut().zip(u.into_iter().zip(e)) {
             *ciphertext = Ciphertext { u, e };
+        }
+    });
+}
+
+/// Multiplies each ciphertext by as many scalars as there are more scalars than ciphertexts, one row after the other. Two
+/// multiples of one ciphertext cost three quarters of those of two, nine two fifths.
+#[must_use]
+pub fn scale_rows(scalars: &[Scalar], ciphertexts: &[Ciphertext]) -> Vec<Ciphertext> {
+    let row = scalars.len().checked_div(ciphertexts.len()).unwrap_or(0);
+    assert_eq!(scalars.len(), row * ciphertexts.len(), "as many scalars for each ciphertext");
+    let mut scaled = vec![Ciphertext { u: Point::identity(), e: Point::identity() }; scalars.len()];
+    let task = TASK.div_ceil(row.max(1)).next_multiple_of(8);
+    let parts = scaled.par_chunks_mut(task * row.max(1)).zip(scalars.par_chunks(task * row.max(1)));
+    parts.zip(ciphertexts.par_chunks(task)).for_each(|((scaled, scalars), ciphertexts)| {
+        let mut u = vec![Point::identity(); scalars.len()];
+        let mut e = u.clone();
+        let bases: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.u).collect();
+        kernels().multiply_rows(scalars, &bases, &mut u);
+        let bases: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.e).collect();
+        kernels().multiply_rows(scalars, &bases, &mut e);
+        for (place, (u, e)) in scaled.iter_mut().zip(u.into_iter().zip(e)) {
+            *place = Ciphertext { u, e };
+        }
+    });
+    scaled
+}
+
+/// Adds messages that are multiples of one element: (u, e + s·M).
+pub fn add_multiples(base: &FixedBase, scalars: &[Scalar], ciphertexts: &mut [Ciphertext]) {
+    assert_eq!(ciphertexts.len(), scalars.len(), "one scalar for each ciphertext");
+    ciphertexts.par_chunks_mut(TASK).zip(scalars.par_chunks(TASK)).for_each(|(ciphertexts, scalars)| {
+        let mut e: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.e).collect();
+        kernels().add_multiples(base, scalars, &mut e);
+        for (ciphertext, e) in ciphertexts.iter_mut().zip(e) {
+            ciphertext.e = e;
         }
     });
 }
