@@ -10,6 +10,7 @@ use crate::{
         EncodedPoint, Form, Point, Scalar,
         coordinates::{Coordinates, Field},
     },
+    hash::Domain,
     proof::{PossessionContext, VerifiedShare},
 };
 
@@ -254,6 +255,16 @@ proptest! {
         Portable.opens_to_identity(&x, &portable, &mut identity[1]);
         prop_assert_eq!(&identity[0], &identity[1]);
         prop_assert!(identity[0].iter().step_by(2).all(|identity| *identity));
+    }
+
+    #[test]
+    fn expansions_agree(messages in vec(vec(any::<u8>(), 0..200), 0..40), limit in select(vec![8_usize, 50, 200])) {
+        let Some(ifma) = ifma() else { return Ok(()) };
+        let messages: Vec<&[u8]> = messages.iter().map(|message| &message[..message.len().min(limit)]).collect();
+        let [mut lanes, mut portable] = [vec![[1; 64]; messages.len()], vec![[2; 64]; messages.len()]];
+        ifma.expand(Domain::Index, &messages, &mut lanes);
+        Portable.expand(Domain::Index, &messages, &mut portable);
+        prop_assert_eq!(lanes, portable);
     }
 
     #[test]

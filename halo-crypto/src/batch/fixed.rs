@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use curve25519_dalek::ristretto::RistrettoBasepointTable;
@@ -32,6 +32,12 @@ impl FixedBase {
     #[must_use]
     pub fn new(element: Point) -> Self {
         Self { element, tables: Arc::default() }
+    }
+
+    /// The group's generator.
+    pub(crate) fn generator() -> &'static Self {
+        static GENERATOR: LazyLock<FixedBase> = LazyLock::new(|| FixedBase::new(Point::generator()));
+        &GENERATOR
     }
 
     /// The element itself.

@@ -2,7 +2,7 @@
 //!
 //! Lanes never talk to each other and the formulas are the scalar ones, so there is no shuffling; see `field` for the
 //! representation and its bounds, `point` for the formulas, `ladder`, `rows` and `comb` for multiplication,
-//! `coding` and `doubling` for encodings.
+//! `coding` and `doubling` for encodings, `sha512` for hashes.
 //!
 //! # How points get in and out
 //! curve25519-dalek shows no coordinates, and its layout is not guaranteed. To go through its encodings would cost two
@@ -38,15 +38,15 @@ mod lanes;
 mod point;
 mod recode;
 mod rows;
-
-use std::sync::OnceLock;
+mod sha512;
 
 pub(crate) use self::comb::Comb;
 use self::lanes::Eight;
-use super::{FixedBase, Kernels, Scalars};
+use super::{FixedBase, Kernels, Portable, Scalars};
 use crate::{
     elgamal::{Ciphertext, CompositeKey},
     group::{ELEMENT_BYTES, EncodedPoint, Form, Point, Scalar, coordinates::Coordinates},
+    hash::Domain,
 };
 
 /// Elements in a register.
@@ -114,12 +114,6 @@ impl Ifma {
         // SAFETY: `self` proves that the CPU has the features.
         unsafe { Comb::new(&base) }
     }
-
-    /// The table of the generator.
-    fn generator(&self) -> &'static Comb {
-        static GENERATOR: OnceLock<Comb> = OnceLock::new();
-        GENERATOR.get_or_init(|| self.comb(&Point::generator()))
-    }
 }
 
 /// Puts results in their places; the lanes beyond are padding.
@@ -184,7 +178,7 @@ impl Kernels for Ifma {
     }
 
     fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
-        let bases = [self.generator(), key.base().comb(|base| self.comb(base))];
+        let bases = [FixedBase::generator(), key.base()].map(|base| base.comb(|base| self.comb(base)));
         for (nonces, ciphertexts) in nonces.chunks(LANES).zip(ciphertexts.chunks_mut(LANES)) {
             let before = self.components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
@@ -228,6 +222,16 @@ impl Kernels for Ifma {
             // SAFETY: `self` proves that the CPU has the features.
             let lanes = unsafe { kernels::opens_to_identity(x, &before) };
             put(identity, (0..LANES).map(|lane| lanes >> lane & 1 == 1));
+        }
+    }
+
+    fn expand(&self, domain: Domain, messages: &[&[u8]], uniform: &mut [[u8; 2 * ELEMENT_BYTES]]) {
+        for (messages, uniform) in messages.chunks(LANES).zip(uniform.chunks_mut(LANES)) {
+            // SAFETY: `self` proves that the CPU has the features.
+            match unsafe { sha512::expand(domain.tag(), messages) } {
+                Some(expanded) => put(uniform, expanded),
+                None => Portable.expand(domain, messages, uniform),
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use super::{FixedBase, Kernels, Scalars};
 use crate::{
     elgamal::{Ciphertext, CompositeKey},
     group::{ELEMENT_BYTES, EncodedPoint, Form, Point, Scalar},
+    hash::{self, Domain},
 };
 
 /// From so many multiples of one element on, its table pays.
@@ -104,6 +105,12 @@ impl Kernels for Portable {
     fn opens_to_identity(&self, x: &Scalar, ciphertexts: &[Ciphertext], identity: &mut [bool]) {
         for (ciphertext, place) in ciphertexts.iter().zip(identity) {
             *place = ciphertext.e.dalek() == ciphertext.u.dalek() * x.0;
+        }
+    }
+
+    fn expand(&self, domain: Domain, messages: &[&[u8]], uniform: &mut [[u8; 2 * ELEMENT_BYTES]]) {
+        for (message, place) in messages.iter().zip(uniform) {
+            *place = hash::uniform_bytes(domain, message);
         }
     }
 

@@ -2,17 +2,18 @@
 
 use halo_crypto::batch;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
-use halo_crypto::group::{Point, Scalar};
+use halo_crypto::group::Scalar;
 use halo_crypto::secret::Secret;
 use zeroize::Zeroizing;
 
 use super::super::join::{Join, JoinOutput, Member};
-use super::super::record::{Chunk, for_each_chunk};
+use super::super::record::{Chunk, PART_RECORDS, for_each_chunk};
 use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
-use super::{Duchy, REGISTER_BYTES, TUPLE_BYTES, columns, noise};
+use super::columns::{self, Column};
+use super::{Duchy, REGISTER_BYTES, TUPLE_BYTES, noise};
 
 /// What the join keeps of a register: key and count.
 const PAYLOAD_BYTES: usize = 2 * CIPHERTEXT_BYTES;
@@ -39,21 +40,26 @@ impl Duchy {
             return Err(wrong_count(received, expected, self.place.upstream()));
         }
         let origin = Origin::Duchy(received.slot.from.clone());
-        let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0));
+        // Halves: the index is doubled as it is encoded.
+        let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0).half());
         let index_nonces = randomness.stream(Purpose::RerandomizeIndex);
         let key_nonces = randomness.stream(Purpose::RerandomizeKey);
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
         let mut output = Shuffle::new(randomness, workspace, REGISTER_BYTES, records)?;
         for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.place.chunk_records, |chunk| {
-            let [mut index, mut key, mut count] = columns::decode::<3>(chunk, &origin)?;
-            batch::peel_and_blind(&self.place.secret, &exponent, &mut index);
-            let nonces = |stream: &Stream| stream.scalars(chunk.first, index.len());
-            let (index_nonces, key_nonces, count_nonces) =
-                (nonces(&index_nonces), nonces(&key_nonces), nonces(&count_nonces));
-            batch::rerandomize(&self.place.remaining_key, &mut index, index_nonces.expose());
-            batch::rerandomize(&self.place.full_key, &mut key, key_nonces.expose());
-            batch::rerandomize(&self.place.full_key, &mut count, count_nonces.expose());
-            output.push(&columns::encode(&[index, key, count]))
+            let parts = chunk.map_parts(REGISTER_BYTES, PART_RECORDS, |part| {
+                let [mut index, mut key, mut count] = columns::decode::<3>(part, &origin)?;
+                batch::peel_and_blind(&self.place.secret, &exponent, &mut index);
+                let records = index.len();
+                let index_nonces = index_nonces.halves(part.first, records);
+                batch::rerandomize(&self.place.remaining_key, &mut index, index_nonces.expose());
+                for (column, nonces) in [(&mut key, &key_nonces), (&mut count, &count_nonces)] {
+                    let nonces = nonces.scalars(part.first, records);
+                    batch::rerandomize(&self.place.full_key, column, nonces.expose());
+                }
+                Ok(columns::encode([Column::Half(index), Column::Whole(key), Column::Whole(count)]))
+            })?;
+            output.push_all(&parts)
         })?;
         let description = Description::ExecutionPhaseOneInput;
         let message = Message { to: self.place.next().clone(), description, body: output.finish()? };
@@ -84,17 +90,14 @@ impl Duchy {
             if workspace.is_cancelled() {
                 return Err(ProtocolError::Cancelled);
             }
-            let index: Vec<u8> = chunk
-                .bytes
-                .chunks_exact(REGISTER_BYTES)
-                .flat_map(|record| &record[..CIPHERTEXT_BYTES])
-                .copied()
-                .collect();
-            let index = columns::decode_rows(&Chunk { first: chunk.first, bytes: &index }, 1, &origin)?;
-            let opened = batch::encode_points(&batch::open(&self.place.secret, &index));
-            for ((key, record), position) in
-                opened.iter().zip(chunk.bytes.chunks_exact(REGISTER_BYTES)).zip(chunk.first..)
-            {
+            let opened = chunk.map_parts(REGISTER_BYTES, PART_RECORDS, |part| {
+                let records = part.bytes.chunks_exact(REGISTER_BYTES);
+                let index: Vec<u8> = records.flat_map(|record| &record[..CIPHERTEXT_BYTES]).copied().collect();
+                let index = columns::decode_rows(&Chunk { first: part.first, bytes: &index }, 1, &origin)?;
+                Ok(batch::encode_points(&batch::open(&self.place.secret, &index)))
+            })?;
+            let records = chunk.bytes.chunks_exact(REGISTER_BYTES).zip(chunk.first..);
+            for (key, (record, position)) in opened.iter().flatten().zip(records) {
                 join.push(key.as_bytes(), position, &record[CIPHERTEXT_BYTES..])?;
             }
             Ok(())
@@ -177,58 +180,114 @@ impl<'a> SameKeyAggregation<'a> {
     fn aggregate(&mut self) -> Result<(), ProtocolError> {
         let [keys, counts] = self.decode(&self.members, &self.positions)?;
         let groups = self.sizes.len();
-        // The first one of a group's stream makes Enc(0).
-        let zeros = self.scalars.scalars(self.done, groups);
-        let zeros = batch::encrypt_zero(&self.duchy.place.full_key, zeros.expose());
+        let own = self.draw(keys.len() - groups);
+        let full_key = &self.duchy.place.full_key;
+        let zeros = batch::encrypt_zero(full_key, &own.zeros);
 
-        // All differences K_i − K_0 of all groups, scaled at once. Reserved, so that no scalar is left behind where a
-        // vector grew out of its place.
+        // All differences K_i − K_0 of all groups, scaled at once.
         let mut differences = Vec::with_capacity(keys.len() - groups);
-        let mut difference_scalars = Zeroizing::new(Vec::with_capacity(keys.len() - groups));
-        let mut own_scalars: [Zeroizing<Vec<Scalar>>; 3] =
-            std::array::from_fn(|_| Zeroizing::new(Vec::with_capacity(groups)));
-        let mut start = 0;
-        for (size, group) in self.sizes.iter().zip(self.done..) {
-            let mut rng = self.scalars.rng(group);
-            // The first one of the stream has made Enc(0).
-            let _ = Scalar::random(&mut rng);
-            for scalars in &mut own_scalars {
-                scalars.push(Scalar::random(&mut rng));
-            }
-            for key in &keys[start + 1..start + size] {
-                differences.push(*key - keys[start]);
-                difference_scalars.push(Scalar::random(&mut rng));
-            }
-            start += size;
-        }
-        batch::scale(&difference_scalars, &mut differences);
+        for_each_group(&self.sizes, &keys, |keys| differences.extend(keys[1..].iter().map(|key| *key - keys[0])));
+        batch::scale(&own.differences, &mut differences);
 
-        let mut tuples: [Vec<Ciphertext>; 4] = std::array::from_fn(|_| Vec::with_capacity(groups));
-        let mut scaled = differences.iter();
-        let mut start = 0;
-        for (size, zero) in self.sizes.iter().zip(zeros) {
-            let flag = scaled.by_ref().take(size - 1).fold(zero, |sum, term| sum + *term);
-            let rest = flag - keys[start];
-            tuples[0].push(flag);
-            tuples[1].push(add_message(&rest, &self.duchy.constants.destroyed_key));
-            tuples[2].push(add_message(&rest, &self.duchy.constants.noise_key));
-            tuples[3].push(flag);
-            start += size;
-        }
-        for (column, scalars) in tuples[1..].iter_mut().zip(&own_scalars) {
-            batch::scale(scalars, column);
-        }
-        let mut start = 0;
-        for (size, scrambler) in self.sizes.iter().zip(&mut tuples[3]) {
-            *scrambler = counts[start..start + size].iter().fold(*scrambler, |sum, count| sum + *count);
-            start += size;
-        }
-        self.output.push(&columns::encode(&tuples))?;
+        let mut flags = Vec::with_capacity(groups);
+        let mut rests = Vec::with_capacity(groups);
+        let (mut scaled, mut zeros) = (differences.iter(), zeros.into_iter());
+        for_each_group(&self.sizes, &keys, |keys| {
+            let zero = zeros.next().expect("one encryption of zero for each group");
+            let flag = scaled.by_ref().take(keys.len() - 1).fold(zero, |sum, term| sum + *term);
+            rests.push(flag - keys[0]);
+            flags.push(flag);
+        });
+
+        // r·(H + rest) = r·rest + r·H: both flags are multiples of the same rest, and of constants. Halves: they are doubled
+        // as they are encoded.
+        let products = batch::scale_rows(own.flags.as_flattened(), &rests);
+        let constants = &self.duchy.constants;
+        let [flags_b, flags_c] = [(0, &constants.destroyed_key), (1, &constants.noise_key)].map(|(place, message)| {
+            let mut column: Vec<Ciphertext> = products.iter().skip(place).step_by(2).copied().collect();
+            let scalars = Zeroizing::new(own.flags.iter().map(|pair| pair[place]).collect::<Vec<_>>());
+            batch::add_multiples(message, &scalars, &mut column);
+            column
+        });
+        let sums = self.scrambled_sums(&counts, &flags, &own);
+        self.output.push(&columns::encode([
+            Column::Whole(flags),
+            Column::Half(flags_b),
+            Column::Half(flags_c),
+            Column::Whole(sums),
+        ]))?;
         self.done += groups as u64;
         self.members.clear();
         self.positions.clear();
         self.sizes.clear();
         Ok(())
+    }
+}
+
+/// The scalars of the waiting groups, reserved so that none is left behind where a vector grew out of its place.
+struct GroupScalars {
+    /// Of Enc(0), one a group.
+    zeros: Zeroizing<Vec<Scalar>>,
+    /// Halves of those of flags b and c.
+    flags: Zeroizing<Vec<[Scalar; 2]>>,
+    /// Of the flag in the count.
+    scramblers: Zeroizing<Vec<Scalar>>,
+    /// Of the differences.
+    differences: Zeroizing<Vec<Scalar>>,
+}
+
+impl SameKeyAggregation<'_> {
+    /// A group's stream gives the scalars of Enc(0), flag b, flag c, count, and those of the differences.
+    fn draw(&self, differences: usize) -> GroupScalars {
+        let groups = self.sizes.len();
+        let mut own = GroupScalars {
+            zeros: Zeroizing::new(Vec::with_capacity(groups)),
+            flags: Zeroizing::new(Vec::with_capacity(groups)),
+            scramblers: Zeroizing::new(Vec::with_capacity(groups)),
+            differences: Zeroizing::new(Vec::with_capacity(differences)),
+        };
+        for (size, group) in self.sizes.iter().zip(self.done..) {
+            let mut rng = self.scalars.rng(group);
+            own.zeros.push(Scalar::random(&mut rng));
+            own.flags.push([(); 2].map(|()| Scalar::random(&mut rng).half()));
+            own.scramblers.push(Scalar::random(&mut rng));
+            own.differences.extend((1..*size).map(|_| Scalar::random(&mut rng)));
+        }
+        own
+    }
+
+    /// The counts: Σ C_i + r·flag a. The flag of a group of one is Enc(0) and nothing else, of which a multiple is known
+    /// without multiplying: r·(z·G, z·Y) = ((r·z)·G, (r·z)·Y).
+    fn scrambled_sums(&self, counts: &[Ciphertext], flags: &[Ciphertext], own: &GroupScalars) -> Vec<Ciphertext> {
+        let mut sums = Vec::with_capacity(flags.len());
+        for_each_group(&self.sizes, counts, |counts| {
+            sums.push(counts[1..].iter().fold(counts[0], |sum, count| sum + *count));
+        });
+        let (single, several): (Vec<usize>, Vec<usize>) = (0..sums.len()).partition(|group| self.sizes[*group] == 1);
+        let nonces = single.iter().map(|group| own.zeros[*group] * own.scramblers[*group]);
+        let nonces = Zeroizing::new(nonces.collect::<Vec<_>>());
+        let mut scrambled: Vec<Ciphertext> = single.iter().map(|group| sums[*group]).collect();
+        batch::rerandomize(&self.duchy.place.full_key, &mut scrambled, &nonces);
+        for (group, sum) in single.iter().zip(scrambled) {
+            sums[*group] = sum;
+        }
+        let scalars = Zeroizing::new(several.iter().map(|group| own.scramblers[*group]).collect::<Vec<_>>());
+        let mut scramblers: Vec<Ciphertext> = several.iter().map(|group| flags[*group]).collect();
+        batch::scale(&scalars, &mut scramblers);
+        for (group, scrambler) in several.iter().zip(scramblers) {
+            sums[*group] = sums[*group] + scrambler;
+        }
+        sums
+    }
+}
+
+/// Gives the members of each group.
+fn for_each_group(sizes: &[usize], members: &[Ciphertext], mut each: impl FnMut(&[Ciphertext])) {
+    let mut rest = members;
+    for size in sizes {
+        let (group, after) = rest.split_at(*size);
+        each(group);
+        rest = after;
     }
 }
 
@@ -247,8 +306,4 @@ impl JoinOutput for SameKeyAggregation<'_> {
         self.surplus_positions.push(member.position);
         if self.surplus_positions.len() >= self.duchy.place.chunk_records { self.check_surplus() } else { Ok(()) }
     }
-}
-
-fn add_message(a: &Ciphertext, message: &Point) -> Ciphertext {
-    Ciphertext { u: a.u, e: a.e + *message }
 }
