@@ -16,12 +16,12 @@ use clap::ValueEnum;
 use halo_core::privacy::PrivacyParams;
 use halo_crypto::batch::Backend;
 use halo_duchy::protocol::{
-    DuchyId, ProtocolError, Workspace,
+    Description, DuchyId, ProtocolError, Workspace,
     local::{self, Act, Engine, Envelope, Interceptor, Party},
 };
 use serde::Serialize;
 
-use self::meter::{Memory, Meter};
+use self::meter::{Cost, Memory, Meter};
 use crate::error::{Context, Error, Result};
 
 /// What is measured.
@@ -45,6 +45,8 @@ pub enum Workload {
     HmssReachOnly,
     /// Impressions from Parquet to a sketch.
     Sketch,
+    /// Setup and phase one of Liquid Legions v2, all Duchies, uploads on disk: what a mill adds to its memory.
+    Llv2PhaseOne,
     /// Liquid Legions v2 without noise at growing sizes: how cost and memory grow.
     Scaling,
 }
@@ -158,7 +160,8 @@ impl Options {
         if !(2..=20).contains(&self.duchies) {
             return refuse("--duchies must be from 2 to 20");
         }
-        if self.privacy().transpose()?.is_some() && matches!(self.workload, Workload::Sketch | Workload::Scaling) {
+        let noiseless = matches!(self.workload, Workload::Sketch | Workload::Scaling | Workload::Llv2PhaseOne);
+        if noiseless && self.privacy().transpose()?.is_some() {
             return refuse("this workload goes without noise: give --no-noise");
         }
         Ok(())
@@ -207,6 +210,7 @@ fn measure(options: &Options) -> Result<Report> {
     let work: Box<dyn Fn() -> Result<Measured>> = match options.workload {
         Workload::Encrypt | Workload::EncryptReachOnly => registers::encryption(options)?,
         Workload::Llv2 => registers::llv2(options, directory.path())?,
+        Workload::Llv2PhaseOne => registers::llv2_phase_one(options, directory.path())?,
         Workload::Rollv2 => registers::rollv2(options, directory.path())?,
         Workload::Hmss | Workload::HmssNative | Workload::HmssReachOnly => vectors::run(options, directory.path())?,
         Workload::Sketch => sketching::run(options, directory.path())?,
@@ -308,15 +312,75 @@ impl Interceptor for Recorder {
     }
 }
 
-/// Runs all parties; equal stages of a party are one line.
+/// Runs all parties.
 fn run_parties<E: Engine>(parties: &[Party<E>], workspace: &dyn Workspace, per: u64) -> Result<(E::Outcome, Measured)> {
     let mut recorder = Recorder::default();
     let meter = Meter::start();
-    let outcome = local::run(parties, workspace, &mut recorder);
-    let cost = meter.cost();
-    let outcome = outcome.map_err(|error: ProtocolError| Error::new(format!("the protocol failed: {error}")))?;
+    let outcome = local::run(parties, workspace, &mut recorder).map_err(failed)?;
+    Ok((outcome, recorder.measured(meter.cost(), per)))
+}
+
+/// Runs all parties until one wants to send a message of this description, and gives the number of its records.
+fn run_parties_up_to<E: Engine>(
+    parties: &[Party<E>],
+    workspace: &dyn Workspace,
+    description: Description,
+    per: u64,
+) -> Result<(u64, Measured)> {
+    let mut until = Until { recorder: Recorder::default(), description, records: None };
+    let meter = Meter::start();
+    // Everybody stalls when the message does not come.
+    let end = local::run(parties, workspace, &mut until).map(drop);
+    let measured = until.recorder.measured(meter.cost(), per);
+    match (until.records, end) {
+        (Some(records), Err(ProtocolError::Stalled(_))) => Ok((records, measured)),
+        (_, Err(error)) => Err(failed(error)),
+        (_, Ok(())) => Err(Error::new("the protocol ended without the message that it was to run up to")),
+    }
+}
+
+fn failed(error: ProtocolError) -> Error {
+    Error::new(format!("the protocol failed: {error}"))
+}
+
+/// Notes as [`Recorder`] does, and keeps back what has a description.
+struct Until {
+    recorder: Recorder,
+    description: Description,
+    records: Option<u64>,
+}
+
+impl Interceptor for Until {
+    fn begins(&mut self, duchy: &DuchyId, act: Act) {
+        self.recorder.begins(duchy, act);
+    }
+
+    fn ends(&mut self, duchy: &DuchyId) {
+        self.recorder.ends(duchy);
+    }
+
+    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
+        let reached = envelope.description == self.description;
+        let delivered = self.recorder.message(envelope);
+        if !reached {
+            return delivered;
+        }
+        self.records = delivered.first().map(|envelope| envelope.body.records());
+        Vec::new()
+    }
+}
+
+impl Recorder {
+    /// What was measured; equal stages of a party are one line.
+    fn measured(self, cost: Cost, per: u64) -> Measured {
+        let stages = merged(self.stages);
+        Measured { stages, wall_s: cost.wall_s, cpu_s: cost.cpu_s, per }
+    }
+}
+
+fn merged(all: Vec<Stage>) -> Vec<Stage> {
     let mut stages: Vec<Stage> = Vec::new();
-    for stage in recorder.stages {
+    for stage in all {
         match stages.iter_mut().find(|known| (&known.party, &known.stage) == (&stage.party, &stage.stage)) {
             None => stages.push(stage),
             Some(known) => {
@@ -327,7 +391,7 @@ fn run_parties<E: Engine>(parties: &[Party<E>], workspace: &dyn Workspace, per: 
             }
         }
     }
-    Ok((outcome, Measured { stages, wall_s: cost.wall_s, cpu_s: cost.cpu_s, per }))
+    stages
 }
 
 fn wrong(what: &str, found: impl std::fmt::Debug, expected: impl std::fmt::Debug) -> Error {

@@ -6,16 +6,13 @@
 use std::{
     fmt,
     ops::{Add, Sub},
-    sync::{Arc, OnceLock},
 };
 
-use curve25519_dalek::ristretto::RistrettoBasepointTable;
 use rand_core::CryptoRng;
 
-#[cfg(target_arch = "x86_64")]
-use crate::batch::Comb;
 use crate::{
     Error,
+    batch::FixedBase,
     group::{ELEMENT_BYTES, EncodedPoint, Point, Scalar},
     proof::VerifiedShare,
     secret::Secret,
@@ -126,16 +123,7 @@ impl KeyShare {
 /// backend computes; made with the first encryption and shared by clones).
 #[derive(Clone)]
 pub struct CompositeKey {
-    element: Point,
-    tables: Arc<Tables>,
-}
-
-/// The key's multiples, for each backend that has been asked.
-#[derive(Default)]
-struct Tables {
-    dalek: OnceLock<RistrettoBasepointTable>,
-    #[cfg(target_arch = "x86_64")]
-    comb: OnceLock<Comb>,
+    base: FixedBase,
 }
 
 impl CompositeKey {
@@ -156,36 +144,30 @@ impl CompositeKey {
         if element.is_identity() {
             return Err(Error::Identity);
         }
-        Ok(Self { element, tables: Arc::default() })
+        Ok(Self { base: FixedBase::new(element) })
     }
 
     /// The key itself.
     #[must_use]
     pub const fn element(&self) -> Point {
-        self.element
+        self.base.element()
     }
 
-    /// The portable backend's table.
-    pub(crate) fn dalek_table(&self) -> &RistrettoBasepointTable {
-        self.tables.dalek.get_or_init(|| RistrettoBasepointTable::create(&self.element.dalek()))
-    }
-
-    /// The vectorised backend's table; `make` makes it, once.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn comb(&self, make: impl FnOnce(&Point) -> Comb) -> &Comb {
-        self.tables.comb.get_or_init(|| make(&self.element))
+    /// The key with its tables.
+    pub(crate) const fn base(&self) -> &FixedBase {
+        &self.base
     }
 }
 
 impl fmt::Debug for CompositeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CompositeKey").field("element", &self.element.encode()).finish_non_exhaustive()
+        f.debug_struct("CompositeKey").field("element", &self.element().encode()).finish_non_exhaustive()
     }
 }
 
 impl PartialEq for CompositeKey {
     fn eq(&self, other: &Self) -> bool {
-        self.element == other.element
+        self.element() == other.element()
     }
 }
 

@@ -18,7 +18,7 @@ use std::io::Write;
 
 use halo_core::privacy::MaximumFrequency;
 use halo_crypto::{
-    batch,
+    batch::{self, Message},
     elgamal::{CIPHERTEXT_BYTES, CompositeKey},
     group::{Point, Scalar},
     hash::{self, Domain},
@@ -128,11 +128,10 @@ pub fn encrypt_registers(
     let mut bytes = Vec::with_capacity(BATCH.min(records.len()) * encryption.layout.record_bytes());
     for (batch, first) in records.chunks(BATCH).zip((0..).step_by(BATCH)) {
         report(observer, Stage::Encrypting, first, Some(total)).map_err(BodyError::Stopped)?;
-        let points = plaintexts.of(batch, rng);
-        let nonces: Secret<Vec<Scalar>> = Secret::new(points.expose().iter().map(|_| Scalar::random(rng)).collect());
+        let messages = plaintexts.of(batch, rng);
+        let nonces: Secret<Vec<Scalar>> = Secret::new(messages.expose().iter().map(|_| Scalar::random(rng)).collect());
         bytes.clear();
-        let ciphertexts = batch::encrypt(encryption.key, points.expose(), nonces.expose());
-        batch::encode_ciphertexts(&ciphertexts, &mut bytes);
+        batch::encrypt_encoded(encryption.key, messages.expose(), nonces.expose(), &mut bytes);
         out.write_all(&bytes).map_err(BodyError::Write)?;
     }
     report(observer, Stage::Encrypting, total, Some(total)).map_err(BodyError::Stopped)?;
@@ -150,11 +149,11 @@ fn shuffle<T>(items: &mut [T], rng: &mut impl CryptoRng) {
 /// The elements that records stand for.
 struct Plaintexts {
     layout: Layout,
-    destroyed: Point,
-    noise_index: Point,
-    noise_key: Point,
+    destroyed: Message,
+    noise_index: Message,
+    noise_key: Message,
     /// Count c at position c − 1, up to F + 1; empty where there are no counts.
-    counts: Vec<Point>,
+    counts: Vec<Message>,
 }
 
 impl Plaintexts {
@@ -163,29 +162,33 @@ impl Plaintexts {
             Layout::Full { maximum_frequency } => maximum_frequency.get() as usize + 1,
             Layout::IndexOnly => 0,
         };
+        // Halves are made once, and save an inverse square root in every record.
+        let half = Scalar::from(1).half();
+        let twice = |point: Point| Message::twice(point * &half);
+        let units = batch::multiples(&(hash::constant("unit") * &half), counts);
         Self {
             layout,
-            destroyed: hash::constant("destroyed_register_key"),
-            noise_index: hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id"),
-            noise_key: hash::constant("blinded_histogram_noise_register_key"),
-            counts: batch::multiples(&hash::constant("unit"), counts),
+            destroyed: twice(hash::constant("destroyed_register_key")),
+            noise_index: twice(hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id")),
+            noise_key: twice(hash::constant("blinded_histogram_noise_register_key")),
+            counts: units.into_iter().map(Message::twice).collect(),
         }
     }
 
     /// Index, key and count of each record in turn, or the index alone. They tell who was reached, and are wiped with
     /// all that leads to them.
-    fn of(&self, records: &[Record], rng: &mut impl CryptoRng) -> Secret<Vec<Point>> {
+    fn of(&self, records: &[Record], rng: &mut impl CryptoRng) -> Secret<Vec<Message>> {
         let indexes = Secret::new(records.iter().filter_map(Record::index).collect::<Vec<_>>());
         let indexes = Secret::new(batch::hash_to_group(Domain::Index, indexes.expose()));
         let mut indexes = indexes.expose().iter();
         // As long as it becomes, so that it never moves and leaves a copy behind.
-        let mut points = Vec::with_capacity(self.layout.ciphertexts() * records.len());
+        let mut messages = Vec::with_capacity(self.layout.ciphertexts() * records.len());
         if self.layout == Layout::IndexOnly {
-            points.extend(records.iter().map(|record| match record {
+            messages.extend(records.iter().map(|record| match record {
                 Record::Register(_) => next(&mut indexes),
                 Record::Noise => self.noise_index,
             }));
-            return Secret::new(points);
+            return Secret::new(messages);
         }
         let keys = Secret::new(records.iter().filter_map(Record::key).collect::<Vec<_>>());
         let ids = records.iter().filter(|record| matches!(record, Record::Noise)).map(|_| {
@@ -200,26 +203,26 @@ impl Plaintexts {
         for record in records {
             match record {
                 Record::Register(register) => {
-                    points.push(next(&mut indexes));
+                    messages.push(next(&mut indexes));
                     match register.key {
                         RegisterKey::Unique(_) => {
-                            points.push(next(&mut keys));
+                            messages.push(next(&mut keys));
                             let count = register.count.clamp(1, self.counts.len() as u64);
-                            points.push(self.counts[count as usize - 1]);
+                            messages.push(self.counts[count as usize - 1]);
                         }
-                        RegisterKey::Destroyed => points.extend([self.destroyed, self.destroyed]),
+                        RegisterKey::Destroyed => messages.extend([self.destroyed, self.destroyed]),
                     }
                 }
-                Record::Noise => points.extend([self.noise_index, self.noise_key, next(&mut random)]),
+                Record::Noise => messages.extend([self.noise_index, self.noise_key, next(&mut random)]),
             }
         }
-        Secret::new(points)
+        Secret::new(messages)
     }
 }
 
 /// The next of as many points as are asked for.
-fn next(source: &mut std::slice::Iter<'_, Point>) -> Point {
-    source.next().copied().unwrap_or_else(Point::identity)
+fn next(source: &mut std::slice::Iter<'_, Point>) -> Message {
+    Message::whole(source.next().copied().unwrap_or_else(Point::identity))
 }
 
 impl Record {

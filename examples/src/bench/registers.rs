@@ -3,7 +3,10 @@
 //! A publisher holds N different indexes out of 2N. Every index has a canonical key, which a publisher holds with
 //! probability 0.7, and a key of its own otherwise; counts are uniform from 1 to 10.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use halo_core::privacy::{MaximumFrequency, NoiseCalibration, NoiseMechanism, PrivacyParams};
 use halo_crypto::{
@@ -15,7 +18,7 @@ use halo_crypto::{
     secret::Secret,
 };
 use halo_duchy::protocol::{
-    Body, DirectoryWorkspace, DuchyId, ProtocolError, Workspace,
+    Body, Description, DirectoryWorkspace, DuchyId, ProtocolError, Workspace,
     llv2::{self, NoiseParameters, Outcome, Parameters, Participant},
     local::{Engine, Party},
     rollv2,
@@ -27,8 +30,9 @@ use halo_edp_sdk::{
 use halo_sketch::liquid_legions::{LiquidLegions, Params};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use tempfile::TempDir;
 
-use super::{Measured, Options, Stage, Workload, meter::Meter, run_parties, wrong};
+use super::{Measured, Options, Stage, Workload, meter::Meter, run_parties, run_parties_up_to, wrong};
 use crate::error::{Context, Error, Result};
 
 /// Keys are below this.
@@ -204,30 +208,54 @@ fn workspace(directory: &Path) -> Result<DirectoryWorkspace> {
 /// Work that can be repeated.
 type Work = Box<dyn Fn() -> Result<Measured>>;
 
-/// The runs of a ring protocol whose publishers sent these bodies.
-fn ring<E: Engine<Requisition = Body, Outcome = Outcome> + 'static>(
-    options: &Options,
-    directory: &Path,
+/// A ring protocol whose publishers sent bodies.
+struct Ring<D> {
+    options: Options,
+    directory: PathBuf,
     keys: Keys,
     bodies: Vec<Vec<Body>>,
-    duchy: impl Fn(Vec<Participant>, DuchyId, KeyShareSecret, Secret<[u8; 32]>) -> std::result::Result<E, ProtocolError>
-    + 'static,
-) -> Work {
-    let (options, directory, expected) = (options.clone(), directory.to_owned(), clear(options));
-    Box::new(move || {
+    /// Makes one Duchy's side.
+    duchy: D,
+}
+
+impl<D> Ring<D> {
+    /// The parties, and where they work.
+    fn parties<E>(&self) -> Result<(Vec<Party<E>>, TempDir)>
+    where
+        E: Engine<Requisition = Body>,
+        D: Fn(Vec<Participant>, DuchyId, KeyShareSecret, Secret<[u8; 32]>) -> std::result::Result<E, ProtocolError>,
+    {
         let party = |(position, requisitions): (usize, &Vec<Body>)| {
-            let (id, secret) = (keys.ring[position].id.clone(), keys.secrets[position].clone());
-            let duchy = duchy(keys.ring.clone(), id, secret, Secret::new([40 + position as u8; 32]));
+            let (id, secret) = (self.keys.ring[position].id.clone(), self.keys.secrets[position].clone());
+            let duchy = (self.duchy)(self.keys.ring.clone(), id, secret, Secret::new([40 + position as u8; 32]));
             let duchy = duchy.map_err(|error| Error::new(error.to_string()))?;
             Ok(Party { duchy, requisitions: requisitions.clone() })
         };
-        let parties: Vec<Party<E>> = bodies.iter().enumerate().map(party).collect::<Result<_>>()?;
-        let work = tempfile::tempdir_in(&directory).context(|| "cannot create a directory".into())?;
-        let input = options.registers * u64::from(options.publishers);
-        let (outcome, measured) = run_parties(&parties, &workspace(work.path())?, input)?;
-        check(&options, &outcome, &expected)?;
-        Ok(measured)
-    })
+        let parties = self.bodies.iter().enumerate().map(party).collect::<Result<_>>()?;
+        let work = tempfile::tempdir_in(&self.directory).context(|| "cannot create a directory".into())?;
+        Ok((parties, work))
+    }
+
+    /// Records of all publishers.
+    fn input(&self) -> u64 {
+        self.options.registers * u64::from(self.options.publishers)
+    }
+
+    /// The runs from end to end.
+    fn runs<E>(self) -> Work
+    where
+        E: Engine<Requisition = Body, Outcome = Outcome>,
+        D: Fn(Vec<Participant>, DuchyId, KeyShareSecret, Secret<[u8; 32]>) -> std::result::Result<E, ProtocolError>
+            + 'static,
+    {
+        let expected = clear(&self.options);
+        Box::new(move || {
+            let (parties, work) = self.parties()?;
+            let (outcome, measured) = run_parties(&parties, &workspace(work.path())?, self.input())?;
+            check(&self.options, &outcome, &expected)?;
+            Ok(measured)
+        })
+    }
 }
 
 const COMPUTATION: &str = "AAAAAAAAAHs";
@@ -236,12 +264,39 @@ fn full(options: &Options) -> Result<Layout> {
     Ok(Layout::Full { maximum_frequency: maximum_frequency(options)? })
 }
 
-pub(super) fn llv2(options: &Options, directory: &Path) -> Result<Work> {
+type Llv2Result = std::result::Result<llv2::Duchy, ProtocolError>;
+
+/// Liquid Legions v2 with its uploads on disk.
+fn llv2_ring(
+    options: &Options,
+    directory: &Path,
+) -> Result<Ring<impl Fn(Vec<Participant>, DuchyId, KeyShareSecret, Secret<[u8; 32]>) -> Llv2Result + 'static>> {
     let keys = keys(options.duchies)?;
     let bodies = uploads(options, directory, &keys.composite, full(options)?)?;
     let parameters = parameters(options, maximum_frequency(options)?)?;
-    Ok(ring(options, directory, keys, bodies, move |ring, id, secret, seed| {
+    let duchy = move |ring, id, secret, seed| {
         llv2::Duchy::new(parameters.clone(), COMPUTATION.to_owned(), ring, id, secret, seed)
+    };
+    Ok(Ring { options: options.clone(), directory: directory.to_owned(), keys, bodies, duchy })
+}
+
+pub(super) fn llv2(options: &Options, directory: &Path) -> Result<Work> {
+    Ok(llv2_ring(options, directory)?.runs())
+}
+
+/// Up to the message that ends the aggregator's phase one: without noise it has as many records as registers are active.
+pub(super) fn llv2_phase_one(options: &Options, directory: &Path) -> Result<Work> {
+    let ring = llv2_ring(options, directory)?;
+    let active = clear(options).active;
+    Ok(Box::new(move || {
+        let (parties, work) = ring.parties()?;
+        let description = Description::ExecutionPhaseTwoInput;
+        let (tuples, measured) = run_parties_up_to(&parties, &workspace(work.path())?, description, ring.input())?;
+        if i64::try_from(tuples).ok() == Some(active) {
+            Ok(measured)
+        } else {
+            Err(wrong("the number of tuples", tuples, active))
+        }
     }))
 }
 
@@ -249,9 +304,10 @@ pub(super) fn rollv2(options: &Options, directory: &Path) -> Result<Work> {
     let keys = keys(options.duchies)?;
     let bodies = uploads(options, directory, &keys.composite, Layout::IndexOnly)?;
     let parameters = parameters(options, MaximumFrequency::REACH_ONLY)?;
-    Ok(ring(options, directory, keys, bodies, move |ring, id, secret, seed| {
+    let duchy = move |ring, id, secret, seed| {
         rollv2::Duchy::new(parameters.clone(), COMPUTATION.to_owned(), ring, id, secret, seed)
-    }))
+    };
+    Ok(Ring { options: options.clone(), directory: directory.to_owned(), keys, bodies, duchy }.runs())
 }
 
 /// A publisher at work on its own.

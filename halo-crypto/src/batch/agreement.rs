@@ -3,13 +3,14 @@
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
-use super::{Ifma, Kernels, Portable, Scalars};
+use super::{FixedBase, Ifma, Kernels, Portable, Scalars};
 use crate::{
     elgamal::{Ciphertext, CompositeKey, KeyShareSecret},
     group::{
         EncodedPoint, Form, Point, Scalar,
         coordinates::{Coordinates, Field},
     },
+    hash::Domain,
     proof::{PossessionContext, VerifiedShare},
 };
 
@@ -134,6 +135,48 @@ proptest! {
     }
 
     #[test]
+    fn encodings_of_doubles_agree(all in vec(arb_point(), 0..40)) {
+        let Some(ifma) = ifma() else { return Ok(()) };
+        let [lanes, portable] = [0, 1].map(|side| all.iter().map(|point| point[side]).collect::<Vec<_>>());
+        let doubles: Vec<_> = portable.iter().map(|point| *point + *point).collect();
+        for (kernels, halves) in [(ifma as &dyn Kernels, &lanes), (&Portable, &portable)] {
+            let mut encoded = vec![EncodedPoint::from_bytes([9; 32]); all.len()];
+            kernels.encode_doubled(halves, &mut encoded);
+            let encoded: Vec<_> = encoded.iter().map(|encoded| *encoded.as_bytes()).collect();
+            prop_assert_eq!(encoded, bytes(&doubles));
+        }
+    }
+
+    #[test]
+    fn rows_of_products_agree(all in vec((arb_point(), vec(arb_scalar(), 9)), 0..20), row in 0_usize..10) {
+        let Some(ifma) = ifma() else { return Ok(()) };
+        let scalars: Vec<_> = all.iter().flat_map(|(_, scalars)| scalars[..row].iter().copied()).collect();
+        let mut expected: Vec<_> = all.iter().flat_map(|(point, _)| std::iter::repeat_n(point[1], row)).collect();
+        Portable.multiply(Scalars::Each(&scalars), &mut expected);
+        for (kernels, side) in [(ifma as &dyn Kernels, 0), (&Portable, 1)] {
+            let bases: Vec<_> = all.iter().map(|(point, _)| point[side]).collect();
+            let mut products = vec![Point::generator(); scalars.len()];
+            kernels.multiply_rows(&scalars, &bases, &mut products);
+            prop_assert_eq!(bytes(&products), bytes(&expected));
+        }
+    }
+
+    #[test]
+    fn multiples_of_a_base_agree((points, scalars, _) in arb_slice(arb_point()), base in arb_point()) {
+        let Some(ifma) = ifma() else { return Ok(()) };
+        let mut expected = vec![base[1]; scalars.len()];
+        Portable.multiply(Scalars::Each(&scalars), &mut expected);
+        let [mut lanes, mut portable] = points;
+        for (sum, point) in expected.iter_mut().zip(&portable) {
+            *sum = *sum + *point;
+        }
+        ifma.add_multiples(&FixedBase::new(base[0]), &scalars, &mut lanes);
+        Portable.add_multiples(&FixedBase::new(base[1]), &scalars, &mut portable);
+        prop_assert_eq!(bytes(&lanes), bytes(&expected));
+        prop_assert_eq!(bytes(&portable), bytes(&expected));
+    }
+
+    #[test]
     fn decodings_agree(all in vec(arb_encoded(), 0..40)) {
         let Some(ifma) = ifma() else { return Ok(()) };
         let decoded = [ifma as &dyn Kernels, &Portable].map(|kernels| {
@@ -212,6 +255,16 @@ proptest! {
         Portable.opens_to_identity(&x, &portable, &mut identity[1]);
         prop_assert_eq!(&identity[0], &identity[1]);
         prop_assert!(identity[0].iter().step_by(2).all(|identity| *identity));
+    }
+
+    #[test]
+    fn expansions_agree(messages in vec(vec(any::<u8>(), 0..200), 0..40), limit in select(vec![8_usize, 50, 200])) {
+        let Some(ifma) = ifma() else { return Ok(()) };
+        let messages: Vec<&[u8]> = messages.iter().map(|message| &message[..message.len().min(limit)]).collect();
+        let [mut lanes, mut portable] = [vec![[1; 64]; messages.len()], vec![[2; 64]; messages.len()]];
+        ifma.expand(Domain::Index, &messages, &mut lanes);
+        Portable.expand(Domain::Index, &messages, &mut portable);
+        prop_assert_eq!(lanes, portable);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The vectorised backend: eight independent elements in the eight lanes of AVX-512 IFMA instructions.
 //!
 //! Lanes never talk to each other and the formulas are the scalar ones, so there is no shuffling; see `field` for the
-//! representation and its bounds, `point` for the formulas, `ladder` and `comb` for multiplication, `coding` for encodings.
+//! representation and its bounds, `point` for the formulas, `ladder`, `rows` and `comb` for multiplication,
+//! `coding` and `doubling` for encodings, `sha512` for hashes.
 //!
 //! # How points get in and out
 //! curve25519-dalek shows no coordinates, and its layout is not guaranteed. To go through its encodings would cost two
@@ -34,21 +35,23 @@
 
 mod coding;
 mod comb;
+mod doubling;
 mod field;
 mod kernels;
 mod ladder;
 mod lanes;
 mod point;
 mod recode;
-
-use std::sync::OnceLock;
+mod rows;
+mod sha512;
 
 pub(crate) use self::comb::Comb;
 use self::lanes::Eight;
-use super::{Kernels, Scalars};
+use super::{FixedBase, Kernels, Portable, Scalars};
 use crate::{
     elgamal::{Ciphertext, CompositeKey},
     group::{ELEMENT_BYTES, EncodedPoint, Form, Point, Scalar, coordinates::Coordinates},
+    hash::Domain,
 };
 
 /// Elements in a register.
@@ -116,12 +119,6 @@ impl Ifma {
         // SAFETY: `self` proves that the CPU has the features.
         unsafe { Comb::new(&base) }
     }
-
-    /// The table of the generator.
-    fn generator(&self) -> &'static Comb {
-        static GENERATOR: OnceLock<Comb> = OnceLock::new();
-        GENERATOR.get_or_init(|| self.comb(&Point::generator()))
-    }
 }
 
 /// Puts results in their places; the lanes beyond are padding.
@@ -151,8 +148,42 @@ impl Kernels for Ifma {
         }
     }
 
+    fn encode_doubled(&self, halves: &[Point], encoded: &mut [EncodedPoint]) {
+        let eights: Vec<Eight> = halves.chunks(LANES).map(|halves| self.eight(halves.iter())).collect();
+        // SAFETY: `self` proves that the CPU has the features.
+        let strings = unsafe { doubling::encode_doubled(&eights) };
+        put(encoded, strings.into_iter().flatten().map(EncodedPoint::from_bytes));
+    }
+
+    fn add_multiples(&self, base: &FixedBase, scalars: &[Scalar], points: &mut [Point]) {
+        let comb = base.comb(|base| self.comb(base));
+        for (scalars, points) in scalars.chunks(LANES).zip(points.chunks_mut(LANES)) {
+            let before = self.eight(points.iter());
+            // SAFETY: `self` proves that the CPU has the features.
+            let after = unsafe { rows::add_multiples(comb, scalars, &before) };
+            put(points, after.map(|point| self.point(point)));
+        }
+    }
+
+    fn multiply_rows(&self, scalars: &[Scalar], bases: &[Point], products: &mut [Point]) {
+        let Some(row) = scalars.len().checked_div(bases.len()).filter(|row| *row > 0) else { return };
+        let parts = scalars.chunks(LANES * row).zip(products.chunks_mut(LANES * row));
+        for (bases, (scalars, products)) in bases.chunks(LANES).zip(parts) {
+            let digits: Vec<rows::Digits> =
+                (0..row).map(|place| rows::Digits::new(scalars.iter().skip(place).step_by(row))).collect();
+            let bases = self.eight(bases.iter());
+            // SAFETY: `self` proves that the CPU has the features.
+            let eights = unsafe { rows::multiply(&digits, &bases) };
+            for (place, eight) in eights.into_iter().enumerate() {
+                for (product, point) in products.iter_mut().skip(place).step_by(row).zip(eight) {
+                    *product = self.point(point);
+                }
+            }
+        }
+    }
+
     fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
-        let bases = [self.generator(), key.comb(|base| self.comb(base))];
+        let bases = [FixedBase::generator(), key.base()].map(|base| base.comb(|base| self.comb(base)));
         for (nonces, ciphertexts) in nonces.chunks(LANES).zip(ciphertexts.chunks_mut(LANES)) {
             let before = self.components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
@@ -196,6 +227,16 @@ impl Kernels for Ifma {
             // SAFETY: `self` proves that the CPU has the features.
             let lanes = unsafe { kernels::opens_to_identity(x, &before) };
             put(identity, (0..LANES).map(|lane| lanes >> lane & 1 == 1));
+        }
+    }
+
+    fn expand(&self, domain: Domain, messages: &[&[u8]], uniform: &mut [[u8; 2 * ELEMENT_BYTES]]) {
+        for (messages, uniform) in messages.chunks(LANES).zip(uniform.chunks_mut(LANES)) {
+            // SAFETY: `self` proves that the CPU has the features.
+            match unsafe { sha512::expand(domain.tag(), messages) } {
+                Some(expanded) => put(uniform, expanded),
+                None => Portable.expand(domain, messages, uniform),
+            }
         }
     }
 

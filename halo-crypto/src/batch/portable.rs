@@ -2,16 +2,20 @@
 
 use curve25519_dalek::{
     constants::RISTRETTO_BASEPOINT_TABLE,
-    ristretto::{CompressedRistretto, RistrettoPoint},
+    ristretto::{CompressedRistretto, RistrettoBasepointTable, RistrettoPoint},
     traits::{Identity, MultiscalarMul},
 };
 use zeroize::Zeroize;
 
-use super::{Kernels, Scalars};
+use super::{FixedBase, Kernels, Scalars};
 use crate::{
     elgamal::{Ciphertext, CompositeKey},
     group::{ELEMENT_BYTES, EncodedPoint, Form, Point, Scalar},
+    hash::{self, Domain},
 };
+
+/// From so many multiples of one element on, its table pays.
+const TABLE_PAYS: usize = 5;
 
 /// The backend.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +42,36 @@ impl Kernels for Portable {
         }
     }
 
+    fn encode_doubled(&self, halves: &[Point], encoded: &mut [EncodedPoint]) {
+        let halves: Vec<RistrettoPoint> = halves.iter().map(Point::dalek).collect();
+        for (string, place) in RistrettoPoint::double_and_compress_batch(&halves).into_iter().zip(encoded) {
+            *place = EncodedPoint::from_bytes(string.to_bytes());
+        }
+    }
+
+    fn add_multiples(&self, base: &FixedBase, scalars: &[Scalar], points: &mut [Point]) {
+        let table = base.dalek_table();
+        for (scalar, place) in scalars.iter().zip(points) {
+            *place = point(place.dalek() + table * &scalar.0);
+        }
+    }
+
+    fn multiply_rows(&self, scalars: &[Scalar], bases: &[Point], products: &mut [Point]) {
+        let Some(row) = scalars.len().checked_div(bases.len()).filter(|row| *row > 0) else { return };
+        for (base, (scalars, products)) in bases.iter().zip(scalars.chunks(row).zip(products.chunks_mut(row))) {
+            let base = base.dalek();
+            let table = (row >= TABLE_PAYS).then(|| RistrettoBasepointTable::create(&base));
+            for (scalar, place) in scalars.iter().zip(products) {
+                *place = point(match &table {
+                    Some(table) => table * &scalar.0,
+                    None => base * scalar.0,
+                });
+            }
+        }
+    }
+
     fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
-        let table = key.dalek_table();
+        let table = key.base().dalek_table();
         for (nonce, ciphertext) in nonces.iter().zip(ciphertexts) {
             let (u, e) = (RISTRETTO_BASEPOINT_TABLE * &nonce.0, table * &nonce.0);
             *ciphertext = Ciphertext { u: point(ciphertext.u.dalek() + u), e: point(ciphertext.e.dalek() + e) };
@@ -73,6 +105,12 @@ impl Kernels for Portable {
     fn opens_to_identity(&self, x: &Scalar, ciphertexts: &[Ciphertext], identity: &mut [bool]) {
         for (ciphertext, place) in ciphertexts.iter().zip(identity) {
             *place = ciphertext.e.dalek() == ciphertext.u.dalek() * x.0;
+        }
+    }
+
+    fn expand(&self, domain: Domain, messages: &[&[u8]], uniform: &mut [[u8; 2 * ELEMENT_BYTES]]) {
+        for (message, place) in messages.iter().zip(uniform) {
+            *place = hash::uniform_bytes(domain, message);
         }
     }
 

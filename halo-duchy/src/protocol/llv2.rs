@@ -71,13 +71,13 @@ mod setup;
 use std::fmt;
 
 use halo_core::privacy::MaximumFrequency;
+use halo_crypto::batch::FixedBase;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, KeyShareSecret};
-use halo_crypto::group::Point;
 use halo_crypto::secret::Secret;
 
 use self::noise::Noise;
 use self::outcome::Counts;
-use super::record::for_each_chunk;
+use super::record::{PART_RECORDS, for_each_chunk};
 use super::ring::{Place, requisitions_digest};
 use super::seat::{Engine, consumed};
 use super::stream::Consumed;
@@ -100,9 +100,9 @@ const PROTOCOL: u8 = 1;
 
 /// Points and ids that the protocol fixes.
 pub(super) struct Constants {
-    pub(super) unit: Point,
-    destroyed_key: Point,
-    noise_key: Point,
+    pub(super) unit: FixedBase,
+    destroyed_key: FixedBase,
+    noise_key: FixedBase,
     publisher_noise_id: Vec<u8>,
     padding_noise_id: Vec<u8>,
 }
@@ -294,6 +294,7 @@ pub fn message_record_bytes(
 pub(crate) fn check_records(body: &Body, record_bytes: usize, origin: &Origin) -> Result<(), ProtocolError> {
     let records = (CHECK_RECORDS * REGISTER_BYTES / record_bytes.max(1)).max(1);
     for_each_chunk(body, record_bytes, origin, records, |chunk| {
-        columns::decode_rows(chunk, record_bytes / CIPHERTEXT_BYTES, origin).map(drop)
+        let row = record_bytes / CIPHERTEXT_BYTES;
+        chunk.map_parts(record_bytes, PART_RECORDS, |part| columns::decode_rows(part, row, origin).map(drop)).map(drop)
     })
 }

@@ -80,6 +80,11 @@ impl<'a> Shuffle<'a> {
         Ok(())
     }
 
+    /// Takes whole records, piece by piece.
+    pub(crate) fn push_all(&mut self, pieces: &[Vec<u8>]) -> Result<(), ProtocolError> {
+        pieces.iter().try_for_each(|records| self.push(records))
+    }
+
     /// All records in their new order.
     pub(crate) fn finish(self) -> Result<Body, ProtocolError> {
         self.finish_before(&[])

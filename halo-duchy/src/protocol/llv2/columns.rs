@@ -1,10 +1,39 @@
 //! Records of several ciphertexts as columns: decoded once, computed on as points, encoded once.
 
-use halo_crypto::batch;
-use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
+use halo_crypto::batch::{self, BadRecord, Message};
+use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext, CompositeKey};
+use halo_crypto::group::{Point, Scalar};
 
 use super::super::record::Chunk;
 use super::super::{Origin, ProtocolError};
+
+/// A column on its way out.
+pub(crate) enum Column {
+    /// The ciphertexts themselves.
+    Whole(Vec<Ciphertext>),
+    /// What gives the ciphertexts when it is added to itself: they are encoded at a fifth of the cost.
+    Half(Vec<Ciphertext>),
+    /// Encodings that are made already.
+    Encoded(Vec<u8>),
+}
+
+impl Column {
+    /// Messages, encrypted.
+    pub(crate) fn encrypted(key: &CompositeKey, messages: &[Point], nonces: &[Scalar]) -> Self {
+        let messages: Vec<Message> = messages.iter().copied().map(Message::whole).collect();
+        let mut bytes = Vec::with_capacity(messages.len() * CIPHERTEXT_BYTES);
+        batch::encrypt_encoded(key, &messages, nonces, &mut bytes);
+        Self::Encoded(bytes)
+    }
+
+    fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Whole(ciphertexts) => encode_rows(&ciphertexts),
+            Self::Half(halves) => encode_doubled_rows(&halves),
+            Self::Encoded(bytes) => bytes,
+        }
+    }
+}
 
 /// Decodes records of `K` ciphertexts: canonical encodings only, and no identity as a first component.
 ///
@@ -14,33 +43,57 @@ pub(crate) fn decode<const K: usize>(
     chunk: &Chunk<'_>,
     origin: &Origin,
 ) -> Result<[Vec<Ciphertext>; K], ProtocolError> {
-    let all = decode_rows(chunk, K, origin)?;
-    let mut columns = std::array::from_fn(|_| Vec::with_capacity(all.len() / K));
-    for record in all.chunks_exact(K) {
-        for (column, ciphertext) in columns.iter_mut().zip(record) {
-            column.push(*ciphertext);
+    let records = chunk.bytes.chunks_exact(K * CIPHERTEXT_BYTES);
+    let mut columns = std::array::from_fn(|_| Vec::new());
+    let mut first_bad: Option<BadRecord> = None;
+    let mut bytes = Vec::with_capacity(chunk.bytes.len() / K);
+    for (number, column) in columns.iter_mut().enumerate() {
+        let place = number * CIPHERTEXT_BYTES..(number + 1) * CIPHERTEXT_BYTES;
+        bytes.clear();
+        bytes.extend(records.clone().flat_map(|record| &record[place.clone()]));
+        match batch::decode_ciphertexts(&bytes) {
+            Ok(decoded) => *column = decoded,
+            // Of several bad ciphertexts the first in the body is named.
+            Err(bad) if first_bad.is_none_or(|known| bad.index < known.index) => first_bad = Some(bad),
+            Err(_) => {}
         }
     }
-    Ok(columns)
+    match first_bad {
+        None => Ok(columns),
+        Some(bad) => Err(bad_record(chunk, 1, origin, bad)),
+    }
+}
+
+fn bad_record(chunk: &Chunk<'_>, row: usize, origin: &Origin, bad: BadRecord) -> ProtocolError {
+    ProtocolError::BadRecord {
+        origin: origin.clone(),
+        record: chunk.first + (bad.index / row) as u64,
+        reason: bad.reason.to_string(),
+    }
 }
 
 /// Decodes records of `row` ciphertexts, and leaves them in the order of the body.
 pub(crate) fn decode_rows(chunk: &Chunk<'_>, row: usize, origin: &Origin) -> Result<Vec<Ciphertext>, ProtocolError> {
-    batch::decode_ciphertexts(chunk.bytes).map_err(|bad| ProtocolError::BadRecord {
-        origin: origin.clone(),
-        record: chunk.first + (bad.index / row) as u64,
-        reason: bad.reason.to_string(),
-    })
+    batch::decode_ciphertexts(chunk.bytes).map_err(|bad| bad_record(chunk, row, origin, bad))
 }
 
 /// Encodes columns of equal length as records.
-pub(crate) fn encode<const K: usize>(columns: &[Vec<Ciphertext>; K]) -> Vec<u8> {
-    let length = columns[0].len();
-    let mut all = Vec::with_capacity(length * K);
-    for record in 0..length {
-        all.extend(columns.iter().map(|column| column[record]));
+pub(crate) fn encode<const K: usize>(columns: [Column; K]) -> Vec<u8> {
+    let encoded = columns.map(Column::encode);
+    let mut records = Vec::with_capacity(encoded.iter().map(Vec::len).sum());
+    for place in (0..encoded[0].len()).step_by(CIPHERTEXT_BYTES) {
+        for column in &encoded {
+            records.extend_from_slice(&column[place..place + CIPHERTEXT_BYTES]);
+        }
     }
-    encode_rows(&all)
+    records
+}
+
+/// Encodes twice the ciphertexts one after the other.
+pub(crate) fn encode_doubled_rows(halves: &[Ciphertext]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(halves.len() * CIPHERTEXT_BYTES);
+    batch::encode_doubled_ciphertexts(halves, &mut bytes);
+    bytes
 }
 
 /// Encodes ciphertexts one after the other.

@@ -3,7 +3,8 @@
 //! The totals are public constants of the computation; which share of them is of which kind is secret.
 
 use halo_core::privacy::PrivacyParams;
-use halo_crypto::batch;
+use halo_crypto::batch::{self, FixedBase};
+use halo_crypto::elgamal::CompositeKey;
 use halo_crypto::group::Point;
 use halo_crypto::hash::{self, Domain};
 use halo_sketch::noise::{NoiseSpec, Sensitivity, ShiftedNoise};
@@ -12,8 +13,9 @@ use rand_core::Rng;
 use super::super::ProtocolError;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
+use super::columns::{self, Column};
 use super::parameters::{NoiseParameters, Parameters};
-use super::{Constants, Duchy, columns};
+use super::{Constants, Duchy};
 
 /// Noise registers, and noise tuples, that one Duchy makes at most: 24 GiB and 32 GiB.
 const MAX_NOISE_RECORDS: u64 = 1 << 27;
@@ -234,20 +236,19 @@ impl<'a> RegisterWriter<'a> {
         let keys: Vec<Point> = kinds
             .iter()
             .map(|kind| match kind {
-                RegisterKind::Reach(_) => constants.destroyed_key,
+                RegisterKind::Reach(_) => constants.destroyed_key.element(),
                 RegisterKind::BlindedHistogram(_) | RegisterKind::Publisher | RegisterKind::Padding => {
-                    constants.noise_key
+                    constants.noise_key.element()
                 }
             })
             .collect();
         let counts = random_points(&self.messages, first, kinds.len());
         let key = &self.duchy.place.full_key;
-        let nonces = |column: usize| self.nonces[column].scalars(first, kinds.len());
-        columns::encode(&[
-            batch::encrypt(key, &indexes, nonces(0).expose()),
-            batch::encrypt(key, &keys, nonces(1).expose()),
-            batch::encrypt(key, &counts, nonces(2).expose()),
-        ])
+        let encrypt = |column: usize, messages: &[Point]| {
+            let nonces = self.nonces[column].scalars(first, kinds.len());
+            Column::encrypted(key, messages, nonces.expose())
+        };
+        columns::encode([encrypt(0, &indexes), encrypt(1, &keys), encrypt(2, &counts)])
     }
 }
 
@@ -301,7 +302,7 @@ pub(crate) fn add_tuples(
         .chain((0..drawn[frequency]).map(|_| TupleKind::Destroyed))
         .chain((0..padding).map(|_| TupleKind::Padding));
 
-    let multiples = batch::multiples(&duchy.constants.unit, frequency);
+    let multiples = batch::multiples(&duchy.constants.unit.element(), frequency);
     let messages = randomness.stream(Purpose::FrequencyMessage);
     let nonces =
         [Purpose::FrequencyNonceA, Purpose::FrequencyNonceB, Purpose::FrequencyNonceC, Purpose::FrequencyNonceD]
@@ -317,13 +318,16 @@ pub(crate) fn add_tuples(
             };
             kinds.iter().zip(random.chunks_exact(4)).map(message).collect()
         };
-        let draw = |index: usize| nonces[index].scalars(first, kinds.len());
+        let encrypt = |index: usize, key: &CompositeKey| {
+            let nonces = nonces[index].scalars(first, kinds.len());
+            Column::encrypted(key, &column(index), nonces.expose())
+        };
         let flags = &duchy.place.remaining_key;
-        output.push(&columns::encode(&[
-            batch::encrypt(flags, &column(0), draw(0).expose()),
-            batch::encrypt(flags, &column(1), draw(1).expose()),
-            batch::encrypt(flags, &column(2), draw(2).expose()),
-            batch::encrypt(&duchy.place.full_key, &column(3), draw(3).expose()),
+        output.push(&columns::encode([
+            encrypt(0, flags),
+            encrypt(1, flags),
+            encrypt(2, flags),
+            encrypt(3, &duchy.place.full_key),
         ]))
     })
 }
@@ -332,9 +336,9 @@ impl Constants {
     /// The points and ids that the protocol fixes.
     pub(crate) fn new() -> Self {
         Self {
-            unit: hash::constant("unit"),
-            destroyed_key: hash::constant("destroyed_register_key"),
-            noise_key: hash::constant("blinded_histogram_noise_register_key"),
+            unit: FixedBase::new(hash::constant("unit")),
+            destroyed_key: FixedBase::new(hash::constant("destroyed_register_key")),
+            noise_key: FixedBase::new(hash::constant("blinded_histogram_noise_register_key")),
             publisher_noise_id: b"publisher_noise_register_id".to_vec(),
             padding_noise_id: b"padding_noise_register_id".to_vec(),
         }

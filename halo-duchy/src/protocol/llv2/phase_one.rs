@@ -2,17 +2,19 @@
 
 use halo_crypto::batch;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
-use halo_crypto::group::{Point, Scalar};
+use halo_crypto::group::Scalar;
 use halo_crypto::secret::Secret;
+use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::super::join::{Join, JoinOutput, Member};
-use super::super::record::{Chunk, for_each_chunk};
+use super::super::record::{Chunk, PART_RECORDS, for_each_chunk};
 use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
-use super::{Duchy, REGISTER_BYTES, TUPLE_BYTES, columns, noise};
+use super::columns::{self, Column};
+use super::{Duchy, REGISTER_BYTES, TUPLE_BYTES, noise};
 
 /// What the join keeps of a register: key and count.
 const PAYLOAD_BYTES: usize = 2 * CIPHERTEXT_BYTES;
@@ -39,21 +41,26 @@ impl Duchy {
             return Err(wrong_count(received, expected, self.place.upstream()));
         }
         let origin = Origin::Duchy(received.slot.from.clone());
-        let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0));
+        // Halves: the index is doubled as it is encoded.
+        let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0).half());
         let index_nonces = randomness.stream(Purpose::RerandomizeIndex);
         let key_nonces = randomness.stream(Purpose::RerandomizeKey);
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
         let mut output = Shuffle::new(randomness, workspace, REGISTER_BYTES, records)?;
         for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.place.chunk_records, |chunk| {
-            let [mut index, mut key, mut count] = columns::decode::<3>(chunk, &origin)?;
-            batch::peel_and_blind(&self.place.secret, &exponent, &mut index);
-            let nonces = |stream: &Stream| stream.scalars(chunk.first, index.len());
-            let (index_nonces, key_nonces, count_nonces) =
-                (nonces(&index_nonces), nonces(&key_nonces), nonces(&count_nonces));
-            batch::rerandomize(&self.place.remaining_key, &mut index, index_nonces.expose());
-            batch::rerandomize(&self.place.full_key, &mut key, key_nonces.expose());
-            batch::rerandomize(&self.place.full_key, &mut count, count_nonces.expose());
-            output.push(&columns::encode(&[index, key, count]))
+            let parts = chunk.map_parts(REGISTER_BYTES, PART_RECORDS, |part| {
+                let [mut index, mut key, mut count] = columns::decode::<3>(part, &origin)?;
+                batch::peel_and_blind(&self.place.secret, &exponent, &mut index);
+                let records = index.len();
+                let index_nonces = index_nonces.halves(part.first, records);
+                batch::rerandomize(&self.place.remaining_key, &mut index, index_nonces.expose());
+                for (column, nonces) in [(&mut key, &key_nonces), (&mut count, &count_nonces)] {
+                    let nonces = nonces.scalars(part.first, records);
+                    batch::rerandomize(&self.place.full_key, column, nonces.expose());
+                }
+                Ok(columns::encode([Column::Half(index), Column::Whole(key), Column::Whole(count)]))
+            })?;
+            output.push_all(&parts)
         })?;
         let description = Description::ExecutionPhaseOneInput;
         let message = Message { to: self.place.next().clone(), description, body: output.finish()? };
@@ -84,17 +91,14 @@ impl Duchy {
             if workspace.is_cancelled() {
                 return Err(ProtocolError::Cancelled);
             }
-            let index: Vec<u8> = chunk
-                .bytes
-                .chunks_exact(REGISTER_BYTES)
-                .flat_map(|record| &record[..CIPHERTEXT_BYTES])
-                .copied()
-                .collect();
-            let index = columns::decode_rows(&Chunk { first: chunk.first, bytes: &index }, 1, &origin)?;
-            let opened = batch::encode_points(&batch::open(&self.place.secret, &index));
-            for ((key, record), position) in
-                opened.iter().zip(chunk.bytes.chunks_exact(REGISTER_BYTES)).zip(chunk.first..)
-            {
+            let opened = chunk.map_parts(REGISTER_BYTES, PART_RECORDS, |part| {
+                let records = part.bytes.chunks_exact(REGISTER_BYTES);
+                let index: Vec<u8> = records.flat_map(|record| &record[..CIPHERTEXT_BYTES]).copied().collect();
+                let index = columns::decode_rows(&Chunk { first: part.first, bytes: &index }, 1, &origin)?;
+                Ok(batch::encode_points(&batch::open(&self.place.secret, &index)))
+            })?;
+            let records = chunk.bytes.chunks_exact(REGISTER_BYTES).zip(chunk.first..);
+            for (key, (record, position)) in opened.iter().flatten().zip(records) {
                 join.push(key.as_bytes(), position, &record[CIPHERTEXT_BYTES..])?;
             }
             Ok(())
@@ -125,30 +129,93 @@ impl Duchy {
 /// * flag b = r·(H(destroyed) + flag a − K_0): identity when all are the destroyed register's key;
 /// * flag c = r·(H(noise) + flag a − K_0): identity for noise registers.
 ///
-/// Groups wait until a chunk is full, then all are computed at once.
+/// Groups wait until a chunk is full, then they are computed in parts, on all cores.
 struct SameKeyAggregation<'a> {
-    duchy: &'a Duchy,
-    origin: Origin,
-    scalars: Stream,
+    aggregator: GroupAggregator<'a>,
+    chunk_records: usize,
     output: Shuffle<'a>,
-    /// Key and count of the members of the waiting groups.
-    members: Vec<u8>,
-    positions: Vec<u64>,
-    /// Sizes of the waiting groups.
-    sizes: Vec<usize>,
+    waiting: Groups,
     /// Groups that have left.
     done: u64,
     /// Key and count of dropped registers, which are only checked.
-    surplus: Vec<u8>,
-    surplus_positions: Vec<u64>,
+    surplus: Groups,
+}
+
+/// Registers in groups.
+#[derive(Default)]
+struct Groups {
+    /// Key and count of each member.
+    payloads: Vec<u8>,
+    /// Where each member stood in the message.
+    positions: Vec<u64>,
+    /// How many members each group has.
+    sizes: Vec<usize>,
+}
+
+impl Groups {
+    fn push(&mut self, members: &[Member<'_>]) {
+        for member in members {
+            self.payloads.extend_from_slice(member.payload);
+            self.positions.push(member.position);
+        }
+        self.sizes.push(members.len());
+    }
+
+    /// Runs of at most so many groups.
+    fn parts(&self, limit: usize) -> Vec<Part<'_>> {
+        let (mut payloads, mut positions) = (self.payloads.as_slice(), self.positions.as_slice());
+        let mut parts = Vec::with_capacity(self.sizes.len().div_ceil(limit));
+        for sizes in self.sizes.chunks(limit) {
+            let members = sizes.iter().sum();
+            let (these, rest) = payloads.split_at(members * PAYLOAD_BYTES);
+            let (at, after) = positions.split_at(members);
+            parts.push(Part { sizes, payloads: these, positions: at });
+            (payloads, positions) = (rest, after);
+        }
+        parts
+    }
+
+    fn clear(&mut self) {
+        self.payloads.clear();
+        self.positions.clear();
+        self.sizes.clear();
+    }
+}
+
+/// Some whole groups.
+struct Part<'a> {
+    sizes: &'a [usize],
+    payloads: &'a [u8],
+    positions: &'a [u64],
+}
+
+impl Part<'_> {
+    /// Keys and counts.
+    fn decode(&self, origin: &Origin) -> Result<[Vec<Ciphertext>; 2], ProtocolError> {
+        columns::decode::<2>(&Chunk { first: 0, bytes: self.payloads }, origin).map_err(|error| match error {
+            ProtocolError::BadRecord { origin, record, reason } => {
+                ProtocolError::BadRecord { origin, record: self.positions[record as usize], reason }
+            }
+            other => other,
+        })
+    }
+
+    /// Gives the members of each group.
+    fn for_each_group(&self, members: &[Ciphertext], mut each: impl FnMut(&[Ciphertext])) {
+        let mut rest = members;
+        for size in self.sizes {
+            let (group, after) = rest.split_at(*size);
+            each(group);
+            rest = after;
+        }
+    }
 }
 
 impl<'a> SameKeyAggregation<'a> {
     fn new(duchy: &'a Duchy, origin: Origin, randomness: &StepRandomness, output: Shuffle<'a>) -> Self {
-        let scalars = randomness.stream(Purpose::SameKey);
-        let (members, positions, sizes) = (Vec::new(), Vec::new(), Vec::new());
-        let (surplus, surplus_positions) = (Vec::new(), Vec::new());
-        Self { duchy, origin, scalars, output, members, positions, sizes, done: 0, surplus, surplus_positions }
+        let aggregator = GroupAggregator { duchy, origin, scalars: randomness.stream(Purpose::SameKey) };
+        let (waiting, surplus) = (Groups::default(), Groups::default());
+        Self { aggregator, chunk_records: duchy.place.chunk_records, output, waiting, done: 0, surplus }
     }
 
     fn finish(mut self) -> Result<Shuffle<'a>, ProtocolError> {
@@ -157,98 +224,151 @@ impl<'a> SameKeyAggregation<'a> {
         Ok(self.output)
     }
 
-    /// Decodes keys and counts; `positions` say where the records stood in the message.
-    fn decode(&self, bytes: &[u8], positions: &[u64]) -> Result<[Vec<Ciphertext>; 2], ProtocolError> {
-        columns::decode::<2>(&Chunk { first: 0, bytes }, &self.origin).map_err(|error| match error {
-            ProtocolError::BadRecord { origin, record, reason } => {
-                ProtocolError::BadRecord { origin, record: positions[record as usize], reason }
-            }
-            other => other,
-        })
-    }
-
     fn check_surplus(&mut self) -> Result<(), ProtocolError> {
-        self.decode(&self.surplus, &self.surplus_positions)?;
+        in_parts(&self.surplus, |_, part| part.decode(&self.aggregator.origin).map(drop))?;
         self.surplus.clear();
-        self.surplus_positions.clear();
         Ok(())
     }
 
     fn aggregate(&mut self) -> Result<(), ProtocolError> {
-        let [keys, counts] = self.decode(&self.members, &self.positions)?;
-        let groups = self.sizes.len();
-        // The first one of a group's stream makes Enc(0).
-        let zeros = self.scalars.scalars(self.done, groups);
-        let zeros = batch::encrypt_zero(&self.duchy.place.full_key, zeros.expose());
-
-        // All differences K_i − K_0 of all groups, scaled at once. Reserved, so that no scalar is left behind where a
-        // vector grew out of its place.
-        let mut differences = Vec::with_capacity(keys.len() - groups);
-        let mut difference_scalars = Zeroizing::new(Vec::with_capacity(keys.len() - groups));
-        let mut own_scalars: [Zeroizing<Vec<Scalar>>; 3] =
-            std::array::from_fn(|_| Zeroizing::new(Vec::with_capacity(groups)));
-        let mut start = 0;
-        for (size, group) in self.sizes.iter().zip(self.done..) {
-            let mut rng = self.scalars.rng(group);
-            // The first one of the stream has made Enc(0).
-            let _ = Scalar::random(&mut rng);
-            for scalars in &mut own_scalars {
-                scalars.push(Scalar::random(&mut rng));
-            }
-            for key in &keys[start + 1..start + size] {
-                differences.push(*key - keys[start]);
-                difference_scalars.push(Scalar::random(&mut rng));
-            }
-            start += size;
-        }
-        batch::scale(&difference_scalars, &mut differences);
-
-        let mut tuples: [Vec<Ciphertext>; 4] = std::array::from_fn(|_| Vec::with_capacity(groups));
-        let mut scaled = differences.iter();
-        let mut start = 0;
-        for (size, zero) in self.sizes.iter().zip(zeros) {
-            let flag = scaled.by_ref().take(size - 1).fold(zero, |sum, term| sum + *term);
-            let rest = flag - keys[start];
-            tuples[0].push(flag);
-            tuples[1].push(add_message(&rest, &self.duchy.constants.destroyed_key));
-            tuples[2].push(add_message(&rest, &self.duchy.constants.noise_key));
-            tuples[3].push(flag);
-            start += size;
-        }
-        for (column, scalars) in tuples[1..].iter_mut().zip(&own_scalars) {
-            batch::scale(scalars, column);
-        }
-        let mut start = 0;
-        for (size, scrambler) in self.sizes.iter().zip(&mut tuples[3]) {
-            *scrambler = counts[start..start + size].iter().fold(*scrambler, |sum, count| sum + *count);
-            start += size;
-        }
-        self.output.push(&columns::encode(&tuples))?;
-        self.done += groups as u64;
-        self.members.clear();
-        self.positions.clear();
-        self.sizes.clear();
+        let tuples = in_parts(&self.waiting, |before, part| self.aggregator.tuples(self.done + before, part))?;
+        self.output.push_all(&tuples)?;
+        self.done += self.waiting.sizes.len() as u64;
+        self.waiting.clear();
         Ok(())
+    }
+}
+
+/// Computes on all parts, on all cores; `each` gets the number of groups before its part. The first error in order wins.
+fn in_parts<T: Send>(
+    groups: &Groups,
+    each: impl Fn(u64, &Part<'_>) -> Result<T, ProtocolError> + Sync,
+) -> Result<Vec<T>, ProtocolError> {
+    let parts: Vec<(u64, Part<'_>)> = (0..).step_by(PART_RECORDS).zip(groups.parts(PART_RECORDS)).collect();
+    let results: Vec<Result<T, ProtocolError>> = parts.par_iter().map(|(before, part)| each(*before, part)).collect();
+    results.into_iter().collect()
+}
+
+/// Makes a tuple of each group.
+struct GroupAggregator<'a> {
+    duchy: &'a Duchy,
+    origin: Origin,
+    scalars: Stream,
+}
+
+/// The scalars of some groups, reserved so that none is left behind where a vector grew out of its place. Flags are doubled
+/// as they are encoded, so all that makes them is halved.
+struct GroupScalars {
+    /// Halves of those of Enc(0), one a group.
+    zeros: Zeroizing<Vec<Scalar>>,
+    /// Halves of those of flags b and c.
+    flags: Zeroizing<Vec<[Scalar; 2]>>,
+    /// Twice those of flag a in the count, because they multiply its half.
+    scramblers: Zeroizing<Vec<Scalar>>,
+    /// Halves of those of the differences.
+    differences: Zeroizing<Vec<Scalar>>,
+}
+
+impl GroupAggregator<'_> {
+    /// The encoded tuples of groups, the first of which has a number.
+    fn tuples(&self, first: u64, part: &Part<'_>) -> Result<Vec<u8>, ProtocolError> {
+        let [keys, counts] = part.decode(&self.origin)?;
+        let own = self.draw(first, part.sizes);
+        let zeros = batch::encrypt_zero(&self.duchy.place.full_key, &own.zeros);
+
+        // All differences K_i − K_0 of all groups, scaled at once.
+        let mut differences = Vec::with_capacity(own.differences.len());
+        part.for_each_group(&keys, |keys| differences.extend(keys[1..].iter().map(|key| *key - keys[0])));
+        batch::scale(&own.differences, &mut differences);
+
+        let mut half_flags = Vec::with_capacity(part.sizes.len());
+        let mut rests = Vec::with_capacity(part.sizes.len());
+        let (mut scaled, mut zeros) = (differences.iter(), zeros.into_iter());
+        part.for_each_group(&keys, |keys| {
+            let zero = zeros.next().expect("one encryption of zero for each group");
+            let half = scaled.by_ref().take(keys.len() - 1).fold(zero, |sum, term| sum + *term);
+            rests.push(half + half - keys[0]);
+            half_flags.push(half);
+        });
+
+        // r·(H + rest) = r·rest + r·H: both flags are multiples of the same rest, and of constants.
+        let products = batch::scale_rows(own.flags.as_flattened(), &rests);
+        let constants = &self.duchy.constants;
+        let [flags_b, flags_c] = [(0, &constants.destroyed_key), (1, &constants.noise_key)].map(|(place, message)| {
+            let mut column: Vec<Ciphertext> = products.iter().skip(place).step_by(2).copied().collect();
+            let scalars = Zeroizing::new(own.flags.iter().map(|pair| pair[place]).collect::<Vec<_>>());
+            batch::add_multiples(message, &scalars, &mut column);
+            column
+        });
+        let sums = self.scrambled_sums(part, &counts, &half_flags, &own);
+        Ok(columns::encode([
+            Column::Half(half_flags),
+            Column::Half(flags_b),
+            Column::Half(flags_c),
+            Column::Whole(sums),
+        ]))
+    }
+
+    /// A group's stream gives the scalars of Enc(0), flag b, flag c, count, and those of the differences.
+    fn draw(&self, first: u64, sizes: &[usize]) -> GroupScalars {
+        let groups = sizes.len();
+        let differences = sizes.iter().sum::<usize>() - groups;
+        let mut own = GroupScalars {
+            zeros: Zeroizing::new(Vec::with_capacity(groups)),
+            flags: Zeroizing::new(Vec::with_capacity(groups)),
+            scramblers: Zeroizing::new(Vec::with_capacity(groups)),
+            differences: Zeroizing::new(Vec::with_capacity(differences)),
+        };
+        for (size, group) in sizes.iter().zip(first..) {
+            let mut rng = self.scalars.rng(group);
+            own.zeros.push(Scalar::random(&mut rng).half());
+            own.flags.push([(); 2].map(|()| Scalar::random(&mut rng).half()));
+            let scrambler = Scalar::random(&mut rng);
+            own.scramblers.push(scrambler + scrambler);
+            own.differences.extend((1..*size).map(|_| Scalar::random(&mut rng).half()));
+        }
+        own
+    }
+
+    /// The counts: Σ C_i + r·flag a. The flag of a group of one is Enc(0) and nothing else, of which a multiple is known
+    /// without multiplying: r·(z·G, z·Y) = ((r·z)·G, (r·z)·Y).
+    fn scrambled_sums(
+        &self,
+        part: &Part<'_>,
+        counts: &[Ciphertext],
+        half_flags: &[Ciphertext],
+        own: &GroupScalars,
+    ) -> Vec<Ciphertext> {
+        let mut sums = Vec::with_capacity(half_flags.len());
+        part.for_each_group(counts, |counts| {
+            sums.push(counts[1..].iter().fold(counts[0], |sum, count| sum + *count));
+        });
+        let (single, several): (Vec<usize>, Vec<usize>) = (0..sums.len()).partition(|group| part.sizes[*group] == 1);
+        let nonces = single.iter().map(|group| own.zeros[*group] * own.scramblers[*group]);
+        let nonces = Zeroizing::new(nonces.collect::<Vec<_>>());
+        let mut scrambled: Vec<Ciphertext> = single.iter().map(|group| sums[*group]).collect();
+        batch::rerandomize(&self.duchy.place.full_key, &mut scrambled, &nonces);
+        for (group, sum) in single.iter().zip(scrambled) {
+            sums[*group] = sum;
+        }
+        let scalars = Zeroizing::new(several.iter().map(|group| own.scramblers[*group]).collect::<Vec<_>>());
+        let mut scramblers: Vec<Ciphertext> = several.iter().map(|group| half_flags[*group]).collect();
+        batch::scale(&scalars, &mut scramblers);
+        for (group, scrambler) in several.iter().zip(scramblers) {
+            sums[*group] = sums[*group] + scrambler;
+        }
+        sums
     }
 }
 
 impl JoinOutput for SameKeyAggregation<'_> {
     fn group(&mut self, members: &[Member<'_>]) -> Result<(), ProtocolError> {
-        for member in members {
-            self.members.extend_from_slice(member.payload);
-            self.positions.push(member.position);
-        }
-        self.sizes.push(members.len());
-        if self.positions.len() >= self.duchy.place.chunk_records { self.aggregate() } else { Ok(()) }
+        self.waiting.push(members);
+        if self.waiting.positions.len() >= self.chunk_records { self.aggregate() } else { Ok(()) }
     }
 
     fn surplus(&mut self, member: Member<'_>) -> Result<(), ProtocolError> {
-        self.surplus.extend_from_slice(member.payload);
-        self.surplus_positions.push(member.position);
-        if self.surplus_positions.len() >= self.duchy.place.chunk_records { self.check_surplus() } else { Ok(()) }
+        self.surplus.push(&[member]);
+        if self.surplus.positions.len() >= self.chunk_records { self.check_surplus() } else { Ok(()) }
     }
-}
-
-fn add_message(a: &Ciphertext, message: &Point) -> Ciphertext {
-    Ciphertext { u: a.u, e: a.e + *message }
 }

@@ -2,6 +2,8 @@
 
 use halo_crypto::batch;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
+use halo_crypto::group::{ELEMENT_BYTES, Scalar};
+use zeroize::Zeroizing;
 
 use super::super::record::for_each_chunk;
 use super::super::seat::wrong_count;
@@ -10,6 +12,9 @@ use super::super::stream::{Purpose, StepRandomness};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
 use super::outcome::Counts;
 use super::{Duchy, columns};
+
+/// Rows that are computed on together; a multiple of eight, so that all lanes are full.
+const PART_ROWS: usize = 96;
 
 impl Duchy {
     /// Ciphertexts in a row: zero tests against 1..F−1.
@@ -66,17 +71,22 @@ impl Duchy {
         let row = self.row();
         let origin = Origin::Duchy(received.slot.from.clone());
         let scales = randomness.stream(Purpose::ScaleRow);
-        let multiples = batch::multiples(&self.constants.unit, row);
         let mut output = Shuffle::new(randomness, workspace, row * CIPHERTEXT_BYTES, received.body.records())?;
         for_each_chunk(&received.body, CIPHERTEXT_BYTES, &origin, self.chunk_rows(), |chunk| {
-            let counts = columns::decode_rows(chunk, 1, &origin)?;
-            let mut elements: Vec<Ciphertext> = counts
-                .iter()
-                .flat_map(|count| multiples.iter().map(|multiple| Ciphertext { u: count.u, e: count.e - *multiple }))
-                .collect();
-            let scalars = scales.scalars(chunk.first * row as u64, elements.len());
-            batch::peel_and_scale(&self.place.secret, scalars.expose(), &mut elements);
-            output.push(&columns::encode_rows(&elements))
+            let parts = chunk.map_parts(CIPHERTEXT_BYTES, PART_ROWS, |part| {
+                // r·(C − j·U) = r·C − (r·j)·U: all elements of a row are multiples of the same peeled C, and of U. Halves: they are
+                // doubled as they are encoded.
+                let mut counts = columns::decode_rows(part, 1, &origin)?;
+                batch::peel(&self.place.secret, &mut counts);
+                let halves = scales.halves(part.first * row as u64, counts.len() * row);
+                let mut elements = batch::scale_rows(halves.expose(), &counts);
+                let messages = halves.expose().iter().zip((1..=row as u64).cycle());
+                let messages = messages.map(|(half, j)| -(*half * Scalar::from(j)));
+                let messages = Zeroizing::new(messages.collect::<Vec<_>>());
+                batch::add_multiples(&self.constants.unit, &messages, &mut elements);
+                Ok(columns::encode_doubled_rows(&elements))
+            })?;
+            output.push_all(&parts)
         })?;
         output.finish()
     }
@@ -92,9 +102,17 @@ impl Duchy {
         let origin = Origin::Duchy(received.slot.from.clone());
         let mut output = Shuffle::new(randomness, workspace, row_bytes, received.body.records())?;
         for_each_chunk(&received.body, row_bytes, &origin, self.chunk_rows(), |chunk| {
-            let mut elements = columns::decode_rows(chunk, self.row(), &origin)?;
-            batch::peel(&self.place.secret, &mut elements);
-            output.push(&columns::encode_rows(&elements))
+            let parts = chunk.map_parts(row_bytes, PART_ROWS, |part| {
+                let elements = columns::decode_rows(part, self.row(), &origin)?;
+                // First components stay what they are, so their encodings, which are canonical, do too.
+                let opened = batch::encode_points(&batch::open(&self.place.secret, &elements));
+                let mut records = part.bytes.to_vec();
+                for (ciphertext, e) in records.chunks_exact_mut(CIPHERTEXT_BYTES).zip(&opened) {
+                    ciphertext[ELEMENT_BYTES..].copy_from_slice(e.as_bytes());
+                }
+                Ok(records)
+            })?;
+            output.push_all(&parts)
         })?;
         output.finish()
     }
@@ -118,10 +136,23 @@ impl Duchy {
             if workspace.is_cancelled() {
                 return Err(ProtocolError::Cancelled);
             }
-            let elements = columns::decode_rows(chunk, self.row(), &origin)?;
-            let zeros = batch::opens_to_identity(&self.place.secret, &elements);
-            for row in zeros.chunks_exact(self.row()) {
-                histogram[row.iter().position(|zero| *zero).unwrap_or(self.row())] += 1;
+            let parts = chunk.map_parts(row_bytes, 4 * PART_ROWS, |part| {
+                let elements = columns::decode_rows(part, self.row(), &origin)?;
+                let mut histogram = vec![0u64; self.row() + 1];
+                // Place by place, and only those rows that have not told their frequency yet. How long that takes tells no more
+                // than the histogram does.
+                let mut silent: Vec<&[Ciphertext]> = elements.chunks_exact(self.row()).collect();
+                for (place, bin) in histogram[..self.row()].iter_mut().enumerate() {
+                    let tests: Vec<Ciphertext> = silent.iter().map(|row| row[place]).collect();
+                    let mut zeros = batch::opens_to_identity(&self.place.secret, &tests).into_iter();
+                    silent.retain(|_| zeros.next() == Some(false));
+                    *bin += (tests.len() - silent.len()) as u64;
+                }
+                histogram[self.row()] += silent.len() as u64;
+                Ok(histogram)
+            })?;
+            for part in parts {
+                histogram.iter_mut().zip(part).for_each(|(bin, count)| *bin += count);
             }
             Ok(())
         })?;

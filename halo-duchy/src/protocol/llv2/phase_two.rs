@@ -4,13 +4,14 @@ use halo_crypto::batch;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
 use zeroize::Zeroizing;
 
-use super::super::record::for_each_chunk;
+use super::super::record::{PART_RECORDS, for_each_chunk};
 use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
+use super::columns::{self, Column};
 use super::outcome::Counts;
-use super::{Duchy, TUPLE_BYTES, columns, noise};
+use super::{Duchy, TUPLE_BYTES, noise};
 
 impl Duchy {
     /// Liquid Legions v2, phase two, worker: peel the own layer off every flag and multiply the rest by a fresh secret
@@ -35,14 +36,19 @@ impl Duchy {
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
         let mut output = Shuffle::new(randomness, workspace, TUPLE_BYTES, records.saturating_add(self.noise_tuples()))?;
         for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.place.chunk_records, |chunk| {
-            let mut tuples = columns::decode::<4>(chunk, &origin)?;
-            let (flags, count) = tuples.split_at_mut(3);
-            for (flag, scale) in flags.iter_mut().zip(&scales) {
-                batch::peel_and_scale(&self.place.secret, scale.scalars(chunk.first, flag.len()).expose(), flag);
-            }
-            let nonces = count_nonces.scalars(chunk.first, count[0].len());
-            batch::rerandomize(&self.place.full_key, &mut count[0], nonces.expose());
-            output.push(&columns::encode(&tuples))
+            let parts = chunk.map_parts(TUPLE_BYTES, PART_RECORDS, |part| {
+                let mut tuples = columns::decode::<4>(part, &origin)?;
+                let (flags, count) = tuples.split_at_mut(3);
+                for (flag, scale) in flags.iter_mut().zip(&scales) {
+                    // Halves: flags are doubled as they are encoded.
+                    batch::peel_and_scale(&self.place.secret, scale.halves(part.first, flag.len()).expose(), flag);
+                }
+                let nonces = count_nonces.scalars(part.first, count[0].len());
+                batch::rerandomize(&self.place.full_key, &mut count[0], nonces.expose());
+                let [a, b, c, count] = tuples;
+                Ok(columns::encode([Column::Half(a), Column::Half(b), Column::Half(c), Column::Whole(count)]))
+            })?;
+            output.push_all(&parts)
         })?;
         if let Some(noise) = &self.noise {
             noise::add_tuples(self, noise, randomness, &mut output)?;
@@ -78,27 +84,35 @@ impl Duchy {
         let origin = Origin::Duchy(received.slot.from.clone());
         let with_frequency = self.parameters.maximum_frequency.counts_frequency();
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
+        // Flags are tested only as far as they decide; how long that takes follows from how many tuples are noise, destroyed
+        // and usable, which is what the aggregator sends on and reports.
         let mut noise_tuples = 0u64;
         let mut output = Shuffle::new(randomness, workspace, CIPHERTEXT_BYTES, records)?;
         for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.place.chunk_records, |chunk| {
             if workspace.is_cancelled() {
                 return Err(ProtocolError::Cancelled);
             }
-            let [a, b, c, counts] = columns::decode::<4>(chunk, &origin)?;
-            let [a, b, c] = [a, b, c].map(|flag| batch::opens_to_identity(&self.place.secret, &flag));
-            noise_tuples += c.iter().filter(|zero| **zero).count() as u64;
-            if !with_frequency {
-                return Ok(());
-            }
-            // Usable: the same key everywhere, neither the destroyed register's nor that of noise.
-            let usable = (0..counts.len()).filter(|i| a[*i] && !b[*i] && !c[*i]);
-            let (positions, mut counts): (Vec<usize>, Vec<Ciphertext>) = usable.map(|i| (i, counts[i])).unzip();
-            // Re-randomised and shuffled, so that the workers, who have seen these ciphertexts before, do not learn
-            // which of their tuples were usable.
-            let nonces = positions.iter().map(|i| count_nonces.scalar(chunk.first + *i as u64));
-            let nonces = Zeroizing::new(nonces.collect::<Vec<_>>());
-            batch::rerandomize(&self.place.full_key, &mut counts, &nonces);
-            output.push(&columns::encode_rows(&counts))
+            let parts = chunk.map_parts(TUPLE_BYTES, 2 * PART_RECORDS, |part| {
+                let [a, b, c, counts] = columns::decode::<4>(part, &origin)?;
+                let all: Vec<usize> = (0..c.len()).collect();
+                let (noise, candidates) = self.split_by_zero(&c, all);
+                if !with_frequency {
+                    return Ok((noise.len(), Vec::new()));
+                }
+                // Usable: the same key everywhere, neither the destroyed register's nor that of noise.
+                let (candidates, _) = self.split_by_zero(&a, candidates);
+                let (_, positions) = self.split_by_zero(&b, candidates);
+                let mut counts: Vec<Ciphertext> = positions.iter().map(|position| counts[*position]).collect();
+                // Re-randomised and shuffled, so that the workers, who have seen these ciphertexts before, do not learn
+                // which of their tuples were usable.
+                let nonces = positions.iter().map(|i| count_nonces.scalar(part.first + *i as u64));
+                let nonces = Zeroizing::new(nonces.collect::<Vec<_>>());
+                batch::rerandomize(&self.place.full_key, &mut counts, &nonces);
+                Ok((noise.len(), columns::encode_rows(&counts)))
+            })?;
+            let (noise, counts): (Vec<usize>, Vec<Vec<u8>>) = parts.into_iter().unzip();
+            noise_tuples += noise.iter().sum::<usize>() as u64;
+            output.push_all(&counts)
         })?;
         let counts = Counts { registers, tuples: records, noise_tuples };
         if !with_frequency {
@@ -111,5 +125,13 @@ impl Duchy {
         let description = Description::ExecutionPhaseThreeInput;
         let message = Message { to: self.place.ring[0].id.clone(), description, body };
         Ok(self.place.wait(description, history, carried, vec![message]))
+    }
+
+    /// Those of the positions at which the flag opens to the identity, and the others.
+    fn split_by_zero(&self, flags: &[Ciphertext], positions: Vec<usize>) -> (Vec<usize>, Vec<usize>) {
+        let asked: Vec<Ciphertext> = positions.iter().map(|position| flags[*position]).collect();
+        let zeros = batch::opens_to_identity(&self.place.secret, &asked);
+        let mut zeros = zeros.into_iter();
+        positions.into_iter().partition(|_| zeros.next() == Some(true))
     }
 }

@@ -1,15 +1,16 @@
 //! The setup phase, at workers and at the aggregator.
 
-use halo_crypto::batch;
 use halo_crypto::elgamal::CIPHERTEXT_BYTES;
+use halo_crypto::group::Point;
 
-use super::super::record::for_each_chunk;
+use super::super::record::{PART_RECORDS, for_each_chunk};
 use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
-use super::super::stream::{Purpose, StepRandomness};
+use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::super::{Body, Description, Message, Origin, ProtocolError, Received, Step, Workspace};
+use super::columns::{self, Column};
 use super::noise::{self, random_points};
-use super::{Duchy, REGISTER_BYTES, columns};
+use super::{Duchy, REGISTER_BYTES};
 
 impl Duchy {
     /// Liquid Legions v2, setup phase, worker: own requisitions and own noise, shuffled, for the aggregator.
@@ -73,7 +74,8 @@ impl Duchy {
             let origin = Origin::Duchy(received.slot.from.clone());
             for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.place.chunk_records, |chunk| {
                 // Decoded only to be checked: a bad record must be blamed on its sender, not on the aggregator later.
-                columns::decode_rows(chunk, 3, &origin)?;
+                chunk
+                    .map_parts(REGISTER_BYTES, PART_RECORDS, |part| columns::decode_rows(part, 3, &origin).map(drop))?;
                 output.push(chunk.bytes)
             })?;
         }
@@ -103,12 +105,12 @@ impl Duchy {
             }
             let count = chunk.bytes.len() / REGISTER_BYTES;
             let from = first + chunk.first;
-            let keys = vec![self.constants.destroyed_key; count];
+            let keys = vec![self.constants.destroyed_key.element(); count];
             let counts = random_points(&points, from, count);
-            let replaced = columns::encode(&[
-                batch::encrypt(&self.place.full_key, &keys, nonces[0].scalars(from, count).expose()),
-                batch::encrypt(&self.place.full_key, &counts, nonces[1].scalars(from, count).expose()),
-            ]);
+            let encrypt = |messages: &[Point], nonces: &Stream| {
+                Column::encrypted(&self.place.full_key, messages, nonces.scalars(from, count).expose())
+            };
+            let replaced = columns::encode([encrypt(&keys, &nonces[0]), encrypt(&counts, &nonces[1])]);
             let mut records = Vec::with_capacity(chunk.bytes.len());
             for (old, new) in chunk.bytes.chunks_exact(REGISTER_BYTES).zip(replaced.chunks_exact(2 * CIPHERTEXT_BYTES))
             {
