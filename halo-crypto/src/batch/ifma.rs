@@ -169,11 +169,9 @@ impl Kernels for Ifma {
         let Some(row) = scalars.len().checked_div(bases.len()).filter(|row| *row > 0) else { return };
         let parts = scalars.chunks(LANES * row).zip(products.chunks_mut(LANES * row));
         for (bases, (scalars, products)) in bases.chunks(LANES).zip(parts) {
-            let digits: Vec<rows::Digits> =
-                (0..row).map(|place| rows::Digits::new(scalars.iter().skip(place).step_by(row))).collect();
             let bases = self.eight(bases.iter());
             // SAFETY: `self` proves that the CPU has the features.
-            let eights = unsafe { rows::multiply(&digits, &bases) };
+            let eights = unsafe { rows::multiply(scalars, row, &bases) };
             for (place, eight) in eights.into_iter().enumerate() {
                 for (product, point) in products.iter_mut().skip(place).step_by(row).zip(eight) {
                     *product = self.point(point);

@@ -55,7 +55,7 @@ impl Table {
 /// step needs first, F and G, is ready first. Bounds: see [`Cached::add`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn add_chosen(sum: &mut Completed, table: &Table, digit: Digit) {
+pub(super) fn add_chosen(sum: &mut Completed, table: &Table, digit: Digit) {
     let places = [digit.bit(0), digit.bit(1), digit.bit(2)];
     let negative = digit.negative;
     let z = sum.z().hold();
