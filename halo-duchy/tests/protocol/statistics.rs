@@ -34,6 +34,9 @@ fn reach_noise_has_the_calibrated_deviation() {
     let count = draws.len() as f64;
     let mean = draws.iter().sum::<f64>() / count;
     let deviation = (draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt();
-    assert!((deviation / calibrated - 1.0).abs() < 3.0 / (2.0 * (count - 1.0)).sqrt(), "{deviation}, calibrated {calibrated}");
+    assert!(
+        (deviation / calibrated - 1.0).abs() < 3.0 / (2.0 * (count - 1.0)).sqrt(),
+        "{deviation}, calibrated {calibrated}"
+    );
     assert!(mean.abs() < 3.0 * calibrated / count.sqrt(), "mean {mean}");
 }
