@@ -124,6 +124,30 @@ impl Truth {
     }
 }
 
+/// The first impression of somebody whose VID is outside of a range: its file, and its row, counted from 1.
+///
+/// # Errors
+/// When a file cannot be read or is no file of impressions.
+pub fn first_outside<'a>(
+    files: &'a [(String, PathBuf)],
+    range: &RangeInclusive<u64>,
+) -> Result<Option<(&'a Path, u64)>> {
+    for (name, path) in files {
+        let mut rows = 0;
+        let mut found = None;
+        events::read_vids(path, |vids| {
+            let position = || vids.iter().position(|vid| !range.contains(vid));
+            found = found.or_else(|| position().map(|position| rows + position as u64 + 1));
+            rows += vids.len() as u64;
+        })
+        .context(|| format!("cannot read the impressions of {name}"))?;
+        if let Some(row) = found {
+            return Ok(Some((path, row)));
+        }
+    }
+    Ok(None)
+}
+
 /// What each person of one file has seen.
 fn seen(path: &Path, durations: bool) -> std::result::Result<HashMap<u64, Seen>, halo_edp_sdk::Error> {
     let mut people: HashMap<u64, Seen> = HashMap::new();

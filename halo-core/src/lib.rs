@@ -3,6 +3,8 @@
 
 pub mod clock;
 mod error;
+#[cfg(unix)]
+pub mod lock;
 pub mod measurement;
 pub mod privacy;
 pub mod resource;

@@ -51,13 +51,13 @@ pub mod stage;
 pub mod store;
 mod terms;
 
-use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use halo_core::clock::{Clock, SystemClock};
+use halo_core::lock::DirectoryLock;
 use halo_core::pb::api::requisition_fulfillment_server::RequisitionFulfillmentServer;
 use halo_core::pb::halo::transfers_server::TransfersServer;
 use halo_core::pb::system::computation_control_server::ComputationControlServer;
@@ -65,7 +65,6 @@ use halo_core::transport::{MAX_MESSAGE_BYTES, ServerTls, health_service};
 use halo_crypto::batch::Backend;
 use halo_crypto::secret::Secret;
 use rand_core::Rng;
-use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -210,17 +209,12 @@ fn noise_key(config: &Config) -> Result<Option<Secret<[u8; 32]>>, Error> {
     Ok(Some(Secret::new(*key)))
 }
 
-/// Makes the state directory this process's own, until the file is dropped.
-fn lock(directory: &Path) -> Result<File, Error> {
-    let refuse = |source| Error::StateDirectory { directory: directory.to_owned(), source };
-    // Secrets in it are sealed, but ciphertexts of publishers are nobody's business either.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(refuse)?;
-    let file = File::create(directory.join("lock")).map_err(refuse)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::InUse(directory.to_owned())),
-        Err(error) => Err(refuse(error.into())),
-    }
+/// Makes the state directory this process's own, until the lock is dropped.
+fn lock(directory: &Path) -> Result<DirectoryLock, Error> {
+    DirectoryLock::acquire(directory).map_err(|error| match error {
+        TryLockError::WouldBlock => Error::InUse(directory.to_owned()),
+        TryLockError::Error(source) => Error::StateDirectory { directory: directory.to_owned(), source },
+    })
 }
 
 fn settings(config: &Config) -> Result<Settings, Error> {

@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use halo_core::lock::DirectoryLock;
 use sha2::{Digest, Sha256};
 
 use crate::{BodyError, Error};
@@ -54,15 +55,12 @@ const ANSWERED: &str = "answered";
 /// Kind of what holds the name of a request, under the hexadecimal digits of its fingerprint.
 const CLAIM: &str = "claim";
 
-/// Name of the file that is locked.
-const LOCK: &str = "lock";
-
 /// A directory of bodies, locked for this process until the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Spool {
     directory: PathBuf,
     /// Locked against other processes; the mutex is held while a request is claimed.
-    lock: Arc<Mutex<File>>,
+    lock: Arc<Mutex<DirectoryLock>>,
 }
 
 impl Spool {
@@ -71,18 +69,10 @@ impl Spool {
     /// # Errors
     /// [`Error::SpoolInUse`] while it is open already, in this process or another; [`Error::File`].
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(Error::file("cannot create", directory))?;
-        let path = directory.join(LOCK);
-        let lock = File::create(&path).map_err(Error::file("cannot create", &path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { directory: directory.to_path_buf(), lock: Arc::new(Mutex::new(lock)) }),
+        match DirectoryLock::acquire(directory) {
+            Ok(lock) => Ok(Self { directory: directory.to_path_buf(), lock: Arc::new(Mutex::new(lock)) }),
             Err(TryLockError::WouldBlock) => Err(Error::SpoolInUse { path: directory.to_path_buf() }),
-            Err(TryLockError::Error(error)) => Err(Error::file("cannot lock", &path)(error)),
+            Err(TryLockError::Error(error)) => Err(Error::file("cannot create or lock", directory)(error)),
         }
     }
 

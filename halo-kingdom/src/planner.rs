@@ -114,7 +114,7 @@ pub struct Capabilities {
     pub hmss_native: bool,
     /// Can send frequency vectors to a trusted execution environment.
     pub trustee: bool,
-    /// Accepts measurements without noise. The planner does not look at it: a publisher refuses for itself.
+    /// Accepts measurements without noise.
     pub no_noise: bool,
     /// Accepts deterministic noise in a trusted execution environment.
     pub deterministic_noise: bool,
@@ -235,7 +235,12 @@ impl Planner {
         for kind in PRECEDENCE {
             let outcome = match &taken {
                 Some(protocol) => Err(format!("{} comes before it", protocol.kind())),
-                None => self.consider(kind, spec, publishers),
+                None => self.consider(kind, spec, publishers).and_then(|(protocol, why)| {
+                    if !is_noisy(&protocol) {
+                        all_can(publishers, "accepts measurements without noise", |can| can.no_noise)?;
+                    }
+                    Ok((protocol, why))
+                }),
             };
             let (is_taken, why) = match outcome {
                 Ok((protocol, why)) => {
@@ -352,6 +357,17 @@ fn known_duchy(field: impl Into<String>, duchy: &DuchyId, duchies: &[DuchyId]) -
 
 fn offered<'a, T>(settings: Option<&'a T>, section: &str) -> Result<&'a T, String> {
     settings.ok_or_else(|| format!("the Kingdom's configuration has no section [{section}]"))
+}
+
+/// Whether some noise hides the result. Where publishers choose among several noises, one is enough.
+fn is_noisy(protocol: &Protocol) -> bool {
+    match protocol {
+        Protocol::Llv2(llv2) => llv2.noise.is_some(),
+        Protocol::Rollv2(rollv2) => rollv2.noise.is_some(),
+        Protocol::Hmss(hmss) => hmss.noise.is_some(),
+        Protocol::Trustee(trustee) => trustee.noise != TrusteeNoise::None,
+        Protocol::Direct(direct) => direct.noise.iter().any(Option::is_some),
+    }
 }
 
 fn counts_people(asked: MeasurementKind) -> Result<(), String> {

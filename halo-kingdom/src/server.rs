@@ -26,15 +26,11 @@ pub mod store;
 mod stored;
 mod wire;
 
-use std::{
-    fs::{self, File, TryLockError},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::TryLockError, path::Path, sync::Arc, time::Duration};
 
 use halo_core::{
     clock::{Clock, SystemClock},
+    lock::DirectoryLock,
     pb::{
         api::{
             certificates_server::CertificatesServer, data_providers_server::DataProvidersServer,
@@ -159,28 +155,12 @@ pub async fn serve_on(
     outcome
 }
 
-/// A state directory that is this process's own.
-struct Lock(File);
-
-impl Drop for Lock {
-    /// Closing is not enough: a child that is just being started holds the same open file until it executes its program.
-    fn drop(&mut self) {
-        if let Err(error) = self.0.unlock() {
-            tracing::warn!(%error, "the state directory is given back when this process ends");
-        }
-    }
-}
-
 /// Makes the state directory this process's own, until the lock is dropped.
-fn lock(directory: &Path) -> Result<Lock, Error> {
-    let refuse = |source| Error::StateDirectory { directory: directory.to_owned(), source };
-    fs::create_dir_all(directory).map_err(refuse)?;
-    let file = File::create(directory.join("lock")).map_err(refuse)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse(directory.to_owned())),
-        Err(TryLockError::Error(source)) => Err(refuse(source)),
-    }
+fn lock(directory: &Path) -> Result<DirectoryLock, Error> {
+    DirectoryLock::acquire(directory).map_err(|error| match error {
+        TryLockError::WouldBlock => Error::InUse(directory.to_owned()),
+        TryLockError::Error(source) => Error::StateDirectory { directory: directory.to_owned(), source },
+    })
 }
 
 /// Finishes what a stop interrupted: measurements that rely on a certificate that was revoked just before.

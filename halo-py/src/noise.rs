@@ -302,12 +302,14 @@ fn statistic(value: &Bound<'_, PyAny>) -> PyResult<Statistic> {
 ///
 /// A draw is a function of a secret key, of the data's fingerprint and of what is released of them: discrete Laplace
 /// noise on a bounded range, drawn exactly. As long as the key is secret, releasing one statistic is (ε, δ)-differentially
-/// private, and releasing it again for the same data gives away nothing more.
+/// private, and releasing it again for the same data gives away nothing more. Nor do slightly other parameters make another
+/// draw: ε is rounded down to a power of √2, and the range is that of δ = 1e-15. All releases of one statistic of the same
+/// data with any ε up to ε₀ are together private with (2 + √2) ε₀.
 ///
 /// Parameters
 /// ----------
 /// epsilon, delta : float
-///     The promise; δ is above 0, since the noise has a bounded range.
+///     The promise; δ is at least 1e-15, since the noise has a bounded range.
 /// sensitivity : int or "histogram", default 1
 ///     By how much one person changes the number; "histogram" for a person who moves between two cells.
 ///
@@ -324,7 +326,7 @@ fn statistic(value: &Bound<'_, PyAny>) -> PyResult<Statistic> {
 /// >>> from halo_cmm import noise
 /// >>> sticky = noise.StickyNoise(1.0, 1e-3)
 /// >>> sticky.bound, round(sticky.standard_deviation, 3)
-/// (7, 1.357)
+/// (34, 1.357)
 /// >>> key, fingerprint = bytes(32), sha256(b"the data, and all else that is released of them").digest()
 /// >>> sticky.draw(key, fingerprint, "reach") == sticky.draw(key, fingerprint, "reach")
 /// True
@@ -346,7 +348,7 @@ impl PyStickyNoise {
         self.0.bound()
     }
 
-    /// float : Standard deviation before the range is cut, which changes it by a relative error of about δ.
+    /// float : Standard deviation, of ε as it was rounded.
     #[getter]
     fn standard_deviation(&self) -> f64 {
         self.0.standard_deviation()

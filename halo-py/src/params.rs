@@ -93,7 +93,8 @@ pub(crate) struct Noise {
     publisher: PrivacyParams,
     mechanism: Mechanism,
     calibration: NoiseCalibration,
-    honest_contributors: u32,
+    /// As it was given; otherwise one is enough.
+    honest_contributors: Option<u32>,
 }
 
 /// Entries of the dictionary.
@@ -142,12 +143,12 @@ impl Noise {
             }
         };
         let honest_contributors = match item("honest_contributors")? {
-            None => 1,
-            Some(value) => value.extract::<u32>().map_err(|_| {
+            None => None,
+            Some(value) => Some(value.extract::<u32>().map_err(|_| {
                 Error::Parameter(format!(
                     "noise['honest_contributors'] is {value}; it must be a whole number from 1 on"
                 ))
-            })?,
+            })?),
         };
         Ok(Some(Self {
             reach,
@@ -179,7 +180,7 @@ impl Noise {
         Ok(llv2::NoiseParameters {
             mechanism: self.shared()?,
             calibration: self.calibration,
-            honest_contributors: self.honest_contributors,
+            honest_contributors: self.honest_contributors.unwrap_or(1),
             reach: self.reach,
             frequency: self.frequency,
             blinded_histogram: self.blinded_histogram,
@@ -192,7 +193,7 @@ impl Noise {
         Ok(hmss::NoiseParameters {
             mechanism: self.shared()?,
             calibration: self.calibration,
-            honest_contributors: self.honest_contributors,
+            honest_contributors: self.honest_contributors.unwrap_or(1),
             reach: self.reach,
             frequency: self.frequency,
         })
@@ -201,6 +202,16 @@ impl Noise {
     /// What the trustee adds.
     pub(crate) fn of_trustee(noise: Option<&Self>) -> Result<trustee::Noise, Error> {
         let Some(noise) = noise else { return Ok(trustee::Noise::None) };
+        let alone = |entry: &str| {
+            let advice = "the trustee adds its noise alone, always with the exact calibration; leave the entry out";
+            Error::Parameter(format!("noise has an entry '{entry}', but {advice}"))
+        };
+        if noise.honest_contributors.is_some() {
+            return Err(alone("honest_contributors"));
+        }
+        if noise.calibration != NoiseCalibration::Exact {
+            return Err(alone("calibration"));
+        }
         let budget = trustee::Budget { reach: noise.reach, frequency: noise.frequency, impressions: noise.impressions };
         match noise.mechanism {
             Mechanism::Fresh(NoiseMechanism::DiscreteGaussian) => Ok(trustee::Noise::DiscreteGaussian(budget)),

@@ -258,6 +258,9 @@ fn run_vectors(job: &Job, vectors: &[(&str, Vec<u8>)], trace: &mut Trace, contro
     }
 }
 
+/// The most people whom a population is made of that nobody has stated: numbering them takes 24 bytes for each.
+const MOST_PEOPLE: u64 = 10_000_000;
+
 /// The range of VIDs in the data.
 fn everybody(publishers: &[(&str, Vec<&[u64]>)]) -> Result<VidIndexMap, Error> {
     let all = || publishers.iter().flat_map(|(_, vids)| vids.iter().copied().flatten().copied());
@@ -265,6 +268,13 @@ fn everybody(publishers: &[(&str, Vec<&[u64]>)]) -> Result<VidIndexMap, Error> {
         let advice = "no publisher has any VID, so the population is not known; give population=(first, last)";
         return Err(Error::Data(advice.to_owned()));
     };
+    let people = (last - first).saturating_add(1);
+    if (MOST_PEOPLE + 1..=1 << 31).contains(&people) {
+        return Err(Error::Data(format!(
+            "the VIDs in the data range over {people} people, more than {MOST_PEOPLE}; give population=(first, last) \
+             when so many are meant, or an array of the VIDs that exist"
+        )));
+    }
     crate::vector::range(first, last)
 }
 

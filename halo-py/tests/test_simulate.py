@@ -267,6 +267,16 @@ ONE = {"a": [1, 2, 3]}
             "epsilon|ε",
         ),
         (
+            lambda: simulate(ONE, protocol="trustee", noise={**PRIVATE, "honest_contributors": 1}),
+            ParameterError,
+            "honest_contributors.* the trustee adds its noise alone",
+        ),
+        (
+            lambda: simulate(ONE, protocol="trustee", noise={**PRIVATE, "calibration": "reference"}),
+            ParameterError,
+            "calibration.* the trustee adds its noise alone",
+        ),
+        (
             lambda: simulate(ONE, protocol="trustee", noise={**PRIVATE, "mechanism": "geometric"}),
             ParameterError,
             "which the trustee does not have",
@@ -279,6 +289,12 @@ ONE = {"a": [1, 2, 3]}
         (lambda: simulate({"a": []}, protocol="hmss"), DataError, r"give population=\(first, last\)"),
         (lambda: simulate({"a": [5, 11]}, protocol="hmss", population=(1, 10)), DataError, "publisher a: VID is 11"),
         (lambda: simulate({"a": [1, 2**40]}, protocol="hmss"), DataError, "larger than there are VIDs"),
+        (
+            lambda: simulate({"a": [1], "b": [2**31 - 2]}, protocol="hmss"),
+            DataError,
+            "range over 2147483646 people, more than 10000000; give population",
+        ),
+        (lambda: simulate({"a": [0, 10_000_000]}, protocol="trustee"), DataError, "range over 10000001 people"),
         (lambda: simulate_registers([]), ParameterError, "at least one list"),
         (lambda: simulate_registers([[(1, -1, 1)]]), DataError, "publisher 0: key -1 .* None for a destroyed"),
         (lambda: simulate_registers([[(10**6, 1, 1)]]), DataError, "index 1000000"),

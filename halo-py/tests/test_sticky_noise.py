@@ -15,13 +15,15 @@ KEY, DATA = bytes([1] * 32), bytes([2] * 32)
 
 def test_draws_follow_the_stated_law() -> None:
     sticky = StickyNoise(1.0, 1e-3)
-    assert sticky.bound == 7
+    assert sticky.bound == 34
     fingerprints = (hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(20_000))
     draws = np.array([sticky.draw(KEY, fingerprint, "reach") for fingerprint in fingerprints])
     assert abs(draws).max() <= sticky.bound
     values = np.arange(-sticky.bound, sticky.bound + 1)
-    law = np.exp(-abs(values)) / np.exp(-abs(values)).sum()
-    counts = np.array([(draws == value).sum() for value in values])
+    weights = np.exp(-abs(values)) / np.exp(-abs(values)).sum()
+    # What is beyond 7 counts as 7.
+    law = np.array([weights[values.clip(-7, 7) == value].sum() for value in range(-7, 8)])
+    counts = np.array([(draws.clip(-7, 7) == value).sum() for value in range(-7, 8)])
     # χ² with 14 degrees of freedom, α = 10⁻⁴; 20,000 draws.
     assert ((counts - 20_000 * law) ** 2 / (20_000 * law)).sum() < 43.0
     assert draws.std() == pytest.approx(sticky.standard_deviation, rel=0.03)
@@ -36,11 +38,16 @@ def test_only_the_same_question_gets_the_same_noise() -> None:
         (wide, KEY, DATA, "impressions"),
         (wide, KEY, DATA, 1),
         (wide, KEY, DATA, 2),
-        (StickyNoise(1e-3, 2e-9), KEY, DATA, "reach"),
+        (StickyNoise(2e-3, 1e-9), KEY, DATA, "reach"),
     ]
     draws = [noise.draw(*question) for noise, *question in asked]
     assert draws == [noise.draw(*question) for noise, *question in asked]
     assert len(set(draws)) == len(draws)
+
+
+def test_slightly_other_parameters_give_no_other_noise() -> None:
+    asked = [StickyNoise(1e-3 * (1 + step / 1000), 1e-9 * (1 + step)) for step in range(100)]
+    assert len({noise.draw(KEY, DATA, "reach") for noise in asked}) == 1
 
 
 def test_a_histogram_needs_more() -> None:
@@ -52,7 +59,7 @@ def test_a_histogram_needs_more() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: StickyNoise(1.0, 0.0), ParameterError, "delta"),
+        (lambda: StickyNoise(1.0, 1e-16), ParameterError, "delta"),
         (lambda: StickyNoise(50.0, 1e-9), ParameterError, "epsilon"),
         (lambda: StickyNoise(float("nan"), 1e-9), ParameterError, "epsilon"),
         (lambda: StickyNoise(1e-8, 1e-9), NoiseError, "noise"),

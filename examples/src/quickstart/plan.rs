@@ -1,6 +1,6 @@
 //! Options that were checked, and which protocols can do what they ask for.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use halo_core::{
     measurement::{MeasurementKind, MeasurementType, Population, ProtocolKind},
@@ -12,7 +12,7 @@ use super::input::Options;
 use crate::{
     cluster::layout::{HMSS_RING_MODULUS, SAMPLING_INDICATOR_SIZE},
     error::{Context, Error, Result},
-    kind,
+    kind, truth,
 };
 
 /// A share shuffle has two workers and an aggregator.
@@ -132,23 +132,27 @@ impl Plan {
         Ok(())
     }
 
-    /// Takes note of the VIDs in the data: the population has to hold them all.
+    /// Checks that a population which was asked for holds everybody in the data.
     ///
     /// # Errors
-    /// When it does not, or a protocol was asked for that cannot do it.
+    /// When it does not; the error tells the first row, never the VID. When a file cannot be read.
+    pub(super) fn check_population(&self, files: &[(String, PathBuf)]) -> Result<()> {
+        let Some(population) = self.population else { return Ok(()) };
+        let Some((path, row)) = truth::first_outside(files, &(population.first()..=population.last()))? else {
+            return Ok(());
+        };
+        Err(Error::new(format!(
+            "row {row} of {} (the first row is 1): its VID is outside of --population {population}; give a range that \
+             holds everybody, or none: then that of the VIDs in the data is taken",
+            path.display()
+        )))
+    }
+
+    /// Takes note of the VIDs in the data: where no population was asked for, it is their range.
+    ///
+    /// # Errors
+    /// When a protocol was asked for that cannot do it.
     pub(super) fn with_data(mut self, vids: Option<&RangeInclusive<u64>>) -> Result<Self> {
-        if let (Some(population), Some(vids)) = (self.population, vids)
-            && let Some(outside) = [*vids.start(), *vids.end()]
-                .into_iter()
-                .find(|vid| !(population.first()..=population.last()).contains(vid))
-        {
-            return Err(Error::new(format!(
-                "the impressions have the VID {outside}, which is outside of --population {population}; give a range \
-                 that holds {} to {}",
-                vids.start(),
-                vids.end()
-            )));
-        }
         if self.population.is_some() {
             return Ok(self);
         }
@@ -337,8 +341,6 @@ mod tests {
         assert_eq!(population(plan(None, Some("1..100")).with_data(Some(&(5..=90)))), "1..100");
         assert_eq!(population(plan(None, None).with_data(Some(&(5..=5)))), "5..6");
         assert_eq!(population(plan(None, None).with_data(None)), "0..1");
-        let error = plan(None, Some("6..100")).with_data(Some(&(5..=90))).unwrap_err().to_string();
-        assert!(error.contains("VID 5") && error.contains("6..100") && error.contains("5 to 90"), "{error}");
 
         let wide = plan(None, None).with_data(Some(&(0..=1 << 30))).unwrap();
         assert!(wide.offered.iter().all(|protocol| !protocol.uses_vectors()) && wide.population.is_none());

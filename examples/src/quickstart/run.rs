@@ -48,6 +48,7 @@ pub(super) fn outcome(program: &Path, options: &Options) -> Result<(Outcome, Pat
     let publishers = source.files(&directory, options.seed)?;
     announce(&plan, &directory);
     let truth = Truth::count(&publishers, limits(options, &plan))?;
+    plan.check_population(&publishers)?;
     let plan = plan.with_data(truth.vids.as_ref())?;
     for reason in &plan.left_out {
         println!("{reason}");

@@ -203,7 +203,7 @@ fn impossible_combinations_are_refused_before_any_work() {
         (&["--protocol", "trustee", "--measurement", "duration"], &["trustee", "duration", "--protocol direct"]),
         (&["--protocol", "llv2", "--sampling-start", "0.9", "--sampling-width", "0.2"], &["llv2", "circle"]),
         (&["--protocol", "llv2", "--publishers", "one"], &["llv2", "one publisher", "--protocol direct"]),
-        (&["--protocol", "hmss", "--population", "1..5000"], &["VID 0", "1..5000", "0 to 3999"]),
+        (&["--protocol", "hmss", "--population", "1..5000"], &["row 2001 of ", "two.parquet", "--population 1..5000"]),
         (&["--protocol", "hmss", "--population", "5..1"], &["5..1"]),
         (&["--protocol", "llv3"], &["llv3", "hmss-native"]),
         (&["--measurement", "frequency"], &["frequency", "reach-and-frequency"]),

@@ -58,7 +58,7 @@ pub use outcome::Outcome;
 pub use parameters::{Budget, MAXIMUM_CELL, Noise, Parameters, Thresholds, Variant};
 
 /// Changes whenever the same input would give other bytes. A state of another version is refused.
-pub const ENGINE_VERSION: u16 = 1;
+pub const ENGINE_VERSION: u16 = 2;
 /// This protocol in stored states.
 const PROTOCOL: u8 = 4;
 /// Bytes of a ciphertext that are read at once.

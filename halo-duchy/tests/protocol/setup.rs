@@ -106,23 +106,45 @@ pub(crate) fn noise(mechanism: NoiseMechanism, reach: PrivacyParams, internal: [
 
 /// One Duchy of a test.
 pub(crate) fn duchy(keys: &Keys, parameters: &Parameters, position: usize, seed: u8) -> Duchy {
+    duchy_of(keys, parameters, position, [seed.wrapping_add(position as u8); 32])
+}
+
+fn duchy_of(keys: &Keys, parameters: &Parameters, position: usize, seed: [u8; 32]) -> Duchy {
     Duchy::new(
         parameters.clone(),
         COMPUTATION.to_owned(),
         keys.ring.clone(),
         keys.ring[position].id.clone(),
         keys.secrets[position].clone(),
-        Secret::new([seed.wrapping_add(position as u8); 32]),
+        Secret::new(seed),
     )
     .unwrap()
 }
 
 /// All parties; the sketches are spread over the Duchies in turn.
 pub(crate) fn parties(keys: &Keys, parameters: &Parameters, sketches: &[Vec<Register>], seed: u8) -> Vec<Party<Duchy>> {
+    parties_of(keys, sketches, |position| duchy(keys, parameters, position, seed))
+}
+
+/// All parties of one of many runs, of which no two share a seed.
+pub(crate) fn parties_of_run(
+    keys: &Keys,
+    parameters: &Parameters,
+    sketches: &[Vec<Register>],
+    run: u32,
+) -> Vec<Party<Duchy>> {
+    parties_of(keys, sketches, |position| {
+        let mut seed = [position as u8; 32];
+        seed[..4].copy_from_slice(&run.to_le_bytes());
+        duchy_of(keys, parameters, position, seed)
+    })
+}
+
+fn parties_of(keys: &Keys, sketches: &[Vec<Register>], duchy: impl Fn(usize) -> Duchy) -> Vec<Party<Duchy>> {
     let duchies = keys.ring.len();
     (0..duchies)
         .map(|position| Party {
-            duchy: duchy(keys, parameters, position, seed),
+            duchy: duchy(position),
             requisitions: sketches
                 .iter()
                 .enumerate()

@@ -348,7 +348,8 @@ fn a_trustee_has_its_bounds() {
         move |spec: &MeasurementSpec, capabilities| planner.plan(spec, &publishers(2, capabilities))
     };
     let trustee = Capabilities { trustee: true, ..Capabilities::default() };
-    assert!(with(TrusteeNoise::None)(&reach(1e-9, 0.0), trustee).is_ok(), "without noise nothing is calibrated");
+    let quiet = Capabilities { no_noise: true, ..trustee };
+    assert!(with(TrusteeNoise::None)(&reach(1e-9, 0.0), quiet).is_ok(), "without noise nothing is calibrated");
     let deterministic = with(TrusteeNoise::Deterministic);
     let refused = deterministic(&reach(1.0, 1e-9), trustee).unwrap_err().to_string();
     assert!(refused.contains("accepts deterministic noise"), "{refused}");
@@ -412,6 +413,14 @@ fn without_noise_nothing_is_calibrated() {
     for kind in all {
         let count = if kind == ProtocolKind::Direct { 1 } else { 2 };
         assert_eq!(taken(&planner(kind), &reach(1e-12, 0.0), count).config.protocol.kind(), kind);
+        // Every publisher must accept that.
+        let mut asked = publishers(count, EVERYTHING);
+        asked[count - 1].capabilities.no_noise = false;
+        let refused = planner(kind).plan(&reach(1.0, 1e-9), &asked).unwrap_err().to_string();
+        let name = &asked[count - 1].name;
+        let words =
+            format!("not {kind}: {name} does not say to the Kingdom that it accepts measurements without noise");
+        assert!(refused.contains(&words), "{refused}");
     }
     assert_eq!(settings(&all).without_noise().count(), 0);
 }

@@ -112,7 +112,7 @@ async fn assert_workers(scene: &Scene) {
             if let Some(signed) = &worker.public_key {
                 let party = scene.world.party(&entry.key);
                 let key = wire::signed_bytes("key", Some(signed), type_name::ENCRYPTION_PUBLIC_KEY).unwrap();
-                assert_eq!(key, party.public_key());
+                assert_eq!(key, party.session_key(&scene.computation));
                 party.certificate.verify_signature(key, &signed.signature_algorithm_oid, &signed.signature).unwrap();
             }
         }
@@ -171,7 +171,7 @@ async fn a_trustee_computes_alone() {
     };
     assert_eq!((entry.key.as_str(), trusted.attestation.as_slice()), (DUCHIES[1], b"evidence".as_slice()));
     let key = wire::signed_bytes("key", trusted.public_key.as_ref(), type_name::ENCRYPTION_PUBLIC_KEY).unwrap();
-    assert_eq!(key, scene.world.party(DUCHIES[1]).public_key());
+    assert_eq!(key, scene.world.party(DUCHIES[1]).session_key(&scene.computation));
     finish(&scene, DUCHIES[1]).await;
 }
 
@@ -202,14 +202,18 @@ async fn keys_of_workers_are_verified_at_the_door() {
             params.tink_public_key_signature.clone_from(&signature);
         }
     };
-    let mut crunchy = party.public_key();
+    let mut crunchy = party.session_key(&scene.computation);
     crunchy.truncate(crunchy.len() / 2);
+    let mut elsewhere = scene.computation.clone();
+    elsewhere.measurement_spec.push(0);
     for (what, request) in [
         ("another signature", changed(DUCHIES[1], &|params| params.tink_public_key_signature[10] ^= 1)),
         ("no signature", changed(DUCHIES[1], &|params| params.tink_public_key_signature.clear())),
         ("another key", changed(DUCHIES[1], &|params| params.tink_public_key.push(0))),
         ("no key", changed(DUCHIES[1], &signed(Vec::new()))),
         ("half a key", changed(DUCHIES[1], &signed(crunchy.clone()))),
+        ("a key for no session", changed(DUCHIES[1], &signed(party.public_key()))),
+        ("a key of another session", changed(DUCHIES[1], &signed(party.session_key(&elsewhere)))),
         ("no keyset", changed(DUCHIES[1], &signed(b"no key".to_vec()))),
         ("a key that is too large", changed(DUCHIES[1], &signed(vec![0; 4097]))),
     ] {
@@ -225,6 +229,10 @@ async fn keys_of_workers_are_verified_at_the_door() {
     let outcome = set(DUCHIES[0], changed(DUCHIES[0], &|params| params.tink_public_key.clone_from(&key))).await;
     let status = assert_refused(outcome, Code::InvalidArgument, "INVALID_FIELD_VALUE");
     assert!(status.message().contains("must be empty") && reason(&status).1 == DUCHIES[0], "{}", status.message());
+    // And it signs that it has none.
+    let outcome = set(DUCHIES[0], changed(DUCHIES[0], &|params| params.tink_public_key_signature[10] ^= 1)).await;
+    let status = assert_refused(outcome, Code::InvalidArgument, "INVALID_FIELD_VALUE");
+    assert_eq!(reason(&status).1, DUCHIES[0], "{}", status.message());
     let share = scene.world.key_share(DUCHIES[1], &scene.computation).signed(party);
     assert_refused(set(DUCHIES[1], share).await, Code::InvalidArgument, "INVALID_FIELD_VALUE");
     let stolen = changed(DUCHIES[1], &|_| ());

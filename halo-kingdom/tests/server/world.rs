@@ -106,6 +106,15 @@ impl Party {
         key.encode_to_vec()
     }
 
+    /// Its serialized `EncryptionPublicKey` for the session of a computation.
+    pub(crate) fn session_key(&self, computation: &system::Computation) -> Vec<u8> {
+        let names = computation.computation_participants.iter().map(|part| part.name.rsplit_once('/').unwrap().1);
+        let ids: Vec<DuchyId> = names.map(|id| id.parse().unwrap()).collect();
+        let session = session::session_id(&computation.measurement_spec, &computation.serialized_protocol_config, &ids);
+        let key = api::EncryptionPublicKey::decode(self.public_key().as_slice()).unwrap();
+        api::EncryptionPublicKey { session: session.to_vec(), ..key }.encode_to_vec()
+    }
+
     pub(crate) fn sign(&self, name: &str, bytes: Vec<u8>) -> api::SignedMessage {
         api::SignedMessage {
             signature: self.key.sign(&bytes),
@@ -344,8 +353,8 @@ impl World {
             return request;
         }
         let aggregates = matches!(protocol, Protocol::Hmss(hmss) if hmss.aggregator.as_str() == &duchy[8..]);
-        let key = if aggregates { Vec::new() } else { party.public_key() };
-        let signature = if aggregates { Vec::new() } else { party.key.sign(&key) };
+        let key = if aggregates { Vec::new() } else { party.session_key(computation) };
+        let signature = party.key.sign(&key);
         let oid = ECDSA_WITH_SHA256.to_owned();
         let given = if matches!(protocol, Protocol::Hmss(_)) {
             requisition_params::Protocol::HonestMajorityShareShuffle(requisition_params::HonestMajorityShareShuffle {

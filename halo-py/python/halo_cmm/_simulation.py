@@ -304,7 +304,8 @@ def simulate(
         ``"blinded_histogram"``, ``"noise_for_publisher_noise"`` and ``"publisher"`` can set the noises inside the protocol
         apart, which are those of reach otherwise; ``"mechanism"`` is ``"discrete_gaussian"`` or ``"geometric"``,
         ``"calibration"`` ``"exact"`` or ``"reference"``, and ``"honest_contributors"`` how many Duchies' noise alone is
-        enough (1). The trustee has the mechanisms ``"discrete_gaussian"``, ``"sticky"`` and
+        enough (1). The trustee adds its noise alone, always with the exact calibration, so that it takes no
+        ``"honest_contributors"``, and has the mechanisms ``"discrete_gaussian"``, ``"sticky"`` and
         ``"deterministic_truncated_laplace"`` (the reference's, whose ε and δ are fixed), and needs ``"impressions"`` where
         a threshold asks for impressions.
     duchies : int, default 3
@@ -313,7 +314,7 @@ def simulate(
         The same seed gives the same result; without it the operating system's generator gives one.
     population : Population or what one is made of, optional
         Of vector protocols, whom all publishers number alike; by default all VIDs from the least to the greatest in the
-        data, which is then public.
+        data, which is then public, and at most 10,000,000.
     thresholds : tuple of (int, int), optional
         Of the trustee: results of fewer people, or of fewer impressions, are released as 0.
 

@@ -91,7 +91,9 @@ pub enum Noise {
     /// Discrete Gaussian noise, drawn anew in each computation with exact integer arithmetic ([`halo_sketch::noise`]). It
     /// stands in for the reference's CONTINUOUS_GAUSSIAN: floating-point noise is never drawn.
     DiscreteGaussian(Budget),
-    /// Noise that the same data always get, keyed by the trustee's secret ([`StickyNoise`]).
+    /// Noise that the same data always get, keyed by the trustee's secret ([`StickyNoise`]). However often a number of the
+    /// same data is asked for, with whatever ε up to ε₀ and whatever δ, what is released spends no more than (2 + √2)·ε₀.
+    /// Another sampling interval, population, maximum frequency or set of publishers is other data, with noise of its own.
     Sticky(Budget),
     /// The reference's DETERMINISTIC_TRUNCATED_LAPLACE, bit for bit: keyed by nothing, so that whoever guesses the data knows
     /// the noise ([`halo_sketch::noise::deterministic::reference`]).

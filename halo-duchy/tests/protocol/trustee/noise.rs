@@ -83,7 +83,9 @@ fn sticky_noise_stays_with_the_data() {
     let noise_of = |outcome: &Outcome| (outcome.reached - 3, outcome.histogram.as_ref().unwrap()[2]);
     let moved = run(&plain, &[vec![0, 1, 0, 1], vec![1, 0, 0, 1]]);
     assert_ne!(noise_of(&base), noise_of(&moved));
-    let other = Parameters { noise: Noise::Sticky(budget(1e-3, 2e-9)), ..plain.clone() };
+    let near = Parameters { noise: Noise::Sticky(budget(1.1e-3, 2e-9)), ..plain.clone() };
+    assert_eq!(noise_of(&base), noise_of(&run(&near, &vectors)), "slightly other parameters are no other draw");
+    let other = Parameters { noise: Noise::Sticky(budget(2e-3, 1e-9)), ..plain.clone() };
     assert_ne!(noise_of(&base), noise_of(&run(&other, &vectors)));
     let me = "aggregator".parse().unwrap();
     let trust = Trust { noise_key: Some(Secret::new([10; 32])), ..trust(true) };

@@ -2,11 +2,13 @@
 
 use halo_core::{
     measurement::Protocol,
+    pb::api::EncryptionPublicKey,
     pb::system::computation_participant::{RequisitionParams, requisition_params},
     resource::{CertificateName, DuchyId},
     wire as core_wire,
 };
 use halo_crypto::{consent::x509::Certificate, elgamal::KeyShare, proof::PossessionContext};
+use prost::Message;
 
 use crate::{
     record::{Measurement, Parameters},
@@ -91,24 +93,29 @@ pub(super) fn check(
     certificate: &Certificate,
     parameters: &Parameters,
 ) -> Result<(), String> {
-    let aggregates = |hmss: &halo_core::measurement::HmssConfig| hmss.aggregator == *duchy;
-    if matches!(&measurement.protocol, Protocol::Hmss(hmss) if aggregates(hmss)) {
-        return if parameters.public_key.is_empty() {
-            Ok(())
-        } else {
-            Err("it is the aggregator, to which nobody encrypts; its key must be empty".into())
-        };
+    let aggregates = matches!(&measurement.protocol, Protocol::Hmss(hmss) if hmss.aggregator == *duchy);
+    if aggregates && !parameters.public_key.is_empty() {
+        return Err("it is the aggregator, to which nobody encrypts; its key must be empty".into());
     }
     certificate
         .verify_signature(&parameters.public_key, &parameters.algorithm_oid, &parameters.signature)
         .map_err(|error| error.to_string())?;
     match &measurement.protocol {
         Protocol::Llv2(_) | Protocol::Rollv2(_) => check_share(measurement, duchy, certificate, parameters),
-        Protocol::Hmss(_) | Protocol::Trustee(_) => {
-            check_public_key("tink_public_key", &parameters.public_key).map_err(|error| error.to_string())
-        }
+        Protocol::Hmss(_) if aggregates => Ok(()),
+        Protocol::Hmss(_) | Protocol::Trustee(_) => check_encryption_key(measurement, parameters),
         Protocol::Direct(_) => Err("no Duchy computes a direct measurement".into()),
     }
+}
+
+/// Checks a key that publishers encrypt to: its format, and that it was drawn for this very session.
+fn check_encryption_key(measurement: &Measurement, parameters: &Parameters) -> Result<(), String> {
+    check_public_key("tink_public_key", &parameters.public_key).map_err(|error| error.to_string())?;
+    let key = EncryptionPublicKey::decode(parameters.public_key.as_slice()).map_err(|error| error.to_string())?;
+    if key.session == measurement.session_id() {
+        return Ok(());
+    }
+    Err("tink_public_key: it was drawn for another session than that of this measurement".into())
 }
 
 /// Checks a share of a composite key: curve, generator, that it is a group element but not the identity, and that the
