@@ -11,8 +11,8 @@ pub(crate) const GROUP: usize = 32;
 const PREFIX: &[u8; 21] = b"AnySketchFingerprint:";
 /// Bytes of a text: the prefix, 20 digits and the longer suffix are 59.
 const TEXT_BYTES: usize = 64;
-/// 10^16: what two words of eight digits are below.
-const TWO_WORDS: u64 = 10_000_000_000_000_000;
+/// What a word of eight digits is below.
+const WORD: u64 = 100_000_000;
 
 /// The texts of a group of VIDs, and what they hash to.
 pub(crate) struct Fingerprints {
@@ -56,32 +56,18 @@ impl Fingerprints {
 
 /// Writes a VID in decimal behind the prefix; what comes behind the end that is returned is rubbish.
 fn spell(vid: u64, text: &mut [u8; TEXT_BYTES]) -> usize {
-    const START: usize = PREFIX.len();
-    if vid < TWO_WORDS {
-        let (digits, length) = leading(sixteen_digits(vid));
-        text[START..START + 16].copy_from_slice(&digits);
-        return START + length;
+    /// Eight times the character 0.
+    const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
+    if vid < WORD {
+        let digits = eight_digits(vid);
+        // One digit stays of the number 0.
+        let zeros = (digits.trailing_zeros() / 8).min(7);
+        text[PREFIX.len()..PREFIX.len() + 8].copy_from_slice(&((digits | ZEROS) >> (8 * zeros)).to_le_bytes());
+        return PREFIX.len() + 8 - zeros as usize;
     }
-    let (digits, length) = leading(sixteen_digits(vid / TWO_WORDS));
-    text[START..START + 16].copy_from_slice(&digits);
-    let rest = sixteen_digits(vid % TWO_WORDS) | ZEROS;
-    text[START + length..START + length + 16].copy_from_slice(&rest.to_le_bytes());
-    START + length + 16
-}
-
-/// Sixteen times the character 0.
-const ZEROS: u128 = u128::from_le_bytes([b'0'; 16]);
-
-/// The characters of a number without its leading zeros, and how many they are: at least one.
-fn leading(digits: u128) -> ([u8; 16], usize) {
-    let zeros = (digits.trailing_zeros() / 8).min(15);
-    (((digits | ZEROS) >> (8 * zeros)).to_le_bytes(), 16 - zeros as usize)
-}
-
-/// The digits of a number below 10^16, one a byte, the first one in the lowest.
-fn sixteen_digits(number: u64) -> u128 {
-    let (high, low) = (number / 100_000_000, number % 100_000_000);
-    u128::from(eight_digits(high)) | u128::from(eight_digits(low)) << 64
+    let end = spell(vid / WORD, text);
+    text[end..end + 8].copy_from_slice(&(eight_digits(vid % WORD) | ZEROS).to_le_bytes());
+    end + 8
 }
 
 /// The digits of a number below 10^8, one a byte, the first one in the lowest.
