@@ -85,7 +85,7 @@ impl Params {
     /// The register of a VID.
     #[must_use]
     pub fn index(&self, vid: u64) -> u64 {
-        Places::new(*self).index(vid_fingerprint(vid, Distribution::Index))
+        Places::new(*self).exact_index(vid_fingerprint(vid, Distribution::Index))
     }
 
     /// The key of a VID.
@@ -387,6 +387,25 @@ mod tests {
         sketch.insert(1);
         let shown = format!("{sketch:?}");
         assert!(shown.contains("1 active") && !shown.contains("2027"), "{shown}");
+    }
+
+    /// Hashing many at once is no other function than hashing one.
+    #[test]
+    fn a_slice_is_its_vids_one_by_one() {
+        let vids: Vec<u64> = (0..40_000_u64).map(|i| i.wrapping_mul(i) << (i % 50)).collect();
+        for params in [params(), Params::new(5.6, 1_500_000, 1 << 63).unwrap(), Params::new(36.0, 7, 1).unwrap()] {
+            let register = |vid: &u64| {
+                let key = RegisterKey::Unique(params.key(*vid));
+                Register { index: params.index(*vid), key, count: 1 }
+            };
+            let expected = LiquidLegions::from_registers(params, vids.iter().map(register)).unwrap();
+            let mut whole = LiquidLegions::new(params);
+            whole.insert_slice(&vids);
+            assert!(whole == expected);
+            let mut parts = LiquidLegions::new(params);
+            vids.chunks(333).for_each(|part| parts.insert_slice(part));
+            assert!(parts == expected);
+        }
     }
 
     /// Thread counts and slices do not matter: a long slice takes the parallel path, the stream the sequential one.

@@ -77,11 +77,11 @@ fn spell(vid: u64, text: &mut [u8; TEXT_BYTES]) -> usize {
 fn eight_digits(number: u64) -> u64 {
     const HUNDREDS: u64 = 0x0000_007f_0000_007f;
     const TENS: u64 = 0x000f_000f_000f_000f;
-    let fours = number / 10_000 | (number % 10_000) << 32;
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
     let high = ((fours * 10_486) >> 20) & HUNDREDS;
-    let twos = high | (fours - 100 * high) << 16;
+    let twos = high | ((fours - 100 * high) << 16);
     let high = ((twos * 103) >> 10) & TENS;
-    high | (twos - 10 * high) << 8
+    high | ((twos - 10 * high) << 8)
 }
 
 #[cfg(test)]

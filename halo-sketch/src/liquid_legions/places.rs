@@ -61,7 +61,7 @@ impl Places {
     /// publishers never disagree about a register. The largest fingerprints round to u = 1; the clamp puts them where
     /// they belong, into the last register.
     #[cold]
-    fn exact_index(&self, fingerprint: u64) -> u64 {
+    pub(super) fn exact_index(&self, fingerprint: u64) -> u64 {
         let Params { decay_rate, size, .. } = self.params;
         let x = 1.0 - libm::log(self.argument(fingerprint)) / decay_rate;
         // A float to integer conversion cuts off the fraction and saturates, so a rounding just below 0 gives register 0.
@@ -122,7 +122,7 @@ impl Logarithm {
         let bits = number.to_bits();
         let exponent = (bits >> Self::FRACTION_BITS) as i32 - 1023;
         let (inverse, logarithm) = self.0[(bits >> (Self::FRACTION_BITS - Self::PART_BITS)) as usize % 128];
-        let v = f64::from_bits(bits & ((1 << Self::FRACTION_BITS) - 1) | 1.0_f64.to_bits());
+        let v = f64::from_bits((bits & ((1 << Self::FRACTION_BITS) - 1)) | 1.0_f64.to_bits());
         let r = v * inverse - 1.0;
         let series = r * (1.0 + r * (-0.5 + r * (1.0 / 3.0 - r * 0.25)));
         f64::from(exponent) * std::f64::consts::LN_2 + (logarithm + series)
@@ -218,7 +218,7 @@ mod tests {
     fn quick_logarithms_are_within_the_tolerance() {
         for exponent in 0..53 {
             for part in 0..=128_u64 {
-                let border = f64::from_bits((1023 + exponent << 52) + (part << 45));
+                let border = f64::from_bits(((1023 + exponent) << 52) + (part << 45));
                 for number in [border, border.next_down().max(1.0), border.next_up(), border * (1.0 + 1.0 / 300.0)] {
                     let error = (LOGARITHM.of(number) - libm::log(number)).abs();
                     assert!(error < Logarithm::TOLERANCE / 4.0, "{number}: {error}");
