@@ -91,10 +91,10 @@ fn bad_files_say_what_is_wrong_and_where() {
     write(&path, vec![("vid", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])))]);
     assert!(matches!(read(&path), Err(Error::BadRow { row: 2, .. })), "{}", message(&path));
 
-    let mut many = vec![5; 70_000];
-    many[69_998] = -4;
+    let mut many = vec![5; 270_000];
+    many[269_998] = -4;
     write(&path, vec![("vid", Arc::new(Int64Array::from(many)))]);
-    assert!(matches!(read(&path), Err(Error::BadRow { row: 69_999, .. })));
+    assert!(matches!(read(&path), Err(Error::BadRow { row: 269_999, .. })));
     assert!(message(&path).contains("-4"));
 
     write(&path, vec![("vid", Arc::new(Int32Array::from(vec![3, 0, i32::MIN])))]);
@@ -360,7 +360,7 @@ fn work_can_be_stopped() {
 fn a_file_is_its_vids_one_by_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.parquet");
-    let vids: Vec<u64> = (0..200_000_u64).map(|i| i * i % 70_001).collect();
+    let vids: Vec<u64> = (0..600_000_u64).map(|i| i * i % 70_001).collect();
     write(&path, vec![("vid", Arc::new(UInt64Array::from(vids.clone())))]);
     assert_eq!(read(&path).unwrap(), vids);
     for interval in [VidSamplingInterval::FULL, VidSamplingInterval::new(0.9, 0.35).unwrap()] {
@@ -372,7 +372,7 @@ fn a_file_is_its_vids_one_by_one() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let found = pool.install(|| sketch::sketch_file(&path, params(), interval, &mut Unobserved)).unwrap();
             assert!(found.sketch == expected, "{interval:?} on {threads} threads");
-            assert_eq!(found.impressions, 200_000);
+            assert_eq!(found.impressions, 600_000);
         }
     }
 }
