@@ -1,9 +1,10 @@
 //! Impressions from Parquet: one row an impression, the person in an integer column `vid`, and for durations how long it
 //! was watched, in whole seconds, in an integer column `seconds`.
 //!
-//! Other columns are not read. The file is streamed in batches of 64 Ki rows, so memory does not depend on its size.
+//! Other columns are not read. The file is streamed in batches of 256 Ki rows, so memory does not depend on its size; while
+//! one batch is worked on, the next one is read.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, ops::BitOr, path::Path};
 
 use arrow_array::{Array, ArrayRef, RecordBatchReader, cast::AsArray, types};
 use arrow_schema::DataType;
@@ -11,8 +12,8 @@ use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuild
 
 use crate::Error;
 
-/// Rows of a batch.
-const BATCH_ROWS: usize = 65_536;
+/// Rows of a batch: 2 MiB of VIDs, which keep several cores busy for milliseconds.
+const BATCH_ROWS: usize = 1 << 18;
 
 /// Name of the column of people.
 const VID: &str = "vid";
@@ -37,12 +38,8 @@ pub fn read_vids(path: &Path, mut consume: impl FnMut(&[u64])) -> Result<u64, Er
 /// # Errors
 /// As [`read_vids`], and what the consumer returns.
 pub fn try_read_vids(path: &Path, mut consume: impl FnMut(&[u64]) -> Result<(), Error>) -> Result<u64, Error> {
-    let mut vids = Vec::with_capacity(BATCH_ROWS);
-    read_columns(path, &[VID], |columns, row| {
-        vids.clear();
-        columns[0].append(path, row, &mut vids)?;
-        consume(&vids)
-    })
+    let mut widened = Vec::new();
+    read_columns(path, &[VID], |columns, row| consume(columns[0].values(path, row, &mut widened)?))
 }
 
 /// Reads every row's VID and watch time, in order, and hands both over in batches of the same length.
@@ -53,14 +50,10 @@ pub fn try_read_watched(
     path: &Path,
     mut consume: impl FnMut(&[u64], &[u64]) -> Result<(), Error>,
 ) -> Result<u64, Error> {
-    let (mut vids, mut seconds) = (Vec::with_capacity(BATCH_ROWS), Vec::with_capacity(BATCH_ROWS));
+    let mut widened = [Vec::new(), Vec::new()];
     read_columns(path, &[VID, SECONDS], |columns, row| {
-        vids.clear();
-        seconds.clear();
-        for column in columns {
-            column.append(path, row, if column.name == VID { &mut vids } else { &mut seconds })?;
-        }
-        consume(&vids, &seconds)
+        let [vids, seconds] = &mut widened;
+        consume(columns[0].values(path, row, vids)?, columns[1].values(path, row, seconds)?)
     })
 }
 
@@ -71,9 +64,9 @@ struct Column<'a> {
 }
 
 impl Column<'_> {
-    /// Appends the values of a batch that begins after `row` rows.
-    fn append(&self, path: &Path, row: u64, values: &mut Vec<u64>) -> Result<(), Error> {
-        convert(self.name, self.values, values).map_err(|(position, problem)| Error::BadRow {
+    /// The values of a batch that begins after `row` rows; those of 32 bits are widened into `widened`.
+    fn values<'a>(&'a self, path: &Path, row: u64, widened: &'a mut Vec<u64>) -> Result<&'a [u64], Error> {
+        unsigned(self.name, self.values, widened).map_err(|(position, problem)| Error::BadRow {
             path: path.to_path_buf(),
             row: row + position as u64 + 1,
             problem,
@@ -81,7 +74,7 @@ impl Column<'_> {
     }
 }
 
-/// Streams columns of integers, with the number of rows before each batch.
+/// Streams columns of integers, in the order of `names`, with the number of rows before each batch.
 fn read_columns(
     path: &Path,
     names: &[&'static str],
@@ -100,7 +93,7 @@ fn read_columns(
         return Err(Error::NoSecondsColumn { path: path.to_path_buf() });
     }
     let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
-    let reader = builder
+    let mut reader = builder
         .with_projection(mask)
         .with_batch_size(BATCH_ROWS)
         .build()
@@ -117,41 +110,55 @@ fn read_columns(
         places.push((*name, place));
     }
     let mut rows = 0;
-    for batch in reader {
+    let mut next = reader.next();
+    while let Some(batch) = next.take() {
         let batch = batch.map_err(|error| not_parquet(error.to_string()))?;
         let columns: Vec<Column<'_>> =
             places.iter().map(|(name, place)| Column { name, values: batch.column(*place) }).collect();
-        consume(&columns, rows)?;
+        rayon::in_place_scope(|scope| {
+            scope.spawn(|_| next = reader.next());
+            consume(&columns, rows)
+        })?;
         rows += batch.num_rows() as u64;
     }
     Ok(rows)
 }
 
-/// Appends a column's values; the first row that has none, and why.
-fn convert(name: &str, column: &ArrayRef, vids: &mut Vec<u64>) -> Result<(), (usize, String)> {
+/// A column's values without a sign; the first row that has none, and why.
+fn unsigned<'a>(name: &str, column: &'a ArrayRef, widened: &'a mut Vec<u64>) -> Result<&'a [u64], (usize, String)> {
     if column.null_count() > 0 {
         let position = (0..column.len()).find(|row| column.is_null(*row)).unwrap_or_default();
         return Err((position, format!("its {name} is missing (null)")));
     }
-    fn signed(name: &str, values: impl Iterator<Item = i64>, vids: &mut Vec<u64>) -> Result<(), (usize, String)> {
-        for (position, value) in values.enumerate() {
-            let vid = u64::try_from(value).map_err(|_| (position, format!("its {name} is negative ({value})")))?;
-            vids.push(vid);
-        }
-        Ok(())
-    }
+    let negative = |position, value| Err((position, format!("its {name} is negative ({value})")));
+    widened.clear();
     match column.data_type() {
         DataType::Int32 => {
-            signed(name, column.as_primitive::<types::Int32Type>().values().iter().map(|value| i64::from(*value)), vids)
+            let values = column.as_primitive::<types::Int32Type>().values();
+            if let Some(position) = first_negative(values) {
+                return negative(position, i64::from(values[position]));
+            }
+            widened.extend(values.iter().map(|value| u64::from(value.unsigned_abs())));
+            Ok(widened)
         }
         DataType::UInt32 => {
-            vids.extend(column.as_primitive::<types::UInt32Type>().values().iter().map(|value| u64::from(*value)));
-            Ok(())
+            widened.extend(column.as_primitive::<types::UInt32Type>().values().iter().map(|value| u64::from(*value)));
+            Ok(widened)
         }
-        DataType::UInt64 => {
-            vids.extend_from_slice(column.as_primitive::<types::UInt64Type>().values());
-            Ok(())
+        DataType::UInt64 => Ok(column.as_primitive::<types::UInt64Type>().values()),
+        _ => {
+            let values = column.as_primitive::<types::Int64Type>().values();
+            match first_negative(values) {
+                Some(position) => negative(position, values[position]),
+                None => Ok(values.inner().typed_data()),
+            }
         }
-        _ => signed(name, column.as_primitive::<types::Int64Type>().values().iter().copied(), vids),
     }
+}
+
+/// The first negative number. That there is none, as usual, is seen without a branch for each.
+fn first_negative<T: Copy + Default + Ord + BitOr<Output = T>>(values: &[T]) -> Option<usize> {
+    let zero = T::default();
+    let union = values.iter().fold(zero, |union, value| union | *value);
+    (union < zero).then(|| values.iter().position(|value| *value < zero))?
 }

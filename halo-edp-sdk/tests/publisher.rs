@@ -30,6 +30,7 @@ use halo_edp_sdk::{
 use halo_sketch::{
     liquid_legions::{LiquidLegions, Params, Register, RegisterKey},
     noise::{NoiseCalibration, NoiseMechanism, NoiseSpec, ShiftedNoise},
+    sampler::VidSampler,
 };
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
@@ -90,11 +91,15 @@ fn bad_files_say_what_is_wrong_and_where() {
     write(&path, vec![("vid", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])))]);
     assert!(matches!(read(&path), Err(Error::BadRow { row: 2, .. })), "{}", message(&path));
 
-    let mut many = vec![5; 70_000];
-    many[69_998] = -4;
+    let mut many = vec![5; 270_000];
+    many[269_998] = -4;
     write(&path, vec![("vid", Arc::new(Int64Array::from(many)))]);
-    assert!(matches!(read(&path), Err(Error::BadRow { row: 69_999, .. })));
+    assert!(matches!(read(&path), Err(Error::BadRow { row: 269_999, .. })));
     assert!(message(&path).contains("-4"));
+
+    write(&path, vec![("vid", Arc::new(Int32Array::from(vec![3, 0, i32::MIN])))]);
+    assert!(matches!(read(&path), Err(Error::BadRow { row: 3, .. })));
+    assert!(message(&path).contains("-2147483648"));
 
     write(&path, vec![("vid", Arc::new(Float64Array::from(vec![1.0])))]);
     assert!(matches!(read(&path), Err(Error::ColumnType { .. })));
@@ -348,6 +353,28 @@ fn work_can_be_stopped() {
     let mut stop = |_: Progress| ControlFlow::Break(());
     let outcome = sketch::sketch_file(&path, params(), VidSamplingInterval::FULL, &mut stop);
     assert!(matches!(outcome, Err(Error::Interrupted)));
+}
+
+/// Several batches and slices, sampled or not, on any number of threads: the same sketch as that of every VID alone.
+#[test]
+fn a_file_is_its_vids_one_by_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.parquet");
+    let vids: Vec<u64> = (0..600_000_u64).map(|i| i * i % 70_001).collect();
+    write(&path, vec![("vid", Arc::new(UInt64Array::from(vids.clone())))]);
+    assert_eq!(read(&path).unwrap(), vids);
+    for interval in [VidSamplingInterval::FULL, VidSamplingInterval::new(0.9, 0.35).unwrap()] {
+        let sampler = VidSampler::new(interval);
+        let takes_part = |vid: &&u64| interval == VidSamplingInterval::FULL || sampler.contains(**vid);
+        let mut expected = LiquidLegions::new(params());
+        vids.iter().filter(takes_part).for_each(|vid| expected.insert(*vid));
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let found = pool.install(|| sketch::sketch_file(&path, params(), interval, &mut Unobserved)).unwrap();
+            assert!(found.sketch == expected, "{interval:?} on {threads} threads");
+            assert_eq!(found.impressions, 600_000);
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,10 @@
 //! FarmHash Fingerprint64 is a fixed function: the same bytes give the same number on every machine and for ever, which
 //! is what lets sketches of different publishers meet. It is no cryptographic hash and hides nothing.
 
+mod batch;
+
+pub(crate) use batch::{Fingerprints, GROUP};
+
 const K0: u64 = 0xc3a5_c85c_97cb_3127;
 const K1: u64 = 0xb492_b66f_be98_f273;
 const K2: u64 = 0x9ae1_6a3b_2f90_404f;
@@ -60,6 +64,7 @@ pub fn vid_fingerprint(vid: u64, distribution: Distribution) -> u64 {
 /// assert_eq!(halo_sketch::fingerprint::farm_fingerprint64(b"12345"), 0xe5b0_8d15_925e_bcf8);
 /// ```
 #[must_use]
+#[inline]
 pub fn farm_fingerprint64(bytes: &[u8]) -> u64 {
     match bytes.len() {
         0..=16 => up_to_16(bytes),

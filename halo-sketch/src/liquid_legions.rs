@@ -5,10 +5,11 @@
 //! the person's impressions). The number of active registers estimates reach, the counts of undestroyed registers are a
 //! sample of frequencies (specification: protocols 1.1, science 1.1).
 
+mod cells;
 mod codec;
+mod places;
 mod union;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use rayon::prelude::*;
@@ -18,8 +19,13 @@ use crate::fingerprint::{Distribution, vid_fingerprint};
 
 pub use union::{ClearUnion, clear_union};
 
+use cells::{Cell, Cells};
+use places::Places;
+
 /// VIDs that are hashed at once: large enough to pay for the threads, small enough to stay in the cache.
 const BLOCK: usize = 16 * 1024;
+/// VIDs that a thread takes at a time.
+const SLICE: usize = BLOCK / 4;
 
 /// The shape of a sketch; all publishers of a measurement use the same one.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,25 +85,13 @@ impl Params {
     /// The register of a VID.
     #[must_use]
     pub fn index(&self, vid: u64) -> u64 {
-        self.index_of_fingerprint(vid_fingerprint(vid, Distribution::Index))
+        Places::new(*self).exact_index(vid_fingerprint(vid, Distribution::Index))
     }
 
     /// The key of a VID.
     #[must_use]
     pub fn key(&self, vid: u64) -> u64 {
-        vid_fingerprint(vid, Distribution::SamplingIndicator) % self.sampling_indicator_size
-    }
-
-    /// The inverse of the exponential distribution function, in the floating point expression that the reference's
-    /// publishers use, and with an exponential and a logarithm that are computed alike on every machine, so that two
-    /// publishers never disagree about a register. The largest fingerprints round to u = 1; the clamp puts them where
-    /// they belong, into the last register.
-    fn index_of_fingerprint(&self, fingerprint: u64) -> u64 {
-        let u = fingerprint as f64 / u64::MAX as f64;
-        let top = libm::exp(self.decay_rate);
-        let x = 1.0 - libm::log(top + u * (1.0 - top)) / self.decay_rate;
-        // A float to integer conversion saturates, so a rounding just below 0 gives register 0.
-        ((x * self.size as f64).floor() as u64).min(self.size - 1)
+        Places::new(*self).key(vid_fingerprint(vid, Distribution::SamplingIndicator))
     }
 }
 
@@ -155,23 +149,11 @@ pub struct Register {
     pub count: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cell {
-    key: RegisterKey,
-    count: u64,
-}
-
-impl Cell {
-    fn add(&mut self, other: Self) {
-        self.key = self.key.combine(other.key);
-        self.count = self.count.saturating_add(other.count);
-    }
-}
-
 /// A sketch under construction or complete.
 ///
-/// Its memory grows with the active registers only, about 40 bytes each (4 MB for the usual 100,000 registers when all are
-/// active), whatever the number of impressions. The result does not depend on the order of insertion, on how the input is
+/// Its memory does not depend on the number of impressions: 16 bytes for each register up to the highest active one, rounded
+/// up to a power of two (2 MiB for the usual 100,000 registers). Of the registers from 2^20 on only the active ones take
+/// memory, about 40 bytes each. The result does not depend on the order of insertion, on how the input is
 /// cut into slices, or on the number of threads.
 ///
 /// ```
@@ -186,14 +168,14 @@ impl Cell {
 #[derive(Clone, PartialEq)]
 pub struct LiquidLegions {
     params: Params,
-    cells: BTreeMap<u64, Cell>,
+    cells: Cells,
 }
 
 impl LiquidLegions {
     /// An empty sketch.
     #[must_use]
     pub const fn new(params: Params) -> Self {
-        Self { params, cells: BTreeMap::new() }
+        Self { params, cells: Cells::new() }
     }
 
     /// A sketch of these registers, in any order. Registers with the same index are joined, as [`Self::merge`] does.
@@ -214,7 +196,7 @@ impl LiquidLegions {
             if count == 0 {
                 return Err(Error::out_of_range("register count", count, "at least 1"));
             }
-            sketch.add(index, Cell { key, count });
+            sketch.cells.add(index, Cell::new(key, count));
         }
         Ok(sketch)
     }
@@ -232,19 +214,21 @@ impl LiquidLegions {
 
     /// Adds one impression for every element, as often as a VID occurs; hashes in parallel.
     pub fn insert_slice(&mut self, vids: &[u64]) {
-        let params = self.params;
-        let hash = |vid: &u64| (params.index(*vid), params.key(*vid));
+        let places = Places::new(self.params);
+        let cells = &mut self.cells;
+        let mut add = |index, key| cells.add(index, Cell::new(RegisterKey::Unique(key), 1));
+        if vids.len() <= BLOCK {
+            return places.each(vids, add);
+        }
         // A few blocks per thread at a time, so that memory stays bounded for slices of any length.
-        let batch = BLOCK * rayon::current_num_threads();
-        for part in vids.chunks(batch) {
-            let hashed: Vec<(u64, u64)> = if part.len() <= BLOCK {
-                part.iter().map(hash).collect()
-            } else {
-                part.par_iter().with_min_len(BLOCK / 4).map(hash).collect()
+        for part in vids.chunks(BLOCK * rayon::current_num_threads()) {
+            let hash = |slice: &[u64]| {
+                let mut hashed = Vec::with_capacity(slice.len());
+                places.each(slice, |index, key| hashed.push((index, key)));
+                hashed
             };
-            for (index, key) in hashed {
-                self.add(index, Cell { key: RegisterKey::Unique(key), count: 1 });
-            }
+            let hashed: Vec<Vec<(u64, u64)>> = part.par_chunks(SLICE).map(hash).collect();
+            hashed.iter().flatten().for_each(|(index, key)| add(*index, *key));
         }
     }
 
@@ -270,14 +254,8 @@ impl LiquidLegions {
         if self.params != other.params {
             return Err(Error::Incompatible { left: self.params.to_string(), right: other.params.to_string() });
         }
-        for (index, cell) in &other.cells {
-            self.add(*index, *cell);
-        }
+        other.cells.iter().for_each(|(index, cell)| self.cells.add(index, cell));
         Ok(())
-    }
-
-    fn add(&mut self, index: u64, cell: Cell) {
-        self.cells.entry(index).and_modify(|present| present.add(cell)).or_insert(cell);
     }
 
     /// The number of active registers.
@@ -288,7 +266,7 @@ impl LiquidLegions {
 
     /// The active registers, ascending by index.
     pub fn registers(&self) -> impl ExactSizeIterator<Item = Register> {
-        self.cells.iter().map(|(index, cell)| Register { index: *index, key: cell.key, count: cell.count })
+        self.cells.iter().map(|(index, cell)| Register { index, key: cell.key(), count: cell.count() })
     }
 
     /// The stored form (version 1): version byte; decay rate (float64), size, sampling indicator size, number of
@@ -342,83 +320,6 @@ mod tests {
                 (at_wide, at_usual, key),
                 "vid {vid}"
             );
-        }
-    }
-
-    #[test]
-    fn exponential_index() {
-        let index = |rate, size, fingerprint| {
-            Params { decay_rate: rate, size, sampling_indicator_size: 1 }.index_of_fingerprint(fingerprint)
-        };
-        assert_eq!(index(2.0, 10, 50), 0);
-        assert_eq!(index(2.0, 10_000, 5_000_000_000_000_000_000), 1335);
-        assert_eq!(index(1.0, 10, 50), 0);
-        for (u, register) in
-            [(0.001, 8), (0.25, 2397), (0.5, 5776), (0.75, 11_552), (0.9, 19_187), (0.99, 38_371), (0.999_999, 98_743)]
-        {
-            assert_eq!(index(12.0, 100_000, (u * 2f64.powi(64)) as u64), register, "u = {u}");
-        }
-        assert_eq!(index(5.6, 1_000_000, 1 << 63), 123_117);
-        assert_eq!(index(5.6, 1_000_000, (0.99 * 2f64.powi(64)) as u64), 766_646);
-        // Fingerprints that round to u = 1 fall into the last register, not behind it.
-        for rate in [1.1, 5.6, 12.0, 36.0] {
-            for size in [1, 2, 100_000, Params::MAX_SIZE] {
-                assert_eq!(index(rate, size, 0), 0);
-                for below in [0, 1, 1 << 9, 1 << 10, 1 << 12] {
-                    assert!(index(rate, size, u64::MAX - below) < size);
-                }
-            }
-        }
-        assert_eq!(index(12.0, 100_000, u64::MAX), 99_999);
-    }
-
-    /// x(u), read off a sketch of 2^32 registers.
-    #[test]
-    fn exponential_position() {
-        for (rate, u, x) in [
-            (12.0, 0.001, 8.337_451_526_840_3e-5),
-            (12.0, 0.25, 0.023_973_335_365_257_8),
-            (12.0, 0.5, 0.057_761_753_030_539),
-            (12.0, 0.75, 0.115_522_994_054_392),
-            (12.0, 0.9, 0.191_877_483_050_978),
-            (12.0, 0.99, 0.383_713_507_824_216),
-            (12.0, 0.999_999, 0.987_434_070_845_731),
-            (5.6, 0.5, 0.123_117_167_345_178),
-            (5.6, 0.99, 0.766_646_184_541_176),
-        ] {
-            let size = Params::MAX_SIZE;
-            let params = Params { decay_rate: rate, size, sampling_indicator_size: 1 };
-            let register = params.index_of_fingerprint((u * 2f64.powi(64)) as u64);
-            assert_eq!(register, (x * size as f64).floor() as u64, "u = {u}");
-        }
-    }
-
-    /// The share of all fingerprints that falls into a register.
-    #[test]
-    fn register_probabilities() {
-        // The first fingerprint at or behind a register, by bisection: the index grows with the fingerprint.
-        let begin = |params: &Params, register: u64| {
-            let (mut low, mut high) = (0, u64::MAX);
-            while low < high {
-                let middle = low + (high - low) / 2;
-                if params.index_of_fingerprint(middle) < register {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            low
-        };
-        for (rate, register, probability) in [
-            (12.0, 0, 1.199_935_375_537_67e-4),
-            (12.0, 50_000, 2.974_342_423_972_97e-7),
-            (12.0, 99_999, 7.373_542_529_590_25e-10),
-            (10.0, 0, 9.999_954_013_876_11e-5),
-        ] {
-            let params = Params::new(rate, 100_000, 1).unwrap();
-            let end = if register == 99_999 { u64::MAX } else { begin(&params, register + 1) };
-            let share = (end - begin(&params, register)) as f64 / 2f64.powi(64);
-            assert!((share / probability - 1.0).abs() < 1e-6, "register {register}: {share}");
         }
     }
 
@@ -486,6 +387,25 @@ mod tests {
         sketch.insert(1);
         let shown = format!("{sketch:?}");
         assert!(shown.contains("1 active") && !shown.contains("2027"), "{shown}");
+    }
+
+    /// Hashing many at once is no other function than hashing one.
+    #[test]
+    fn a_slice_is_its_vids_one_by_one() {
+        let vids: Vec<u64> = (0..40_000_u64).map(|i| i.wrapping_mul(i) << (i % 50)).collect();
+        for params in [params(), Params::new(5.6, 1_500_000, 1 << 63).unwrap(), Params::new(36.0, 7, 1).unwrap()] {
+            let register = |vid: &u64| {
+                let key = RegisterKey::Unique(params.key(*vid));
+                Register { index: params.index(*vid), key, count: 1 }
+            };
+            let expected = LiquidLegions::from_registers(params, vids.iter().map(register)).unwrap();
+            let mut whole = LiquidLegions::new(params);
+            whole.insert_slice(&vids);
+            assert!(whole == expected);
+            let mut parts = LiquidLegions::new(params);
+            vids.chunks(333).for_each(|part| parts.insert_slice(part));
+            assert!(parts == expected);
+        }
     }
 
     /// Thread counts and slices do not matter: a long slice takes the parallel path, the stream the sequential one.

@@ -46,11 +46,24 @@ impl VidSampler {
 
     /// Whether `vid` takes part.
     #[must_use]
+    #[inline]
     pub fn contains(&self, vid: u64) -> bool {
         let (start, position) = (self.interval.start(), Self::position(vid));
         let end = start + self.interval.width();
-        // The second half of the circle's cut: only an interval beyond 1 has a part that begins again at 0.
-        (start <= position && position < end) || position < end - 1.0
+        // The second half of the circle's cut: only an interval beyond 1 has a part that begins again at 0. Nothing here
+        // branches, as nobody can foretell what a hash decides.
+        ((start <= position) & (position < end)) | (position < end - 1.0)
+    }
+
+    /// Appends those of `vids` that take part, in order.
+    pub fn sample(&self, vids: &[u64], sampled: &mut Vec<u64>) {
+        let mut end = sampled.len();
+        sampled.resize(end + vids.len(), 0);
+        for vid in vids {
+            sampled[end] = *vid;
+            end += usize::from(self.contains(*vid));
+        }
+        sampled.truncate(end);
     }
 }
 
@@ -89,6 +102,18 @@ mod tests {
         }
         let chi_squared: f64 = cells.iter().map(|n| (n - 100.0).powi(2) / 100.0).sum();
         assert!(chi_squared < 16.92, "{chi_squared}");
+    }
+
+    #[test]
+    fn a_sample_is_of_those_who_are_contained() {
+        let vids: Vec<u64> = (0..5000).map(|i| i * i).collect();
+        for (start, width) in [(0.0, 1.0), (0.2, 0.3), (0.9, 0.4), (0.5, 1.0e-6)] {
+            let sampler = VidSampler::new(VidSamplingInterval::new(start, width).unwrap());
+            let mut sampled = vec![7];
+            sampler.sample(&vids, &mut sampled);
+            let expected = vids.iter().copied().filter(|vid| sampler.contains(*vid));
+            assert!(sampled.iter().copied().eq([7].into_iter().chain(expected)), "{start} {width}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use arrow_array::{Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use halo_core::privacy::VidSamplingInterval;
 use halo_edp_sdk::{progress::Unobserved, sketch::sketch_file};
-use halo_sketch::liquid_legions::{LiquidLegions, Params};
+use halo_sketch::liquid_legions::{LiquidLegions, Params, Register, RegisterKey};
 use parquet::arrow::ArrowWriter;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -29,6 +29,15 @@ fn vids(options: &Options) -> impl Iterator<Item = Vec<i64>> {
     })
 }
 
+/// The sketch by its definition: every VID is hashed alone.
+fn one_by_one(vids: &[i64], params: Params) -> Result<LiquidLegions> {
+    let register = |vid: &i64| {
+        let vid = vid.cast_unsigned();
+        Register { index: params.index(vid), key: RegisterKey::Unique(params.key(vid)), count: 1 }
+    };
+    LiquidLegions::from_registers(params, vids.iter().map(register)).context(|| "the sketch".into())
+}
+
 pub(super) fn run(options: &Options, directory: &Path) -> Result<Box<dyn Fn() -> Result<Measured>>> {
     let path = directory.join("impressions.parquet");
     let what = || format!("cannot write {}", path.display());
@@ -38,7 +47,7 @@ pub(super) fn run(options: &Options, directory: &Path) -> Result<Box<dyn Fn() ->
     let params = Params::new(12.0, 100_000, 10_000_000).context(|| "the sketch".into())?;
     let mut expected = LiquidLegions::new(params);
     for vids in vids(options) {
-        expected.insert_slice(&vids.iter().map(|vid| vid.cast_unsigned()).collect::<Vec<u64>>());
+        expected.merge(&one_by_one(&vids, params)?).context(|| "the sketch".into())?;
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(vids))]).context(what)?;
         writer.write(&batch).context(what)?;
     }

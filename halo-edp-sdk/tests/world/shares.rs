@@ -138,10 +138,10 @@ fn sharing_can_be_stopped() {
 #[test]
 fn somebody_outside_of_the_population_is_named() {
     let world = World::of(reach_and_frequency(3), share_shuffle(COMPATIBLE, "0..19"));
-    let mut vids = vec![5; 70_000];
-    vids[69_998] = 987_654;
+    let mut vids = vec![5; 270_000];
+    vids[269_998] = 987_654;
     let error = Desk::new(&[("vid", &vids)]).answer(&world, &opened(&world)).unwrap_err();
-    assert!(matches!(error, Error::OutsidePopulation { row: 69_999, .. }), "{error}");
+    assert!(matches!(error, Error::OutsidePopulation { row: 269_999, .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("0..19") && text.contains("[population]") && text.contains("events.parquet"), "{text}");
     assert!(!format!("{text}{error:?}").contains("987654"), "a VID is nobody's business: {text}");

@@ -1,8 +1,6 @@
 //! The stored form of a sketch, version 1.
 
-use std::collections::BTreeMap;
-
-use super::{Cell, LiquidLegions, Params, RegisterKey};
+use super::{Cell, Cells, LiquidLegions, Params, RegisterKey};
 use crate::error::Error;
 
 const VERSION: u8 = 1;
@@ -16,8 +14,8 @@ pub(super) fn encode(sketch: &LiquidLegions) -> Vec<u8> {
     for word in [params.decay_rate.to_bits(), params.size, params.sampling_indicator_size, sketch.cells.len() as u64] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
-    for (index, cell) in &sketch.cells {
-        for word in [*index, cell.key.proto_value(), cell.count] {
+    for (index, cell) in sketch.cells.iter() {
+        for word in [index, cell.key().proto_value(), cell.count()] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
     }
@@ -40,7 +38,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LiquidLegions, Error> {
         let reason = "the length does not fit the number of registers";
         return Err(Error::Corrupt { reason, offset: HEADER_BYTES });
     }
-    let mut cells = BTreeMap::new();
+    let mut cells = Cells::new();
     let mut next_index = 0;
     for _ in 0..active {
         let offset = words.offset;
@@ -59,7 +57,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LiquidLegions, Error> {
             return corrupt("a register has a count of zero");
         }
         next_index = index + 1;
-        cells.insert(index, Cell { key: RegisterKey::from_proto_value(key), count });
+        cells.add(index, Cell::new(RegisterKey::from_proto_value(key), count));
     }
     Ok(LiquidLegions { params, cells })
 }

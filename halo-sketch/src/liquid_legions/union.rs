@@ -1,10 +1,8 @@
 //! What a Liquid Legions v2 computation over several publishers has to find, computed in the clear.
 
-use std::collections::BTreeMap;
-
 use halo_core::privacy::MaximumFrequency;
 
-use super::{Cell, LiquidLegions};
+use super::{Cell, Cells, LiquidLegions, RegisterKey};
 use crate::error::Error;
 
 /// The exact outcome of a computation without noise.
@@ -27,22 +25,21 @@ pub struct ClearUnion {
 /// [`Error::Incompatible`] if the sketches have different parameters.
 pub fn clear_union(sketches: &[LiquidLegions], maximum_frequency: MaximumFrequency) -> Result<ClearUnion, Error> {
     let highest = u64::from(maximum_frequency.get());
-    let mut joined: BTreeMap<u64, Cell> = BTreeMap::new();
+    let mut joined = Cells::new();
     let mut registers_in = 0;
     for sketch in sketches {
         if sketch.params != sketches[0].params {
             return Err(Error::Incompatible { left: sketches[0].params.to_string(), right: sketch.params.to_string() });
         }
         registers_in += sketch.cells.len() as u64;
-        for (index, cell) in &sketch.cells {
-            let sent = Cell { key: cell.key, count: cell.count.min(highest + 1) };
-            joined.entry(*index).and_modify(|present| present.add(sent)).or_insert(sent);
+        for (index, cell) in sketch.cells.iter() {
+            joined.add(index, Cell::new(cell.key(), cell.count().min(highest + 1)));
         }
     }
     let mut histogram = vec![0; maximum_frequency.get() as usize];
-    for cell in joined.values() {
-        if cell.key.proto_value() != 0 {
-            histogram[(cell.count.min(highest) - 1) as usize] += 1;
+    for (_, cell) in joined.iter() {
+        if cell.key() != RegisterKey::Destroyed {
+            histogram[(cell.count().min(highest) - 1) as usize] += 1;
         }
     }
     Ok(ClearUnion { registers_in, active: joined.len() as u64, usable: histogram.iter().sum(), histogram })
@@ -50,16 +47,16 @@ pub fn clear_union(sketches: &[LiquidLegions], maximum_frequency: MaximumFrequen
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Params, RegisterKey};
+    use super::super::{Params, Register};
     use super::*;
 
     fn sketch(registers: &[(u64, Option<u64>, u64)]) -> LiquidLegions {
         let params = Params::new(12.0, 100_000, 10_000_000).unwrap();
-        let cells = registers.iter().map(|(index, key, count)| {
+        let registers = registers.iter().map(|(index, key, count)| {
             let key = key.map_or(RegisterKey::Destroyed, RegisterKey::Unique);
-            (*index, Cell { key, count: *count })
+            Register { index: *index, key, count: *count }
         });
-        LiquidLegions { params, cells: cells.collect() }
+        LiquidLegions::from_registers(params, registers).unwrap()
     }
 
     fn histogram(sketches: &[LiquidLegions], maximum: u32) -> Vec<u64> {
