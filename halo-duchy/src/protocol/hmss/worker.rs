@@ -137,11 +137,7 @@ impl Duchy {
                     })?;
                     let mut generator = seed.generator();
                     let mut numbers = generator.uniform_parts(modulus, cells.len());
-                    let mut block = Zeroizing::new(vec![0; CHUNK_CELLS]);
-                    for part in cells.chunks_mut(CHUNK_CELLS) {
-                        numbers.fill(&mut block[..part.len()]);
-                        share::add(modulus, part, &block[..part.len()]).map_err(internal)?;
-                    }
+                    cells.chunks_mut(CHUNK_CELLS).try_for_each(|part| numbers.add(part)).map_err(internal)?;
                 }
                 (Some(_), Some(_)) => {
                     return Err(bad_input(received, format!("it passes on {id}, which was fulfilled here")));
