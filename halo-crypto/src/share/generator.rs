@@ -154,11 +154,8 @@ impl<'a> Uniform<'a> {
         let candidates = f64::from(1_u16 << bits);
         let rejected = (candidates - f64::from(modulus.get())) / candidates;
         let block = Zeroizing::new(vec![0; BLOCK_BYTES.min(batch(count, rejected))]);
-        let wanted = u8::try_from(modulus.get()).ok().map(|q| Wanted {
-            mask: ((1_u16 << bits) - 1) as u8,
-            first: 0,
-            count: q,
-        });
+        let wanted =
+            u8::try_from(modulus.get()).ok().map(|q| Wanted { mask: ((1_u16 << bits) - 1) as u8, first: 0, count: q });
         Self { generator, modulus, wanted, rejected, missing: count, batch: 0, block, unread: 0..0 }
     }
 

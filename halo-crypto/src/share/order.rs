@@ -67,11 +67,11 @@ const FAST_DIVISORS: std::ops::Range<usize> = 1 << 13..1 << 29;
 #[inline(always)]
 fn remainders_of_lanes(numbers: &[[u8; STEP_BYTES]; LANES], divisor: usize, out: &mut [u64; LANES]) {
     const ROUND: f64 = (3_u64 << 51) as f64;
-    let divisors: [i64; LANES] = std::array::from_fn(|lane| (divisor - lane) as i64);
+    let divisors: [i64; LANES] = array::from_fn(|lane| (divisor - lane) as i64);
     let inverses = divisors.map(|divisor| 1.0 / divisor as f64);
     let word = |lane: usize, half: usize| u64::from_le_bytes(numbers[lane].as_chunks().0[half]);
     let (low, high): ([_; LANES], [_; LANES]) =
-        (std::array::from_fn(|lane| word(lane, 0)), std::array::from_fn(|lane| word(lane, 1)));
+        (array::from_fn(|lane| word(lane, 0)), array::from_fn(|lane| word(lane, 1)));
     let mut remainders = [0_i64; LANES];
     let mut divide = |bits: u32, digits: [u64; LANES]| {
         for lane in 0..LANES {
@@ -83,7 +83,7 @@ fn remainders_of_lanes(numbers: &[[u8; STEP_BYTES]; LANES], divisor: usize, out:
         }
     };
     divide(63, high.map(|word| word >> 1));
-    divide(33, std::array::from_fn(|lane| (high[lane] & 1) << 32 | low[lane] >> 32));
+    divide(33, array::from_fn(|lane| (high[lane] & 1) << 32 | low[lane] >> 32));
     divide(32, low.map(|word| word & u64::from(u32::MAX)));
     for ((out, remainder), divisor) in out.iter_mut().zip(remainders).zip(divisors) {
         *out = (remainder + (divisor & (remainder >> 63))).cast_unsigned();
@@ -123,10 +123,7 @@ pub fn bucket_shuffle(seed: &Seed, elements: &mut [u8]) {
     let (mut from, mut to) = (scattered.as_mut_slice(), elements);
     let mut buckets = Vec::with_capacity(BUCKETS);
     for size in sizes {
-        buckets.push((
-            from.split_off_mut(..size).unwrap_or_default(),
-            to.split_off_mut(..size).unwrap_or_default(),
-        ));
+        buckets.push((from.split_off_mut(..size).unwrap_or_default(), to.split_off_mut(..size).unwrap_or_default()));
     }
     buckets.into_par_iter().enumerate().for_each(|(number, (bucket, place))| {
         shuffle_bucket(seed, number as u64, bucket);
@@ -268,6 +265,20 @@ mod tests {
         for (divisor, count) in [(1, 1), (2, 1), (9, 8), (10, 9)] {
             assert_remainders(&random[..count], divisor);
         }
+    }
+
+    #[test]
+    fn words_that_would_favour_some_places_are_refused() {
+        let bound = 3 << 30;
+        // A low half below 2^32 mod (bound − i) = 2^30 + i is refused, as 0 and 7 · (bound − 2) modulo 2^32 are; that of
+        // the largest word times bound − 1 is just not.
+        let words = [5_u32, 0, u32::MAX, 7, 5, 0].map(u32::to_le_bytes);
+        let mut places = [0; WORDS];
+        assert_eq!(choose(&words, bound, &mut places), 3);
+        let due: Vec<u32> = [(5, 0), (u32::MAX, 1), (5, 2)]
+            .map(|(word, less)| ((u64::from(word) * u64::from(bound - less)) >> 32) as u32)
+            .into();
+        assert_eq!(places[..3], due);
     }
 
     proptest! {

@@ -16,9 +16,9 @@
 use std::arch::x86_64::{
     __m128i, __m512i, _mm_aeskeygenassist_si128, _mm_loadu_si128, _mm_shuffle_epi32, _mm_slli_si128, _mm_storeu_si128,
     _mm_xor_si128, _mm512_add_epi64, _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_and_si512,
-    _mm512_broadcast_i32x4, _mm512_cmplt_epu8_mask, _mm512_cmplt_epu64_mask, _mm512_loadu_si512,
-    _mm512_mask_add_epi64, _mm512_maskz_compress_epi8, _mm512_set_epi8, _mm512_set_epi64, _mm512_set1_epi8,
-    _mm512_set1_epi64, _mm512_shuffle_epi8, _mm512_storeu_si512, _mm512_sub_epi8, _mm512_xor_si512,
+    _mm512_broadcast_i32x4, _mm512_cmplt_epu8_mask, _mm512_cmplt_epu64_mask, _mm512_loadu_si512, _mm512_mask_add_epi64,
+    _mm512_maskz_compress_epi8, _mm512_set_epi8, _mm512_set_epi64, _mm512_set1_epi8, _mm512_set1_epi64,
+    _mm512_shuffle_epi8, _mm512_storeu_si512, _mm512_sub_epi8, _mm512_xor_si512,
 };
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -210,7 +210,8 @@ fn keystream(keys: &[[u8; 16]; ROUNDS + 1], counter: &mut u128, out: &mut [[u8; 
 /// See [`Vector::accept`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
 fn accept(candidates: &[u8], wanted: Wanted, accepted: &mut [u8]) -> (usize, usize) {
-    let [mask, first, count] = [wanted.mask, wanted.first, wanted.count].map(|byte| _mm512_set1_epi8(byte.cast_signed()));
+    let [mask, first, count] =
+        [wanted.mask, wanted.first, wanted.count].map(|byte| _mm512_set1_epi8(byte.cast_signed()));
     let (mut seen, mut taken) = (0, 0);
     for register in candidates.as_chunks().0 {
         let Some(room) = accepted[taken..].first_chunk_mut() else { break };
