@@ -14,9 +14,8 @@ const BLOCK: usize = 64;
 const ORDER: [usize; 8] = [5, 4, 1, 0, 7, 6, 3, 2];
 
 /// FIPS 180-4, 5.3.3.
-const FIRST: [u32; 8] = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-];
+const FIRST: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// FIPS 180-4, 4.2.2, for four rounds each.
 #[rustfmt::skip]
