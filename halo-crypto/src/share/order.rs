@@ -3,7 +3,7 @@
 use std::{array, slice};
 
 use rayon::prelude::*;
-use zeroize::Zeroizing;
+use zeroize::{Zeroizing, optimization_barrier};
 
 use super::{BLOCK_BYTES, Seed, vector, vectorised};
 
@@ -109,7 +109,7 @@ pub fn bucket_shuffle(seed: &Seed, elements: &mut [u8]) {
     let counts: Vec<[usize; BUCKETS]> =
         parts().map(|(first, elements)| count_choices(seed, first, elements.len())).collect();
     let sizes: [usize; BUCKETS] = array::from_fn(|bucket| counts.iter().map(|counts| counts[bucket]).sum());
-    let mut scattered = Zeroizing::new(vec![0; elements.len()]);
+    let mut scattered = vec![0; elements.len()];
     let mut rest = scattered.as_mut_slice();
     let mut places: Vec<[slice::IterMut<'_, u8>; BUCKETS]> =
         counts.iter().map(|_| array::from_fn(|_| Default::default())).collect();
@@ -128,6 +128,9 @@ pub fn bucket_shuffle(seed: &Seed, elements: &mut [u8]) {
     buckets.into_par_iter().enumerate().for_each(|(number, (bucket, place))| {
         shuffle_bucket(seed, number as u64, bucket);
         place.copy_from_slice(bucket);
+        // Wiped while it is in the cache.
+        bucket.fill(0);
+        optimization_barrier(bucket);
     });
 }
 
