@@ -84,7 +84,7 @@ impl Generator {
     fn vector(&self) -> Option<Vector> {
         match &self.stream {
             Stream::Portable(_) => None,
-            Stream::Vector(stream) => Some(stream.vector()),
+            Stream::Vector(stream) => stream.vector(),
         }
     }
 

@@ -27,8 +27,8 @@ impl Stream {
         match vector {}
     }
 
-    pub(super) fn vector(&self) -> Vector {
-        self.0
+    pub(super) fn vector(&self) -> Option<Vector> {
+        Some(self.0)
     }
 
     pub(super) fn bytes(&mut self, _out: &mut [u8]) {

@@ -89,8 +89,8 @@ impl Stream {
     }
 
     /// The ticket that this stream was made with.
-    pub(super) fn vector(&self) -> Vector {
-        self.vector
+    pub(super) fn vector(&self) -> Option<Vector> {
+        Some(self.vector)
     }
 
     /// The next bytes.
