@@ -39,6 +39,7 @@
 pub mod attestation;
 pub mod batch;
 pub mod consent;
+pub mod digest;
 pub mod elgamal;
 pub mod envelope;
 mod error;

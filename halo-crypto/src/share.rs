@@ -22,17 +22,26 @@
 //! # Ok::<(), halo_crypto::share::ShareError>(())
 //! ```
 
+#[cfg(test)]
+mod agreement;
 mod arithmetic;
 mod generator;
 mod order;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "vector instructions; what makes each block sound is said there")]
+mod vector;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "share/no_vector.rs"]
+mod vector;
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use self::vector::Vector;
+use crate::{batch::Backend, secret::Secret};
 
 pub use arithmetic::{add, check, subtract};
 pub use generator::{Generator, Uniform};
@@ -41,8 +50,8 @@ pub use order::{bucket_shuffle, shuffle};
 /// Bytes of a seed: the key, and the counter's first block.
 pub const SEED_BYTES: usize = 48;
 const KEY_BYTES: usize = 32;
-/// Keystream that is made at once.
-const BLOCK_BYTES: usize = 32 << 10;
+/// Keystream that is made at once; with what is made of it, it stays in the first cache.
+const BLOCK_BYTES: usize = 8 << 10;
 
 /// Why shares are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,11 +165,34 @@ impl Seed {
 
     /// One of many generators, apart by 2^64 blocks.
     fn stream(&self, number: u64) -> Generator {
-        let (key, counter) = self.expose().split_at(KEY_BYTES);
-        let counter = counter.first_chunk().copied().map_or(0, u128::from_be_bytes);
-        let counter = counter.wrapping_add(u128::from(number) << 64).to_be_bytes();
+        self.stream_from(vector(), number, 0)
+    }
 
-        Generator::new(key, &counter)
+    /// One of many generators, from a block on.
+    fn stream_from(&self, vector: Option<Vector>, number: u64, block: u64) -> Generator {
+        let (key, counter) = self.expose().split_at(KEY_BYTES);
+        let first = counter.first_chunk().copied().map_or(0, u128::from_be_bytes);
+        let key = key.first_chunk().expect("a seed begins with a key");
+
+        Generator::new(vector, key, first.wrapping_add(u128::from(number) << 64 | u128::from(block)))
+    }
+}
+
+/// The vector instructions, unless this CPU lacks them or the portable [`Backend`] is in use.
+fn vector() -> Option<Vector> {
+    #[cfg(test)]
+    if agreement::is_portable() {
+        return None;
+    }
+    if Backend::current() == Ok(Backend::Portable) { None } else { Vector::detect() }
+}
+
+/// Runs loops over bytes, with vector instructions where there are any.
+#[inline]
+fn vectorised<T>(work: impl FnOnce() -> T) -> T {
+    match vector() {
+        Some(vector) => vector.run(work),
+        None => work(),
     }
 }
 

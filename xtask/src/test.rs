@@ -15,6 +15,7 @@ pub(crate) const KNOWN_SKIPS: &[&str] = &[
     "../shared/data/msnbc is missing",
     // The vectorised backend is compared with the portable one where it can run.
     "this CPU has no AVX-512 IFMA",
+    "this CPU has no AVX-512 with VAES",
 ];
 
 /// What the Python tests import. grpcio refuses stubs that a later grpcio-tools made: they go together.

@@ -11,7 +11,7 @@ use super::Ifma;
 use super::{Kernels, Portable};
 
 /// The environment variable that chooses the backend: `auto` (the fastest that this CPU supports; the default),
-/// `portable` or `ifma`.
+/// `portable` or `ifma`. Under `portable`, [shares](crate::share) do without vector instructions too.
 pub const BACKEND_VARIABLE: &str = "HALO_CURVE_BACKEND";
 
 /// The code that computes in the group. All backends give the same bytes.

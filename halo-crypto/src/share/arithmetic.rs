@@ -1,7 +1,7 @@
 //! Addition, subtraction and multiplication of vectors of bytes modulo q, without branches and table lookups: the time
 //! does not depend on the elements, and the compiler makes vector instructions of the loops.
 
-use super::{Modulus, ShareError};
+use super::{Modulus, ShareError, vectorised};
 
 /// Elements that are looked at before an answer is given.
 const CHECKED: usize = 4 << 10;
@@ -13,7 +13,10 @@ const CHECKED: usize = 4 << 10;
 pub fn check(modulus: Modulus, elements: &[u8]) -> Result<(), ShareError> {
     let Ok(q) = u8::try_from(modulus.get()) else { return Ok(()) };
     for (chunk, first) in elements.chunks(CHECKED).zip((0..).step_by(CHECKED)) {
-        let largest = chunk.iter().fold(0, |largest: u8, element| largest.max(*element));
+        let largest = vectorised(
+            #[inline(always)]
+            || chunk.iter().fold(0, |largest: u8, element| largest.max(*element)),
+        );
         if largest >= q {
             let at = chunk.iter().position(|element| *element >= q).unwrap_or_default();
             return Err(ShareError::Value { index: first + at, value: chunk[at], modulus: u32::from(q) });
@@ -42,15 +45,19 @@ pub fn add(modulus: Modulus, sum: &mut [u8], other: &[u8]) -> Result<(), ShareEr
 
 /// Adds elements that are known to be below the modulus.
 pub(super) fn add_checked(modulus: Modulus, sum: &mut [u8], other: &[u8]) {
-    match u8::try_from(modulus.get()) {
-        Err(_) => sum.iter_mut().zip(other).for_each(|(sum, other)| *sum = sum.wrapping_add(*other)),
-        // a + b − q where that is not negative, else q more.
-        Ok(q) => sum.iter_mut().zip(other).for_each(|(sum, other)| {
-            let complement = q - other;
-            let back = if *sum < complement { q } else { 0 };
-            *sum = sum.wrapping_sub(complement).wrapping_add(back);
-        }),
-    }
+    let pairs = sum.iter_mut().zip(other);
+    vectorised(
+        #[inline(always)]
+        || match u8::try_from(modulus.get()) {
+            Err(_) => pairs.for_each(|(sum, other)| *sum = sum.wrapping_add(*other)),
+            // a + b − q where that is not negative, else q more.
+            Ok(q) => pairs.for_each(|(sum, other)| {
+                let complement = q - other;
+                let back = if *sum < complement { q } else { 0 };
+                *sum = sum.wrapping_sub(complement).wrapping_add(back);
+            }),
+        },
+    );
 }
 
 /// Subtracts element by element.
@@ -59,16 +66,23 @@ pub(super) fn add_checked(modulus: Modulus, sum: &mut [u8], other: &[u8]) {
 /// As [`add`].
 pub fn subtract(modulus: Modulus, sum: &mut [u8], other: &[u8]) -> Result<(), ShareError> {
     check_pair(modulus, sum, other)?;
-    sum.iter_mut().zip(other).for_each(|(sum, other)| *sum = difference(modulus, *sum, *other));
+    vectorised(
+        #[inline(always)]
+        || sum.iter_mut().zip(other).for_each(|(sum, other)| *sum = difference(modulus, *sum, *other)),
+    );
     Ok(())
 }
 
 /// Puts minuend − subtrahend in the subtrahend's place; all elements are below the modulus.
 pub(super) fn subtract_from(modulus: Modulus, minuend: &[u8], subtrahend: &mut [u8]) {
-    subtrahend.iter_mut().zip(minuend).for_each(|(b, a)| *b = difference(modulus, *a, *b));
+    vectorised(
+        #[inline(always)]
+        || subtrahend.iter_mut().zip(minuend).for_each(|(b, a)| *b = difference(modulus, *a, *b)),
+    );
 }
 
 /// a − b; modulo 256 the borrow goes by itself.
+#[inline(always)]
 fn difference(modulus: Modulus, a: u8, b: u8) -> u8 {
     let back = if a < b { modulus.get() as u8 } else { 0 };
     a.wrapping_sub(b).wrapping_add(back)
@@ -79,11 +93,16 @@ pub(super) fn multiply_checked(modulus: Modulus, product: &mut [u8], other: &[u8
     let q = modulus.get();
     // Below 2^16, x / q is x · ⌈2^24 / q⌉ / 2^24 for every q up to 256 (tested for all pairs).
     let reciprocal = u64::from((1_u32 << 24).div_ceil(u32::from(q)));
-    product.iter_mut().zip(other).for_each(|(product, other)| {
-        let x = u32::from(*product) * u32::from(*other);
-        let quotient = ((u64::from(x) * reciprocal) >> 24) as u32;
-        *product = (x - quotient * u32::from(q)) as u8;
-    });
+    vectorised(
+        #[inline(always)]
+        || {
+            product.iter_mut().zip(other).for_each(|(product, other)| {
+                let x = u32::from(*product) * u32::from(*other);
+                let quotient = ((u64::from(x) * reciprocal) >> 24) as u32;
+                *product = (x - quotient * u32::from(q)) as u8;
+            });
+        },
+    );
 }
 
 #[cfg(test)]

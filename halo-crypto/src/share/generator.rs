@@ -7,11 +7,45 @@ use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
-use super::{BLOCK_BYTES, Modulus, ShareError, arithmetic};
+use super::{
+    BLOCK_BYTES, KEY_BYTES, Modulus, ShareError, arithmetic,
+    vector::{self, Vector},
+};
 
 /// One continuous stream of pseudorandom bytes, and the numbers drawn from it.
 pub struct Generator {
-    stream: Ctr128BE<Aes256>,
+    stream: Stream,
+}
+
+/// AES-256 in counter mode. Both kinds give the same bytes.
+enum Stream {
+    Portable(Box<Ctr128BE<Aes256>>),
+    Vector(Box<vector::Stream>),
+}
+
+/// Which bytes of a stream are numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// The bits of a byte that count.
+    pub(super) mask: u8,
+    /// The smallest number.
+    pub(super) first: u8,
+    /// How many numbers there are.
+    pub(super) count: u8,
+}
+
+impl Wanted {
+    /// Writes the candidates that are wanted to the front of `accepted`, one after the other, and answers how many they
+    /// are. What is behind them in `accepted`, which is as long as `candidates`, may change too.
+    fn accept(self, vector: Option<Vector>, candidates: &[u8], accepted: &mut [u8]) -> usize {
+        let (seen, mut taken) = vector.map_or((0, 0), |vector| vector.accept(candidates, self, accepted));
+        for candidate in &candidates[seen..] {
+            let candidate = candidate & self.mask;
+            accepted[taken] = candidate;
+            taken += usize::from(candidate.wrapping_sub(self.first) < self.count);
+        }
+        taken
+    }
 }
 
 impl fmt::Debug for Generator {
@@ -27,15 +61,31 @@ pub(super) fn batch(missing: usize, rejected: f64) -> usize {
 }
 
 impl Generator {
-    /// AES-256 in counter mode from a key of 32 bytes and a first counter block of 16.
-    pub(super) fn new(key: &[u8], counter: &[u8]) -> Self {
-        Self { stream: Ctr128BE::<Aes256>::new_from_slices(key, counter).expect("a key and a block") }
+    /// AES-256 in counter mode from a first counter block on.
+    pub(super) fn new(vector: Option<Vector>, key: &[u8; KEY_BYTES], counter: u128) -> Self {
+        let stream = match vector {
+            Some(vector) => Stream::Vector(Box::new(vector::Stream::new(vector, key, counter))),
+            None => Stream::Portable(Box::new(Ctr128BE::<Aes256>::new(key.into(), &counter.to_be_bytes().into()))),
+        };
+        Self { stream }
     }
 
     /// The next bytes.
     pub fn bytes(&mut self, out: &mut [u8]) {
-        out.fill(0);
-        self.stream.apply_keystream(out);
+        match &mut self.stream {
+            Stream::Portable(stream) => {
+                out.fill(0);
+                stream.apply_keystream(out);
+            }
+            Stream::Vector(stream) => stream.bytes(out),
+        }
+    }
+
+    fn vector(&self) -> Option<Vector> {
+        match &self.stream {
+            Stream::Portable(_) => None,
+            Stream::Vector(stream) => stream.vector(),
+        }
     }
 
     /// Fills `out` with uniform numbers below the modulus.
@@ -57,7 +107,9 @@ impl Generator {
     pub fn mask(&mut self, modulus: Modulus, elements: &mut [u8]) -> Result<(), ShareError> {
         arithmetic::check(modulus, elements)?;
         let rejected = 1.0 / f64::from(modulus.get());
-        let mut block = Zeroizing::new(vec![0; BLOCK_BYTES]);
+        let not_zero = Wanted { mask: u8::MAX, first: 1, count: u8::MAX };
+        let vector = self.vector();
+        let (mut block, mut factors) = (Zeroizing::new(vec![0; BLOCK_BYTES]), Zeroizing::new(vec![0; BLOCK_BYTES]));
         let mut done = 0;
         while done < elements.len() {
             let count = batch(elements.len() - done, rejected);
@@ -65,13 +117,8 @@ impl Generator {
             for first in (0..count).step_by(BLOCK_BYTES) {
                 let drawn = &mut block[..BLOCK_BYTES.min(count - first)];
                 numbers.fill(drawn);
-                let mut kept = 0;
-                for at in 0..drawn.len() {
-                    drawn[kept] = drawn[at];
-                    kept += usize::from(drawn[at] != 0);
-                }
-                let kept = kept.min(elements.len() - done);
-                arithmetic::multiply_checked(modulus, &mut elements[done..done + kept], &drawn[..kept]);
+                let kept = not_zero.accept(vector, drawn, &mut factors).min(elements.len() - done);
+                arithmetic::multiply_checked(modulus, &mut elements[done..done + kept], &factors[..kept]);
                 done += kept;
             }
         }
@@ -83,7 +130,8 @@ impl Generator {
 pub struct Uniform<'a> {
     generator: &'a mut Generator,
     modulus: Modulus,
-    mask: u8,
+    /// None when every byte is a number.
+    wanted: Option<Wanted>,
     rejected: f64,
     /// Numbers that are still to be handed out.
     missing: usize,
@@ -106,8 +154,9 @@ impl<'a> Uniform<'a> {
         let candidates = f64::from(1_u16 << bits);
         let rejected = (candidates - f64::from(modulus.get())) / candidates;
         let block = Zeroizing::new(vec![0; BLOCK_BYTES.min(batch(count, rejected))]);
-        let mask = ((1_u16 << bits) - 1) as u8;
-        Self { generator, modulus, mask, rejected, missing: count, batch: 0, block, unread: 0..0 }
+        let wanted =
+            u8::try_from(modulus.get()).ok().map(|q| Wanted { mask: ((1_u16 << bits) - 1) as u8, first: 0, count: q });
+        Self { generator, modulus, wanted, rejected, missing: count, batch: 0, block, unread: 0..0 }
     }
 
     /// Fills `out` with the next numbers. When the last has been handed out, the generator stands behind the surplus of
@@ -126,20 +175,14 @@ impl<'a> Uniform<'a> {
             let sure = self.unread.len().min(out.len() - done);
             let candidates = &self.block[self.unread.start..self.unread.start + sure];
             self.unread.start += sure;
-            let q = self.modulus.get();
-            if q == 256 {
-                out[done..done + sure].copy_from_slice(candidates);
-                done += sure;
-                continue;
-            }
             let room = &mut out[done..done + sure];
-            let mut taken = 0;
-            for candidate in candidates {
-                let candidate = candidate & self.mask;
-                room[taken] = candidate;
-                taken += usize::from(u16::from(candidate) < q);
-            }
-            done += taken;
+            done += match self.wanted {
+                Some(wanted) => wanted.accept(self.generator.vector(), candidates, room),
+                None => {
+                    room.copy_from_slice(candidates);
+                    sure
+                }
+            };
         }
         self.missing -= done;
         if self.missing == 0 {
@@ -148,6 +191,24 @@ impl<'a> Uniform<'a> {
             }
             self.unread = 0..0;
         }
+    }
+
+    /// Adds the next numbers to `sums`, element by element modulo q.
+    ///
+    /// # Errors
+    /// [`ShareError::Value`] when an element is not below the modulus; nothing is changed or drawn then.
+    ///
+    /// # Panics
+    /// When `sums` is longer than what is left of the vector.
+    pub fn add(&mut self, sums: &mut [u8]) -> Result<(), ShareError> {
+        arithmetic::check(self.modulus, sums)?;
+        let mut numbers = Zeroizing::new(vec![0; BLOCK_BYTES.min(sums.len())]);
+        for part in sums.chunks_mut(BLOCK_BYTES) {
+            let numbers = &mut numbers[..part.len()];
+            self.fill(numbers);
+            arithmetic::add_checked(self.modulus, part, numbers);
+        }
+        Ok(())
     }
 
     /// Draws the next candidates; a batch begins when the one before is used up.

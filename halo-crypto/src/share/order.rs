@@ -1,9 +1,11 @@
 //! The secret order that both workers put a vector into.
 
-use rayon::prelude::*;
-use zeroize::Zeroizing;
+use std::{array, slice};
 
-use super::{BLOCK_BYTES, Generator, Seed};
+use rayon::prelude::*;
+use zeroize::{Zeroizing, optimization_barrier};
+
+use super::{BLOCK_BYTES, Seed, vector, vectorised};
 
 /// Keystream for one step of the reference's shuffle.
 const STEP_BYTES: usize = 16;
@@ -21,7 +23,7 @@ pub fn shuffle(seed: &Seed, elements: &mut [u8]) {
     for first in (0..steps).step_by(STEPS) {
         let count = STEPS.min(steps - first);
         generator.bytes(&mut block);
-        remainders(&block.as_chunks().0[..count], length - first, &mut places[..count]);
+        vectorised(|| remainders(&block.as_chunks().0[..count], length - first, &mut places[..count]));
         for (i, place) in (first..).zip(&places[..count]) {
             elements.swap(i, i + *place as usize);
         }
@@ -32,6 +34,7 @@ pub fn shuffle(seed: &Seed, elements: &mut [u8]) {
 const LANES: usize = 8;
 
 /// The remainders of little-endian numbers of 16 bytes by `divisor`, `divisor` − 1, …
+#[inline(always)]
 fn remainders(random: &[[u8; STEP_BYTES]], divisor: usize, out: &mut [u64]) {
     let mut done = 0;
     while done < random.len() {
@@ -61,22 +64,27 @@ const FAST_DIVISORS: std::ops::Range<usize> = 1 << 13..1 << 29;
 /// can be read from the bits. t as a double and its product with 1/d are each off by a factor of at most 1 ± 2^−52, so the
 /// remainder is from −d/2 − 2^12 to d/2 + 2^12, which is within −d and d: two steps less than 2^62 follow, and at the end
 /// one addition makes it positive.
+#[inline(always)]
 fn remainders_of_lanes(numbers: &[[u8; STEP_BYTES]; LANES], divisor: usize, out: &mut [u64; LANES]) {
     const ROUND: f64 = (3_u64 << 51) as f64;
-    let divisors: [i64; LANES] = std::array::from_fn(|lane| (divisor - lane) as i64);
+    let divisors: [i64; LANES] = array::from_fn(|lane| (divisor - lane) as i64);
     let inverses = divisors.map(|divisor| 1.0 / divisor as f64);
-    let numbers = numbers.map(u128::from_le_bytes);
+    let word = |lane: usize, half: usize| u64::from_le_bytes(numbers[lane].as_chunks().0[half]);
+    let (low, high): ([_; LANES], [_; LANES]) =
+        (array::from_fn(|lane| word(lane, 0)), array::from_fn(|lane| word(lane, 1)));
     let mut remainders = [0_i64; LANES];
-    for (bits, shift) in [(63, 65), (33, 32), (32, 0)] {
+    let mut divide = |bits: u32, digits: [u64; LANES]| {
         for lane in 0..LANES {
-            let digit = ((numbers[lane] >> shift) & ((1 << bits) - 1)) as i64;
-            let dividend = (remainders[lane] << bits) + digit;
+            let dividend = (remainders[lane] << bits) + digits[lane].cast_signed();
             let estimate = dividend as f64 * inverses[lane] + ROUND;
             let quotient = estimate.to_bits().cast_signed() - ROUND.to_bits().cast_signed();
             // The product alone may pass 2^63.
             remainders[lane] = dividend.wrapping_sub(quotient.wrapping_mul(divisors[lane]));
         }
-    }
+    };
+    divide(63, high.map(|word| word >> 1));
+    divide(33, array::from_fn(|lane| (high[lane] & 1) << 32 | low[lane] >> 32));
+    divide(32, low.map(|word| word & u64::from(u32::MAX)));
     for ((out, remainder), divisor) in out.iter_mut().zip(remainders).zip(divisors) {
         *out = (remainder + (divisor & (remainder >> 63))).cast_unsigned();
     }
@@ -92,106 +100,131 @@ fn remainders_of_lanes(numbers: &[[u8; STEP_BYTES]; LANES], divisor: usize, out:
 ///
 /// A second vector of the same length is held for a while.
 pub fn bucket_shuffle(seed: &Seed, elements: &mut [u8]) {
-    const BUCKETS: usize = 256;
-    const ONE_BUCKET: usize = 1 << 16;
     if elements.len() <= ONE_BUCKET {
         return shuffle_bucket(seed, 0, elements);
     }
-    let length = elements.len();
-    // Neighbours often choose differently; four counters each keep additions from waiting for one another.
-    let mut counts = [[0_usize; BUCKETS]; 4];
-    for_each_choice(seed, length, |_, choices| {
-        let (fours, rest) = choices.as_chunks::<4>();
-        for four in fours {
-            counts.iter_mut().zip(four).for_each(|(counts, bucket)| counts[usize::from(*bucket)] += 1);
+    // Every thread takes a part of the elements; the parts of a bucket lie side by side in their order.
+    let part = elements.len().div_ceil(rayon::current_num_threads()).next_multiple_of(STEP_BYTES);
+    let parts = || (0..elements.len()).step_by(part).zip(elements.chunks(part)).collect::<Vec<_>>().into_par_iter();
+    let counts: Vec<[usize; BUCKETS]> =
+        parts().map(|(first, elements)| count_choices(seed, first, elements.len())).collect();
+    let sizes: [usize; BUCKETS] = array::from_fn(|bucket| counts.iter().map(|counts| counts[bucket]).sum());
+    let mut scattered = vec![0; elements.len()];
+    let mut rest = scattered.as_mut_slice();
+    let mut places: Vec<[slice::IterMut<'_, u8>; BUCKETS]> =
+        counts.iter().map(|_| array::from_fn(|_| Default::default())).collect();
+    for bucket in 0..BUCKETS {
+        for (places, counts) in places.iter_mut().zip(&counts) {
+            places[bucket] = rest.split_off_mut(..counts[bucket]).unwrap_or_default().iter_mut();
         }
-        rest.iter().for_each(|bucket| counts[0][usize::from(*bucket)] += 1);
-    });
-    let mut sizes = [0; BUCKETS];
-    for (bucket, size) in sizes.iter_mut().enumerate() {
-        *size = counts.iter().map(|counts| counts[bucket]).sum();
     }
-    let mut next = [0; BUCKETS];
-    let mut begin = 0;
-    for (next, size) in next.iter_mut().zip(&sizes) {
-        *next = begin;
-        begin += size;
-    }
-    let mut scattered = Zeroizing::new(vec![0; elements.len()]);
-    for_each_choice(seed, length, |first, choices| {
-        for (element, bucket) in elements[first..].iter().zip(choices) {
-            let place = &mut next[usize::from(*bucket)];
-            scattered[*place] = *element;
-            *place += 1;
-        }
-    });
-    elements.copy_from_slice(&scattered);
-    drop(scattered);
-    let mut rest = elements;
+    parts().zip(places).for_each(|((first, elements), places)| scatter(seed, first, elements, places));
+
+    let (mut from, mut to) = (scattered.as_mut_slice(), elements);
     let mut buckets = Vec::with_capacity(BUCKETS);
     for size in sizes {
-        let (bucket, behind) = rest.split_at_mut(size);
-        buckets.push(bucket);
-        rest = behind;
+        buckets.push((from.split_off_mut(..size).unwrap_or_default(), to.split_off_mut(..size).unwrap_or_default()));
     }
-    buckets.into_par_iter().enumerate().for_each(|(number, bucket)| shuffle_bucket(seed, number as u64, bucket));
+    buckets.into_par_iter().enumerate().for_each(|(number, (bucket, place))| {
+        shuffle_bucket(seed, number as u64, bucket);
+        place.copy_from_slice(bucket);
+        // Wiped while it is in the cache.
+        bucket.fill(0);
+        optimization_barrier(bucket);
+    });
 }
 
-/// The buckets of so many elements, a part at a time with the position of its first. The shuffle goes through them twice:
-/// to make the stream again is quicker than to keep it.
-fn for_each_choice(seed: &Seed, length: usize, mut each: impl FnMut(usize, &[u8])) {
-    let mut generator = seed.stream(0);
+/// Buckets of more than [`ONE_BUCKET`] elements.
+const BUCKETS: usize = 256;
+/// So many elements are not divided.
+const ONE_BUCKET: usize = 1 << 16;
+
+/// How many elements of a part choose each bucket.
+fn count_choices(seed: &Seed, first: usize, count: usize) -> [usize; BUCKETS] {
+    // Neighbours often choose differently; four counters each keep additions from waiting for one another.
+    let mut apart = [[0_usize; BUCKETS]; 4];
+    for_each_choice(seed, first, count, |_, choices| {
+        let (fours, rest) = choices.as_chunks::<4>();
+        for four in fours {
+            apart.iter_mut().zip(four).for_each(|(counts, bucket)| counts[usize::from(*bucket)] += 1);
+        }
+        rest.iter().for_each(|bucket| apart[0][usize::from(*bucket)] += 1);
+    });
+    array::from_fn(|bucket| apart.iter().map(|counts| counts[bucket]).sum())
+}
+
+/// Writes each element of a part to the next place of the bucket that it chooses.
+fn scatter(seed: &Seed, first: usize, elements: &[u8], mut places: [slice::IterMut<'_, u8>; BUCKETS]) {
+    for_each_choice(seed, first, elements.len(), |first, choices| {
+        for (element, bucket) in elements[first..].iter().zip(choices) {
+            if let Some(place) = places[usize::from(*bucket)].next() {
+                *place = *element;
+            }
+        }
+    });
+}
+
+/// The buckets that `count` elements from the one at `first` on choose, a block at a time with the position of its first
+/// in the part. The shuffle goes through them twice: to make the stream again is quicker than to keep it.
+fn for_each_choice(seed: &Seed, first: usize, count: usize, mut each: impl FnMut(usize, &[u8])) {
+    let mut generator = seed.stream_from(vector(), 0, (first / STEP_BYTES) as u64);
     let mut block = Zeroizing::new(vec![0; BLOCK_BYTES]);
-    for first in (0..length).step_by(BLOCK_BYTES) {
-        let choices = &mut block[..BLOCK_BYTES.min(length - first)];
+    for first in (0..count).step_by(BLOCK_BYTES) {
+        let choices = &mut block[..BLOCK_BYTES.min(count - first)];
         generator.bytes(choices);
         each(first, choices);
     }
 }
 
 fn shuffle_bucket(seed: &Seed, number: u64, bucket: &mut [u8]) {
-    let mut words = Words::new(seed.stream(number + 1), bucket.len());
-    for i in (1..bucket.len()).rev() {
+    let mut generator = seed.stream(number + 1);
+    let mut block = Zeroizing::new([0; 4 * WORDS]);
+    let mut places = Zeroizing::new([0; WORDS]);
+    let mut length = bucket.len();
+    while length > 1 {
+        let words = WORDS.min(length - 1);
+        generator.bytes(&mut block[..4 * words]);
         // A bucket of 2^32 elements would need a vector of 2^40.
-        let bound = u32::try_from(i + 1).unwrap_or(u32::MAX);
-        bucket.swap(i, words.below(bound) as usize);
+        let bound = u32::try_from(length).unwrap_or(u32::MAX);
+        let count = choose(&block.as_chunks().0[..words], bound, &mut places);
+        for (last, place) in (0..length).rev().zip(&places[..count]) {
+            bucket.swap(last, *place as usize);
+        }
+        length -= count;
     }
 }
 
-/// Little-endian 32-bit words of a stream.
-struct Words {
-    generator: Generator,
-    block: Zeroizing<Vec<u8>>,
-    at: usize,
-}
+/// Words whose places are computed at once.
+const WORDS: usize = 512;
 
-impl Words {
-    fn new(generator: Generator, expected: usize) -> Self {
-        let block = Zeroizing::new(vec![0; (expected * 4 + 64).min(BLOCK_BYTES).next_multiple_of(4)]);
-        let at = block.len();
-        Self { generator, block, at }
+/// Uniform numbers below `bound`, `bound` − 1, … by Lemire's method from little-endian words, and how many they are: as
+/// many as there are words, less those that are refused.
+fn choose(words: &[[u8; 4]], bound: u32, places: &mut [u32; WORDS]) -> usize {
+    let product = |word: &[u8; 4], bound: u32| u64::from(u32::from_le_bytes(*word)) * u64::from(bound);
+    // A word is refused only where the low half of the product is below the bound, which hardly one is.
+    let doubtful = vectorised(
+        #[inline(always)]
+        || {
+            (0..bound).rev().zip(words).zip(places.iter_mut()).fold(false, |doubtful, ((largest, word), place)| {
+                let product = product(word, largest + 1);
+                *place = (product >> 32) as u32;
+                doubtful | (product as u32 <= largest)
+            })
+        },
+    );
+    if !doubtful {
+        return words.len();
     }
-
-    fn next(&mut self) -> u32 {
-        if self.at == self.block.len() {
-            self.generator.bytes(&mut self.block);
-            self.at = 0;
-        }
-        let word = self.block[self.at..].first_chunk().copied().unwrap_or_default();
-        self.at += 4;
-        u32::from_le_bytes(word)
-    }
-
-    fn below(&mut self, bound: u32) -> u32 {
-        loop {
-            let product = u64::from(self.next()) * u64::from(bound);
-            // The remainder is computed only where it can matter.
-            let low = product as u32;
-            if low >= bound || low >= bound.wrapping_neg() % bound {
-                return (product >> 32) as u32;
-            }
+    let mut count = 0;
+    for word in words {
+        let bound = bound - count as u32;
+        let product = product(word, bound);
+        if product as u32 >= bound.wrapping_neg() % bound {
+            places[count] = (product >> 32) as u32;
+            count += 1;
         }
     }
+    count
 }
 
 #[cfg(test)]
@@ -235,6 +268,20 @@ mod tests {
         for (divisor, count) in [(1, 1), (2, 1), (9, 8), (10, 9)] {
             assert_remainders(&random[..count], divisor);
         }
+    }
+
+    #[test]
+    fn words_that_would_favour_some_places_are_refused() {
+        let bound = 3 << 30;
+        // A low half below 2^32 mod (bound − i) = 2^30 + i is refused, as 0 and 7 · (bound − 2) modulo 2^32 are; that of
+        // the largest word times bound − 1 is just not.
+        let words = [5_u32, 0, u32::MAX, 7, 5, 0].map(u32::to_le_bytes);
+        let mut places = [0; WORDS];
+        assert_eq!(choose(&words, bound, &mut places), 3);
+        let due: Vec<u32> = [(5, 0), (u32::MAX, 1), (5, 2)]
+            .map(|(word, less)| ((u64::from(word) * u64::from(bound - less)) >> 32) as u32)
+            .into();
+        assert_eq!(places[..3], due);
     }
 
     proptest! {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use halo_crypto::digest::Sha256Pair;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -76,13 +77,25 @@ pub trait Workspace: Send + Sync {
 /// Reads a body in chunks and verifies record size, count and digest. The digest is checked when the last chunk has
 /// been read: nothing computed from a body may leave before [`CheckedReader::next_chunk`] has answered `None`.
 pub(crate) struct CheckedReader {
+    records: Records,
+    hasher: Sha256,
+}
+
+/// As [`CheckedReader`], for two bodies of as many records each: their digests are computed side by side, which takes
+/// hardly longer than one.
+pub(crate) struct PairReader {
+    records: [Records; 2],
+    hasher: Sha256Pair,
+}
+
+/// The records of a body, whose digest somebody else computes.
+struct Records {
     origin: Origin,
     source: Box<dyn Read + Send>,
     record_bytes: usize,
     records: u64,
     position: u64,
     expected_sha256: [u8; 32],
-    hasher: Sha256,
     buffer: Vec<u8>,
 }
 
@@ -122,6 +135,50 @@ impl Chunk<'_> {
 impl CheckedReader {
     /// Opens `body`, which must consist of records of `record_bytes` bytes.
     pub(crate) fn open(body: &Body, record_bytes: usize, origin: Origin) -> Result<Self, ProtocolError> {
+        Ok(Self { records: Records::open(body, record_bytes, origin)?, hasher: Sha256::new() })
+    }
+
+    /// The next chunk of at most `chunk_records` records, or `None` after the last one, when all checks have passed.
+    pub(crate) fn next_chunk(&mut self, chunk_records: usize) -> Result<Option<Chunk<'_>>, ProtocolError> {
+        if !self.records.read(chunk_records)? {
+            self.records.check_end(std::mem::take(&mut self.hasher).finalize().into())?;
+            return Ok(None);
+        }
+        self.hasher.update(&self.records.buffer);
+        Ok(Some(self.records.chunk()))
+    }
+}
+
+impl PairReader {
+    /// Opens two bodies, which must consist of equally many records of `record_bytes` bytes.
+    pub(crate) fn open(bodies: [(&Body, Origin); 2], record_bytes: usize) -> Result<Self, ProtocolError> {
+        let [one, two] = bodies.map(|(body, origin)| Records::open(body, record_bytes, origin));
+        let records = [one?, two?];
+        if records[0].records != records[1].records {
+            let reason = format!("it has {} records where {} are due", records[1].records, records[0].records);
+            return Err(records[1].bad_body(reason));
+        }
+        Ok(Self { records, hasher: Sha256Pair::new() })
+    }
+
+    /// The next chunks of at most `chunk_records` records, or `None` after the last ones, when all checks have passed.
+    pub(crate) fn next_chunks(&mut self, chunk_records: usize) -> Result<Option<[Chunk<'_>; 2]>, ProtocolError> {
+        let mut more = true;
+        for records in &mut self.records {
+            more &= records.read(chunk_records)?;
+        }
+        if !more {
+            let digests = std::mem::take(&mut self.hasher).finish();
+            self.records.iter_mut().zip(digests).try_for_each(|(records, digest)| records.check_end(digest))?;
+            return Ok(None);
+        }
+        self.hasher.update(self.records.each_ref().map(|records| records.buffer.as_slice()));
+        Ok(Some(self.records.each_ref().map(Records::chunk)))
+    }
+}
+
+impl Records {
+    fn open(body: &Body, record_bytes: usize, origin: Origin) -> Result<Self, ProtocolError> {
         if body.record_bytes() != record_bytes {
             let reason = format!("its records have {} bytes where {record_bytes} are due", body.record_bytes());
             return Err(ProtocolError::BadBody { origin, reason });
@@ -133,18 +190,16 @@ impl CheckedReader {
             records: body.records(),
             position: 0,
             expected_sha256: body.sha256(),
-            hasher: Sha256::new(),
             buffer: Vec::new(),
         })
     }
 
-    /// The next chunk of at most `chunk_records` records, or `None` after the last one, when all checks have passed.
-    pub(crate) fn next_chunk(&mut self, chunk_records: usize) -> Result<Option<Chunk<'_>>, ProtocolError> {
+    /// Fills the buffer with the next records, at most `most`; false when there are none.
+    fn read(&mut self, most: usize) -> Result<bool, ProtocolError> {
         let left = self.records - self.position;
-        let take = usize::try_from(left).unwrap_or(usize::MAX).min(chunk_records.max(1));
+        let take = usize::try_from(left).unwrap_or(usize::MAX).min(most.max(1));
         if take == 0 {
-            self.check_end()?;
-            return Ok(None);
+            return Ok(false);
         }
         self.buffer.resize(take * self.record_bytes, 0);
         match self.source.read_exact(&mut self.buffer) {
@@ -154,13 +209,17 @@ impl CheckedReader {
             }
             Err(error) => return Err(error.into()),
         }
-        self.hasher.update(&self.buffer);
-        let first = self.position;
         self.position += take as u64;
-        Ok(Some(Chunk { first, bytes: &self.buffer }))
+        Ok(true)
     }
 
-    fn check_end(&mut self) -> Result<(), ProtocolError> {
+    /// What was read last.
+    fn chunk(&self) -> Chunk<'_> {
+        Chunk { first: self.position - (self.buffer.len() / self.record_bytes) as u64, bytes: &self.buffer }
+    }
+
+    /// Whether the body ends here and has had this digest.
+    fn check_end(&mut self, digest: [u8; 32]) -> Result<(), ProtocolError> {
         let mut surplus = [0u8; 1];
         loop {
             match self.source.read(&mut surplus) {
@@ -170,7 +229,6 @@ impl CheckedReader {
                 Err(error) => return Err(error.into()),
             }
         }
-        let digest: [u8; 32] = std::mem::take(&mut self.hasher).finalize().into();
         if digest != self.expected_sha256 {
             return Err(self.bad_body("its SHA-256 is another one".to_owned()));
         }

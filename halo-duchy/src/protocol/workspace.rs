@@ -230,7 +230,7 @@ fn whole_records(bytes: usize, record_bytes: usize) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::Origin;
-    use super::super::record::for_each_chunk;
+    use super::super::record::{PairReader, for_each_chunk};
     use super::*;
 
     fn conformance(workspace: &dyn Workspace) {
@@ -292,5 +292,34 @@ mod tests {
         assert!(read_all(body(0, digest), 2).unwrap_err().contains("goes on"));
         assert!(read_all(body(5, [0; 32]), 2).unwrap_err().contains("SHA-256"));
         assert!(read_all(body(u64::MAX, digest), 2).unwrap_err().contains("ends before"));
+    }
+
+    #[test]
+    fn two_bodies_are_read_side_by_side_and_each_is_checked() {
+        let texts = [&b"abcdefghij"[..], b"ABCDEFGHIJ"];
+        let digests = texts.map(|text| <[u8; 32]>::from(Sha256::digest(text)));
+        let read = |records: [u64; 2], digests: [[u8; 32]; 2]| -> Result<[Vec<u8>; 2], String> {
+            let bodies: [Body; 2] = [0, 1]
+                .map(|k| -> Body { Arc::new(MemoryBody::with_header(texts[k].to_vec(), 2, records[k], digests[k])) });
+            let both = [(&bodies[0], Origin::Own), (&bodies[1], Origin::Requisition(7))];
+            let mut reader = PairReader::open(both, 2).map_err(|error| error.to_string())?;
+            let mut read = [Vec::new(), Vec::new()];
+            while let Some(chunks) = reader.next_chunks(2).map_err(|error| error.to_string())? {
+                for (read, chunk) in read.iter_mut().zip(chunks) {
+                    assert_eq!(chunk.first, (read.len() / 2) as u64);
+                    read.extend_from_slice(chunk.bytes);
+                }
+            }
+            Ok(read)
+        };
+        assert_eq!(read([5, 5], digests).unwrap(), texts);
+        assert!(read([5, 4], digests).unwrap_err().contains("4 records where 5 are due"));
+        assert!(read([4, 4], digests).unwrap_err().contains("goes on"));
+        assert!(read([6, 6], digests).unwrap_err().contains("ends before"));
+        let origin = Origin::Requisition(7).to_string();
+        let refused = read([5, 5], [digests[0], [0; 32]]).unwrap_err();
+        assert!(refused.contains("SHA-256") && refused.contains(&origin), "{refused}");
+        let refused = read([5, 5], [[0; 32], digests[1]]).unwrap_err();
+        assert!(refused.contains("SHA-256") && !refused.contains(&origin), "{refused}");
     }
 }

@@ -2,7 +2,7 @@
 
 use halo_crypto::share;
 
-use super::super::record::CheckedReader;
+use super::super::record::PairReader;
 use super::super::seat::wrong_count;
 use super::super::{Origin, ProtocolError, Received, Step};
 use super::{CHUNK_CELLS, Duchy, Outcome};
@@ -18,20 +18,14 @@ impl Duchy {
                 return Err(wrong_count(received, expected, vec![received.slot.from.clone()]));
             }
         }
-        let open =
-            |received: &Received| CheckedReader::open(&received.body, 1, Origin::Duchy(received.slot.from.clone()));
-        let (mut first, mut second) = (open(&inbox[0])?, open(&inbox[1])?);
+        let bodies = [&inbox[0], &inbox[1]].map(|received| (&received.body, Origin::Duchy(received.slot.from.clone())));
+        let mut reader = PairReader::open(bodies, 1)?;
         let mut counts = [0_u64; 256];
         let mut sums = Vec::with_capacity(CHUNK_CELLS);
-        loop {
-            let one = first.next_chunk(CHUNK_CELLS)?;
-            if let Some(chunk) = &one {
-                bad_elements(&inbox[0], chunk.first, share::check(modulus, chunk.bytes))?;
-                sums.clear();
-                sums.extend_from_slice(chunk.bytes);
-            }
-            let other = second.next_chunk(CHUNK_CELLS)?;
-            let (Some(_), Some(other)) = (one, other) else { break };
+        while let Some([one, other]) = reader.next_chunks(CHUNK_CELLS)? {
+            bad_elements(&inbox[0], one.first, share::check(modulus, one.bytes))?;
+            sums.clear();
+            sums.extend_from_slice(one.bytes);
             bad_elements(&inbox[1], other.first, share::add(modulus, &mut sums, other.bytes))?;
             count(&mut counts, &sums);
         }

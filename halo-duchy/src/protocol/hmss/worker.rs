@@ -6,7 +6,7 @@ use halo_crypto::share::{self, Generator, Modulus, SEED_BYTES, Seed, ShareError}
 use rand_core::Rng;
 use zeroize::Zeroizing;
 
-use super::super::record::for_each_chunk;
+use super::super::record::{Chunk, PairReader, for_each_chunk};
 use super::super::stream::{Purpose, StepRandomness, below};
 use super::super::{Body, Description, Message, Origin, ProtocolError, Received, State, Step, Workspace};
 use super::{CHUNK_CELLS, Duchy, Outcome, Parameters, Requisition, Role, Variant};
@@ -110,24 +110,19 @@ impl Duchy {
         let mut cells = vec![0; self.parameters.cells as usize];
         let mut ids: Vec<&String> = self.parameters.requisitions.iter().collect();
         ids.sort_unstable();
+        let mut uploads = Vec::new();
         for id in ids {
             if workspace.is_cancelled() {
                 return Err(ProtocolError::Cancelled);
             }
-            let refuse = |reason: String| ProtocolError::BadShare { requisition: id.clone(), reason };
             let own = requisitions.iter().position(|requisition| requisition.id == *id);
             match (own, relayed.get(id)) {
                 (Some(position), None) => {
-                    let body = &requisitions[position].share;
-                    if body.records() != self.parameters.cells {
-                        let due = self.parameters.cells;
-                        return Err(refuse(format!("it has {} cells where {due} are due", body.records())));
+                    let (found, due) = (requisitions[position].share.records(), self.parameters.cells);
+                    if found != due {
+                        return Err(refuse(id, format!("it has {found} cells where {due} are due")));
                     }
-                    for_each_chunk(body, 1, &Origin::Requisition(position), CHUNK_CELLS, |chunk| {
-                        let first = chunk.first as usize;
-                        share::add(modulus, &mut cells[first..first + chunk.bytes.len()], chunk.bytes)
-                            .map_err(|error| refuse(format!("from cell {first} on: {error}")))
-                    })?;
+                    uploads.push(Upload { id, share: &requisitions[position].share, position });
                 }
                 (None, Some(ciphertext)) => {
                     let seed = (self.open_seed)(id, ciphertext).map_err(|reason| ProtocolError::BadSeed {
@@ -137,17 +132,32 @@ impl Duchy {
                     })?;
                     let mut generator = seed.generator();
                     let mut numbers = generator.uniform_parts(modulus, cells.len());
-                    let mut block = Zeroizing::new(vec![0; CHUNK_CELLS]);
-                    for part in cells.chunks_mut(CHUNK_CELLS) {
-                        numbers.fill(&mut block[..part.len()]);
-                        share::add(modulus, part, &block[..part.len()]).map_err(internal)?;
-                    }
+                    cells.chunks_mut(CHUNK_CELLS).try_for_each(|part| numbers.add(part)).map_err(internal)?;
                 }
                 (Some(_), Some(_)) => {
                     return Err(bad_input(received, format!("it passes on {id}, which was fulfilled here")));
                 }
-                (None, None) => return Err(refuse("neither worker has it".to_owned())),
+                (None, None) => return Err(refuse(id, "neither worker has it".to_owned())),
             }
+        }
+        let mut add = |upload: &Upload<'_>, chunk: &Chunk<'_>| {
+            let first = chunk.first as usize;
+            share::add(modulus, &mut cells[first..first + chunk.bytes.len()], chunk.bytes)
+                .map_err(|error| refuse(upload.id, format!("from cell {first} on: {error}")))
+        };
+        let (pairs, single) = uploads.as_chunks();
+        for [one, two] in pairs {
+            if workspace.is_cancelled() {
+                return Err(ProtocolError::Cancelled);
+            }
+            let mut reader = PairReader::open([(one.share, one.origin()), (two.share, two.origin())], 1)?;
+            while let Some(chunks) = reader.next_chunks(CHUNK_CELLS)? {
+                add(one, &chunks[0])?;
+                add(two, &chunks[1])?;
+            }
+        }
+        for upload in single {
+            for_each_chunk(upload.share, 1, &upload.origin(), CHUNK_CELLS, |chunk| add(upload, chunk))?;
         }
         Ok(cells)
     }
@@ -206,6 +216,24 @@ impl Duchy {
         rest.fill((modulus.get() - 1) as u8);
         Ok(())
     }
+}
+
+/// A share that a publisher has given to this worker.
+struct Upload<'a> {
+    id: &'a str,
+    share: &'a Body,
+    /// Its place among the requisitions.
+    position: usize,
+}
+
+impl Upload<'_> {
+    fn origin(&self) -> Origin {
+        Origin::Requisition(self.position)
+    }
+}
+
+fn refuse(id: &str, reason: String) -> ProtocolError {
+    ProtocolError::BadShare { requisition: id.to_owned(), reason }
 }
 
 fn bad_input(received: &Received, reason: String) -> ProtocolError {
