@@ -6,7 +6,7 @@ use curve25519_dalek::{
     RistrettoPoint, Scalar as DalekScalar, ristretto::RistrettoBasepointTable, traits::MultiscalarMul,
 };
 use halo_crypto::{
-    batch::{self, Backend},
+    batch::{self, Backend, Message},
     elgamal::{Ciphertext, CompositeKey, KeyShareSecret},
     group::{Point, Scalar},
     hash::Domain,
@@ -119,6 +119,7 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
     batch::encode_ciphertexts(&ciphertexts, &mut encoded);
     let points: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.e).collect();
     batch::decode_ciphertexts(&encoded).map_err(|error| Error::new(format!("the ciphertexts: {error:?}")))?;
+    let half = Secret::new(exponent.expose().half());
     let in_place = |kernel: &dyn Fn(&mut [Ciphertext])| {
         let mut changed = ciphertexts.clone();
         kernel(&mut changed);
@@ -136,9 +137,9 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
     });
     add("blind and decrypt, bytes to bytes", &mut || {
         let mut decoded = batch::decode_ciphertexts(&encoded).unwrap_or_default();
-        batch::peel_and_blind(secret, exponent, &mut decoded);
+        batch::peel_and_blind(secret, &half, &mut decoded);
         let mut bytes = Vec::with_capacity(encoded.len());
-        batch::encode_ciphertexts(&decoded, &mut bytes);
+        batch::encode_doubled_ciphertexts(&decoded, &mut bytes);
         black_box(bytes);
     });
     add("encrypt zero (two fixed bases)", &mut || {
@@ -146,6 +147,12 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
     });
     add("encrypt (two fixed bases)", &mut || {
         black_box(batch::encrypt(key, messages, nonces));
+    });
+    let whole: Vec<Message> = messages.iter().copied().map(Message::whole).collect();
+    add("encrypt, points to bytes", &mut || {
+        let mut bytes = Vec::with_capacity(encoded.len());
+        batch::encrypt_encoded(key, &whole, nonces, &mut bytes);
+        black_box(bytes);
     });
     add("re-randomise (two fixed bases)", &mut || {
         black_box(in_place(&|c| batch::rerandomize(key, c, nonces)));
@@ -155,6 +162,11 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
     });
     add("encode a point", &mut || {
         black_box(batch::encode_points(&points));
+    });
+    add("encode twice a ciphertext (two points)", &mut || {
+        let mut bytes = Vec::with_capacity(encoded.len());
+        batch::encode_doubled_ciphertexts(&ciphertexts, &mut bytes);
+        black_box(bytes);
     });
     add("hash to the group", &mut || {
         black_box(batch::hash_to_group(Domain::Index, ids));

@@ -80,17 +80,32 @@ impl Ifma {
     pub(crate) fn coordinates(&self, point: &Point) -> Coordinates {
         match &point.0 {
             Form::Lanes(coordinates, _) => *coordinates,
-            Form::Dalek(point) => self.decode_sixteen(&[EncodedPoint::from_bytes(point.compress().to_bytes())])[0].0[0],
+            Form::Dalek(point) => {
+                self.decode_sixteen(&[EncodedPoint::from_bytes(point.compress().to_bytes())])[0].0.get(0)
+            }
         }
     }
 
     /// At most eight points, with identities behind them.
     fn eight<'a>(&self, points: impl Iterator<Item = &'a Point>) -> Eight {
-        let mut eight = [Coordinates::IDENTITY; LANES];
-        for (place, point) in eight.iter_mut().zip(points) {
-            *place = self.coordinates(point);
+        let mut eight = Eight::identity();
+        for (lane, point) in points.take(LANES).enumerate() {
+            match &point.0 {
+                Form::Lanes(coordinates, _) => eight.set(lane, coordinates),
+                Form::Dalek(_) => eight.set(lane, &self.coordinates(point)),
+            }
         }
         eight
+    }
+
+    /// The points of all lanes.
+    fn points(&self, eight: &Eight) -> impl Iterator<Item = Point> {
+        (0..LANES).map(|lane| self.point(eight.get(lane)))
+    }
+
+    /// The ciphertexts of these components.
+    fn ciphertexts(&self, [u, e]: &[Eight; 2]) -> impl Iterator<Item = Ciphertext> {
+        self.points(u).zip(self.points(e)).map(|(u, e)| Ciphertext { u, e })
     }
 
     /// The components of at most eight ciphertexts.
@@ -122,8 +137,8 @@ impl Ifma {
 }
 
 /// Puts results in their places; the lanes beyond are padding.
-fn put<T>(places: &mut [T], results: impl IntoIterator<Item = T>) {
-    for (place, result) in places.iter_mut().zip(results) {
+fn put<'a, T: 'a>(places: impl IntoIterator<Item = &'a mut T>, results: impl IntoIterator<Item = T>) {
+    for (place, result) in places.into_iter().zip(results) {
         *place = result;
     }
 }
@@ -136,8 +151,8 @@ impl Kernels for Ifma {
     fn decode(&self, encoded: &[EncodedPoint], points: &mut [Option<Point>]) {
         for (encoded, points) in encoded.chunks(2 * LANES).zip(points.chunks_mut(2 * LANES)) {
             for ((decoded, failed), points) in self.decode_sixteen(encoded).into_iter().zip(points.chunks_mut(LANES)) {
-                let decoded = decoded.into_iter().enumerate();
-                put(points, decoded.map(|(lane, point)| (failed >> lane & 1 == 0).then(|| self.point(point))));
+                let decoded = self.points(&decoded).enumerate();
+                put(points, decoded.map(|(lane, point)| (failed >> lane & 1 == 0).then_some(point)));
             }
         }
     }
@@ -161,7 +176,7 @@ impl Kernels for Ifma {
             let before = self.eight(points.iter());
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { rows::add_multiples(comb, scalars, &before) };
-            put(points, after.map(|point| self.point(point)));
+            put(points, self.points(&after));
         }
     }
 
@@ -172,10 +187,8 @@ impl Kernels for Ifma {
             let bases = self.eight(bases.iter());
             // SAFETY: `self` proves that the CPU has the features.
             let eights = unsafe { rows::multiply(scalars, row, &bases) };
-            for (place, eight) in eights.into_iter().enumerate() {
-                for (product, point) in products.iter_mut().skip(place).step_by(row).zip(eight) {
-                    *product = self.point(point);
-                }
+            for (place, eight) in eights.iter().enumerate() {
+                put(products.iter_mut().skip(place).step_by(row), self.points(eight));
             }
         }
     }
@@ -186,7 +199,7 @@ impl Kernels for Ifma {
             let before = self.components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::rerandomize(bases, nonces, &before) };
-            put(ciphertexts, self.ciphertexts(after));
+            put(ciphertexts, self.ciphertexts(&after));
         }
     }
 
@@ -196,7 +209,7 @@ impl Kernels for Ifma {
             let before = self.eight(points.iter());
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::multiply(scalars, &before) };
-            put(points, after.map(|point| self.point(point)));
+            put(points, self.points(&after));
         }
     }
 
@@ -206,7 +219,7 @@ impl Kernels for Ifma {
             let before = self.components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::scale_and_add(b, c, &before) };
-            put(ciphertexts, self.ciphertexts(after));
+            put(ciphertexts, self.ciphertexts(&after));
         }
     }
 
@@ -215,7 +228,7 @@ impl Kernels for Ifma {
             let before = self.components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::open(x, &before) };
-            put(opened, after.map(|point| self.point(point)));
+            put(opened, self.points(&after));
         }
     }
 
@@ -242,14 +255,7 @@ impl Kernels for Ifma {
         for (uniform, points) in uniform.chunks(LANES).zip(points.chunks_mut(LANES)) {
             // SAFETY: `self` proves that the CPU has the features.
             let mapped = unsafe { kernels::from_uniform(uniform) };
-            put(points, mapped.map(|point| self.point(point)));
+            put(points, self.points(&mapped));
         }
-    }
-}
-
-impl Ifma {
-    /// The ciphertexts of these components.
-    fn ciphertexts(&self, [u, e]: [Eight; 2]) -> impl Iterator<Item = Ciphertext> {
-        u.into_iter().zip(e).map(|(u, e)| Ciphertext { u: self.point(u), e: self.point(e) })
     }
 }

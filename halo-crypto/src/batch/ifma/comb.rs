@@ -10,10 +10,9 @@
 use std::arch::x86_64::{__m512i, __mmask8, _mm512_mask_blend_epi64, _mm512_permutex2var_epi64};
 
 use super::{
-    LANES,
     coding::invert,
     field::{Fe, constant},
-    lanes::{gather, load, padded, scatter, store},
+    lanes::{Eight, gather, load, scatter, store},
     point::{Completed, Extended, TWICE_D},
     recode::{self, Digit},
 };
@@ -43,15 +42,15 @@ impl Comb {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn new(base: &Coordinates) -> Self {
         // 64^position times the base.
-        let mut power = gather(&[*base; LANES]).completed();
+        let mut power = gather(&Eight::new(std::iter::once(base))).completed();
         let mut powers = Vec::with_capacity(DIGITS);
         for _ in 0..DIGITS {
-            powers.push(scatter(&power.extended())[0]);
+            powers.push(scatter(&power.extended()).get(0));
             power.double(6);
         }
         let mut positions = vec![[[Limb([[0; 8]; MULTIPLES / 8]); 5]; 3]; DIGITS];
         for (positions, powers) in positions.chunks_mut(8).zip(powers.chunks(8)) {
-            let multiples = affine_multiples(&gather(&padded(powers)));
+            let multiples = affine_multiples(&gather(&Eight::new(powers.iter())));
             for (multiple, fields) in multiples.iter().enumerate() {
                 for (field, value) in fields.iter().enumerate() {
                     for (limb, register) in value.0.iter().enumerate() {
@@ -85,8 +84,8 @@ fn add_chosen(sum: &mut Completed, position: &Position, digit: Digit) {
     let z = sum.f.biased_times(sum.g).doubled().hold();
     let t = sum.t().hold();
     let twice_dxy = select(&position[2], places, upper).minus_where(negative).hold();
-    let [plus, minus] = sum.sums();
-    let (plus, minus) = (plus.hold(), minus.hold());
+    let (x, y) = (sum.e.times(sum.f), sum.g.times(sum.h));
+    let (plus, minus) = (y.plus(x).carry().hold(), y.minus(x).carry().hold());
     let other_plus = select(&position[0], places, upper);
     let other_minus = select(&position[1], places, upper);
     let (other_plus, other_minus) =

@@ -64,7 +64,8 @@ pub(super) fn add_chosen(sum: &mut Completed, table: &Table, digit: Digit) {
     let d = z.biased_times(twice_z).hold();
     let twice_dt = table.choose(places, |entry| entry.twice_dt).minus_where(negative).hold();
     let c = t.times(twice_dt);
-    let [plus, minus] = sum.sums();
+    let (x, y) = (sum.e.times(sum.f), sum.g.times(sum.h));
+    let (plus, minus) = (y.plus(x).carry(), y.minus(x).carry());
     sum.f = d.less(c).carry();
     sum.g = d.plus(c).carry();
     let (plus, minus) = (plus.hold(), minus.hold());

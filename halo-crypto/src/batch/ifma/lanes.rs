@@ -78,31 +78,51 @@ impl Words {
     }
 }
 
-/// Eight points, one by one.
-pub(super) type Eight = [Coordinates; LANES];
+/// Eight points on their way into the lanes or out of them: the lanes of each limb of X, Y, Z and T.
+#[derive(Clone)]
+pub(super) struct Eight([[[u64; LANES]; 5]; 4]);
 
-/// At most eight points, with identities behind them.
-pub(super) fn padded(points: &[Coordinates]) -> Eight {
-    let mut eight = [Coordinates::IDENTITY; LANES];
-    eight[..points.len()].copy_from_slice(points);
-    eight
+impl Eight {
+    /// At most eight points, with identities behind them.
+    pub(super) fn new<'a>(points: impl Iterator<Item = &'a Coordinates>) -> Self {
+        let mut eight = Self::identity();
+        for (lane, point) in points.take(LANES).enumerate() {
+            eight.set(lane, point);
+        }
+        eight
+    }
+
+    /// Identities.
+    pub(super) const fn identity() -> Self {
+        let (zero, one) = ([[0; LANES]; 5], [[1; LANES], [0; LANES], [0; LANES], [0; LANES], [0; LANES]]);
+        Self([zero, one, one, zero])
+    }
+
+    /// Puts a point into a lane.
+    #[inline]
+    pub(super) fn set(&mut self, lane: usize, point: &Coordinates) {
+        for (limbs, field) in self.0.iter_mut().zip([&point.x, &point.y, &point.z, &point.t]) {
+            for (lanes, limb) in limbs.iter_mut().zip(field.0) {
+                lanes[lane] = limb;
+            }
+        }
+    }
+
+    /// The point in a lane.
+    #[inline]
+    pub(super) fn get(&self, lane: usize) -> Coordinates {
+        let [x, y, z, t] = [0, 1, 2, 3].map(|field| Field(std::array::from_fn(|limb| self.0[field][limb][lane])));
+        Coordinates { x, y, z, t }
+    }
 }
 
 /// Into the lanes.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn gather(points: &Eight) -> Extended {
-    let mut lanes = [[[0; LANES]; 5]; 4];
-    for (lane, point) in points.iter().enumerate() {
-        for (registers, field) in lanes.iter_mut().zip([&point.x, &point.y, &point.z, &point.t]) {
-            for (register, limb) in registers.iter_mut().zip(field.0) {
-                register[lane] = limb;
-            }
-        }
-    }
     let mut fields = [Fe::zero(); 4];
-    for (field, registers) in fields.iter_mut().zip(&lanes) {
-        for (limb, register) in field.0.iter_mut().zip(registers) {
-            *limb = load(register);
+    for (field, limbs) in fields.iter_mut().zip(&points.0) {
+        for (limb, lanes) in field.0.iter_mut().zip(limbs) {
+            *limb = load(lanes);
         }
     }
     let [x, y, z, t] = fields;
@@ -112,17 +132,10 @@ pub(super) fn gather(points: &Eight) -> Extended {
 /// Out of the lanes.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn scatter(point: &Extended) -> Eight {
-    let mut lanes = [[[0; LANES]; 5]; 4];
-    for (registers, field) in lanes.iter_mut().zip([&point.x, &point.y, &point.z, &point.t]) {
-        for (register, limb) in registers.iter_mut().zip(field.0) {
-            *register = store(limb);
-        }
-    }
-    let mut points = [Coordinates::IDENTITY; LANES];
-    for (lane, point) in points.iter_mut().enumerate() {
-        let fields = [&mut point.x, &mut point.y, &mut point.z, &mut point.t];
-        for (field, registers) in fields.into_iter().zip(&lanes) {
-            *field = Field(std::array::from_fn(|k| registers[k][lane]));
+    let mut points = Eight::identity();
+    for (limbs, field) in points.0.iter_mut().zip([&point.x, &point.y, &point.z, &point.t]) {
+        for (lanes, limb) in limbs.iter_mut().zip(field.0) {
+            *lanes = store(limb);
         }
     }
     points

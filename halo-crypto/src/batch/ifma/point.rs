@@ -120,7 +120,9 @@ impl Completed {
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn cached(&self) -> Cached {
-        let [plus, minus] = self.sums();
+        // Added up before they are carried: two carries less than from X and Y.
+        let (x, y) = (self.e.times(self.f), self.g.times(self.h));
+        let (plus, minus) = (y.plus(x).carry(), y.minus(x).carry());
         let twice_z = self.f.times(self.g).doubled().carry();
         Cached { plus, minus, twice_z, twice_dt: self.t().mul(constant(TWICE_D)) }
     }
@@ -137,15 +139,6 @@ impl Completed {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn t(&self) -> Fe {
         self.e.mul(self.h)
-    }
-
-    /// Y + X and Y − X, added up before they are carried: two carries less than from X and Y.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn sums(&self) -> [Fe; 2] {
-        let x = self.e.times(self.f);
-        let y = self.g.times(self.h);
-        [y.plus(x).carry(), y.minus(x).carry()]
     }
 
     /// Twice the point, `times` times. What waits for a product stands two products behind it, and the last results to be
