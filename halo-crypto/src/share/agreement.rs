@@ -29,6 +29,17 @@ fn both<T: Send>(threads: [usize; 2], work: impl Fn() -> T + Sync) -> [T; 2] {
     })
 }
 
+#[test]
+fn detection_agrees_with_what_the_kernel_says() {
+    // Where the tests of this module are skipped, the CPU must really lack the instructions.
+    let Ok(cpu) = std::fs::read_to_string("/proc/cpuinfo") else { return };
+    let flags: Vec<&str> =
+        cpu.lines().find(|line| line.starts_with("flags")).unwrap_or("").split_whitespace().collect();
+    let has =
+        ["aes", "vaes", "avx512f", "avx512bw", "avx512dq", "avx512_vbmi2"].iter().all(|flag| flags.contains(flag));
+    assert_eq!(Vector::detect().is_some(), has);
+}
+
 /// Seeds with any counter, half of them near the carries into the high half and beyond it.
 fn arb_seed() -> impl Strategy<Value = Seed> {
     let counter = prop_oneof![

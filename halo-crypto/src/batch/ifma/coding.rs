@@ -10,13 +10,13 @@ use super::{
 };
 
 /// A square root of −1.
-const SQRT_M1: [u64; 5] =
+pub(super) const SQRT_M1: [u64; 5] =
     [0x6_1b27_4a0e_a0b0, 0xd5a5_fc8f_189d, 0x7_ef5e_9cbd_0c60, 0x7_8595_a680_4c9e, 0x2_b832_4804_fc1d];
 /// √(−d − 1), the negative one.
 const SQRT_AD_MINUS_ONE: [u64; 5] =
     [0x7_f6a0_497b_2e1b, 0x1_836f_0a97_afd2, 0x7_d747_f6be_7638, 0x4_5607_9e7e_6498, 0x3_7693_1bf2_b834];
 /// 1/√(−1 − d).
-const INVSQRT_A_MINUS_D: [u64; 5] =
+pub(super) const INVSQRT_A_MINUS_D: [u64; 5] =
     [0xfdaa_805d_40ea, 0x2_eb48_2e57_d339, 0x761_0274_bc58, 0x6_510b_613d_c8ff, 0x7_86c8_905c_faff];
 /// 1 − d².
 const ONE_MINUS_D_SQ: [u64; 5] =

@@ -10,19 +10,12 @@ use std::arch::x86_64::__mmask8;
 
 use super::{
     LANES,
-    coding::invert,
+    coding::{INVSQRT_A_MINUS_D, SQRT_M1, invert},
     field::{Fe, constant, to_words},
     lanes::{Eight, Words, gather},
     point::{D, Extended},
 };
 use crate::group::ELEMENT_BYTES;
-
-/// A square root of −1.
-const SQRT_M1: [u64; 5] =
-    [0x6_1b27_4a0e_a0b0, 0xd5a5_fc8f_189d, 0x7_ef5e_9cbd_0c60, 0x7_8595_a680_4c9e, 0x2_b832_4804_fc1d];
-/// 1/√(−1 − d).
-const INVSQRT_A_MINUS_D: [u64; 5] =
-    [0xfdaa_805d_40ea, 0x2_eb48_2e57_d339, 0x761_0274_bc58, 0x6_510b_613d_c8ff, 0x7_86c8_905c_faff];
 
 /// The canonical encodings of twice the points.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
