@@ -54,8 +54,8 @@ pub(crate) trait Kernels: Sync {
     fn encode_doubled(&self, halves: &[Point], encoded: &mut [EncodedPoint]);
     /// Adds scalars times the base.
     fn add_multiples(&self, base: &FixedBase, scalars: &[Scalar], points: &mut [Point]);
-    /// Of each base as many multiples as there are more scalars than bases, by scalars of their own, base by base.
-    fn multiply_rows(&self, scalars: &[Scalar], bases: &[Point], products: &mut [Point]);
+    /// Of each base `row` multiples, at least one, by scalars of their own, base by base.
+    fn multiply_rows(&self, row: usize, scalars: &[Scalar], bases: &[Point], products: &mut [Point]);
     /// (u + r·G, e + r·Y).
     fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]);
     /// Scalars times points.
@@ -218,7 +218,7 @@ pub fn encrypt(key: &CompositeKey, messages: &[Point], nonces: &[Scalar]) -> Vec
     ciphertexts
 }
 
-/// What is encrypted. It never prints itself.
+/// What is encrypted. It never prints itself. Which of the two forms it has shows in the time that encryption takes.
 #[derive(Clone, Copy, Zeroize)]
 pub struct Message {
     point: Point,
@@ -357,22 +357,28 @@ pub fn scale(scalars: &[Scalar], ciphertexts: &mut [Ciphertext]) {
     });
 }
 
-/// Multiplies each ciphertext by as many scalars as there are more scalars than ciphertexts, one row after the other. Two
+/// Multiplies each ciphertext by a row of scalars of its own, all equally long, one row after the other. Two
 /// multiples of one ciphertext cost three quarters of those of two, nine two fifths.
 #[must_use]
 pub fn scale_rows(scalars: &[Scalar], ciphertexts: &[Ciphertext]) -> Vec<Ciphertext> {
     let row = scalars.len().checked_div(ciphertexts.len()).unwrap_or(0);
     assert_eq!(scalars.len(), row * ciphertexts.len(), "as many scalars for each ciphertext");
+    if row < 2 {
+        // Tables pay from two multiples on.
+        let mut scaled = ciphertexts[..scalars.len()].to_vec();
+        scale(scalars, &mut scaled);
+        return scaled;
+    }
     let mut scaled = vec![Ciphertext { u: Point::identity(), e: Point::identity() }; scalars.len()];
-    let task = TASK.div_ceil(row.max(1)).next_multiple_of(8);
-    let parts = scaled.par_chunks_mut(task * row.max(1)).zip(scalars.par_chunks(task * row.max(1)));
+    let task = TASK.div_ceil(row).next_multiple_of(8);
+    let parts = scaled.par_chunks_mut(task * row).zip(scalars.par_chunks(task * row));
     parts.zip(ciphertexts.par_chunks(task)).for_each(|((scaled, scalars), ciphertexts)| {
         let mut u = vec![Point::identity(); scalars.len()];
         let mut e = u.clone();
         let bases: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.u).collect();
-        kernels().multiply_rows(scalars, &bases, &mut u);
+        kernels().multiply_rows(row, scalars, &bases, &mut u);
         let bases: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.e).collect();
-        kernels().multiply_rows(scalars, &bases, &mut e);
+        kernels().multiply_rows(row, scalars, &bases, &mut e);
         for (place, (u, e)) in scaled.iter_mut().zip(u.into_iter().zip(e)) {
             *place = Ciphertext { u, e };
         }

@@ -149,9 +149,10 @@ fn shuffle<T>(items: &mut [T], rng: &mut impl CryptoRng) {
 /// The elements that records stand for.
 struct Plaintexts {
     layout: Layout,
-    destroyed: Message,
-    noise_index: Message,
-    noise_key: Message,
+    destroyed: Point,
+    destroyed_count: Message,
+    noise_index: Point,
+    noise_key: Point,
     /// Count c at position c − 1, up to F + 1; empty where there are no counts.
     counts: Vec<Message>,
 }
@@ -164,81 +165,74 @@ impl Plaintexts {
         };
         // Halves are made once, and save an inverse square root in every record.
         let half = Scalar::from(1).half();
-        let twice = |point: Point| Message::twice(point * &half);
         let units = batch::multiples(&(hash::constant("unit") * &half), counts);
+        let destroyed = hash::constant("destroyed_register_key");
         Self {
             layout,
-            destroyed: twice(hash::constant("destroyed_register_key")),
-            noise_index: twice(hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id")),
-            noise_key: twice(hash::constant("blinded_histogram_noise_register_key")),
+            destroyed,
+            destroyed_count: Message::twice(destroyed * &half),
+            noise_index: hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id"),
+            noise_key: hash::constant("blinded_histogram_noise_register_key"),
             counts: units.into_iter().map(Message::twice).collect(),
         }
     }
 
     /// Index, key and count of each record in turn, or the index alone. They tell who was reached, and are wiped with
     /// all that leads to them.
+    ///
+    /// A record of any kind costs as many hashes, and has doubles in the same places: the time does not tell how many there
+    /// are of which kind.
     fn of(&self, records: &[Record], rng: &mut impl CryptoRng) -> Secret<Vec<Message>> {
-        let indexes = Secret::new(records.iter().filter_map(Record::index).collect::<Vec<_>>());
+        let indexes = Secret::new(records.iter().map(Record::index).collect::<Vec<_>>());
         let indexes = Secret::new(batch::hash_to_group(Domain::Index, indexes.expose()));
-        let mut indexes = indexes.expose().iter();
         // As long as it becomes, so that it never moves and leaves a copy behind.
         let mut messages = Vec::with_capacity(self.layout.ciphertexts() * records.len());
+        let index = |record: &Record, index: &Point| match record {
+            Record::Register(_) => Message::whole(*index),
+            Record::Noise => Message::whole(self.noise_index),
+        };
         if self.layout == Layout::IndexOnly {
-            messages.extend(records.iter().map(|record| match record {
-                Record::Register(_) => next(&mut indexes),
-                Record::Noise => self.noise_index,
-            }));
+            messages.extend(records.iter().zip(indexes.expose()).map(|(record, point)| index(record, point)));
             return Secret::new(messages);
         }
-        let keys = Secret::new(records.iter().filter_map(Record::key).collect::<Vec<_>>());
-        let ids = records.iter().filter(|record| matches!(record, Record::Noise)).map(|_| {
-            let mut id = [0; 32];
-            rng.fill_bytes(&mut id);
-            id
-        });
-        let ids = Secret::new(ids.collect::<Vec<_>>());
+        let keys = Secret::new(records.iter().map(|record| record.key(rng)).collect::<Vec<_>>());
         let keys = Secret::new(batch::hash_to_group(Domain::Key, keys.expose()));
-        let random = Secret::new(batch::hash_to_group(Domain::NoiseId, ids.expose()));
-        let (mut keys, mut random) = (keys.expose().iter(), random.expose().iter());
-        for record in records {
-            match record {
-                Record::Register(register) => {
-                    messages.push(next(&mut indexes));
-                    match register.key {
-                        RegisterKey::Unique(_) => {
-                            messages.push(next(&mut keys));
-                            let count = register.count.clamp(1, self.counts.len() as u64);
-                            messages.push(self.counts[count as usize - 1]);
-                        }
-                        RegisterKey::Destroyed => messages.extend([self.destroyed, self.destroyed]),
-                    }
+        for (record, (point, key)) in records.iter().zip(indexes.expose().iter().zip(keys.expose())) {
+            let (key, count) = match record {
+                Record::Register(Register { key: RegisterKey::Unique(_), count, .. }) => {
+                    (*key, self.counts[(*count).clamp(1, self.counts.len() as u64) as usize - 1])
                 }
-                Record::Noise => messages.extend([self.noise_index, self.noise_key, next(&mut random)]),
-            }
+                Record::Register(_) => (self.destroyed, self.destroyed_count),
+                // Twice a random element is as random.
+                Record::Noise => (self.noise_key, Message::twice(*key)),
+            };
+            messages.extend([index(record, point), Message::whole(key), count]);
         }
         Secret::new(messages)
     }
 }
 
-/// The next of as many points as are asked for.
-fn next(source: &mut std::slice::Iter<'_, Point>) -> Message {
-    Message::whole(source.next().copied().unwrap_or_else(Point::identity))
-}
-
 impl Record {
-    /// What the index is a hash of.
-    fn index(&self) -> Option<String> {
+    /// What the index is a hash of; for noise, something to hash.
+    fn index(&self) -> String {
         match self {
-            Self::Register(register) => Some(register.index.to_string()),
-            Self::Noise => None,
+            Self::Register(register) => register.index.to_string(),
+            Self::Noise => String::new(),
         }
     }
 
-    /// What the key is a hash of.
-    fn key(&self) -> Option<String> {
+    /// What the key is a hash of; for noise, something random, and for a destroyed register something to hash.
+    fn key(&self, rng: &mut impl CryptoRng) -> Vec<u8> {
         match self {
-            Self::Register(Register { key: key @ RegisterKey::Unique(_), .. }) => Some(key.proto_value().to_string()),
-            Self::Register(_) | Self::Noise => None,
+            Self::Register(Register { key: key @ RegisterKey::Unique(_), .. }) => {
+                key.proto_value().to_string().into_bytes()
+            }
+            Self::Register(_) => Vec::new(),
+            Self::Noise => {
+                let mut id = vec![0; 32];
+                rng.fill_bytes(&mut id);
+                id
+            }
         }
     }
 }

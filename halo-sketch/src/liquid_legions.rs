@@ -91,7 +91,7 @@ impl Params {
     /// The key of a VID.
     #[must_use]
     pub fn key(&self, vid: u64) -> u64 {
-        Places::new(*self).key(vid_fingerprint(vid, Distribution::SamplingIndicator))
+        vid_fingerprint(vid, Distribution::SamplingIndicator) % self.sampling_indicator_size
     }
 }
 

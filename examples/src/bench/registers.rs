@@ -264,19 +264,24 @@ fn full(options: &Options) -> Result<Layout> {
     Ok(Layout::Full { maximum_frequency: maximum_frequency(options)? })
 }
 
-type Llv2Result = std::result::Result<llv2::Duchy, ProtocolError>;
+/// Makes a Duchy of the ring.
+type MakeLlv2 = Box<
+    dyn Fn(
+        Vec<Participant>,
+        DuchyId,
+        KeyShareSecret,
+        Secret<[u8; 32]>,
+    ) -> std::result::Result<llv2::Duchy, ProtocolError>,
+>;
 
 /// Liquid Legions v2 with its uploads on disk.
-fn llv2_ring(
-    options: &Options,
-    directory: &Path,
-) -> Result<Ring<impl Fn(Vec<Participant>, DuchyId, KeyShareSecret, Secret<[u8; 32]>) -> Llv2Result + 'static>> {
+fn llv2_ring(options: &Options, directory: &Path) -> Result<Ring<MakeLlv2>> {
     let keys = keys(options.duchies)?;
     let bodies = uploads(options, directory, &keys.composite, full(options)?)?;
     let parameters = parameters(options, maximum_frequency(options)?)?;
-    let duchy = move |ring, id, secret, seed| {
+    let duchy: MakeLlv2 = Box::new(move |ring, id, secret, seed| {
         llv2::Duchy::new(parameters.clone(), COMPUTATION.to_owned(), ring, id, secret, seed)
-    };
+    });
     Ok(Ring { options: options.clone(), directory: directory.to_owned(), keys, bodies, duchy })
 }
 

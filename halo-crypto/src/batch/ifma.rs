@@ -23,14 +23,14 @@
 //! In vector instructions for eight lanes: a product is 51 multiply-adds, 5 multiplications and 28 others, a square 31, 5 and
 //! 35. A CPU that starts one multiplication of any kind a cycle and two vector instructions in all (Zen 4) needs at least 56
 //! and 36 cycles; a doubling (4 products, 3 squares) 332, an addition of a cached point (8 products, and 160 loads of the
-//! table) 448. A variable-base multiplication has 252 doublings and 64 additions, and 8 products for each of the 7 additions
-//! of its table: at least 117,000 cycles for eight points, whatever the code around it does.
+//! table) 448. A variable-base multiplication has 252 doublings and 64 additions, and 9 products for each of the 7 additions
+//! of its table: some 117,000 cycles for eight points, whatever the code around it does.
 //!
 //! A store costs this CPU a multiplication's cycle, a load nothing, and it looks some 150 instructions ahead. So formulas
 //! stand in an order in which results live in registers and nothing waits for the product right before it (`Fe::hold`).
 //!
 //! # Unsafe code
-//! Three kinds, in this module tree only: calls of functions that need the CPU features, for which [`Ifma`] is the ticket;
+//! Three kinds in this tree: calls of functions that need the CPU features, for which [`Ifma`] is the ticket;
 //! the loads and stores of whole arrays in `lanes`; and in `field` an empty piece of assembly that keeps an order.
 
 mod coding;
@@ -180,8 +180,7 @@ impl Kernels for Ifma {
         }
     }
 
-    fn multiply_rows(&self, scalars: &[Scalar], bases: &[Point], products: &mut [Point]) {
-        let Some(row) = scalars.len().checked_div(bases.len()).filter(|row| *row > 0) else { return };
+    fn multiply_rows(&self, row: usize, scalars: &[Scalar], bases: &[Point], products: &mut [Point]) {
         let parts = scalars.chunks(LANES * row).zip(products.chunks_mut(LANES * row));
         for (bases, (scalars, products)) in bases.chunks(LANES).zip(parts) {
             let bases = self.eight(bases.iter());

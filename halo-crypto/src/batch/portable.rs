@@ -56,8 +56,7 @@ impl Kernels for Portable {
         }
     }
 
-    fn multiply_rows(&self, scalars: &[Scalar], bases: &[Point], products: &mut [Point]) {
-        let Some(row) = scalars.len().checked_div(bases.len()).filter(|row| *row > 0) else { return };
+    fn multiply_rows(&self, row: usize, scalars: &[Scalar], bases: &[Point], products: &mut [Point]) {
         for (base, (scalars, products)) in bases.iter().zip(scalars.chunks(row).zip(products.chunks_mut(row))) {
             let base = base.dalek();
             let table = (row >= TABLE_PAYS).then(|| RistrettoBasepointTable::create(&base));

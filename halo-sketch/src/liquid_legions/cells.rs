@@ -32,7 +32,7 @@ impl Cell {
         self.count > 0
     }
 
-    /// Equal keys keep the key, different ones destroy it; counts are added.
+    /// Equal keys keep the key, different ones destroy it (as [`RegisterKey::combine`] has it); counts are added.
     const fn add(&mut self, other: Self) {
         let key = if self.key == other.key { other.key } else { RegisterKey::Destroyed.proto_value() };
         self.key = if self.is_active() { key } else { other.key };
@@ -45,7 +45,7 @@ impl Cell {
 pub(super) struct Cells {
     /// Those below [`LOW`], up to the highest that was ever needed.
     low: Vec<Cell>,
-    /// The active ones of the others: few people fall into the high registers of the largest sketches.
+    /// The active ones of the others: sketches of more than [`LOW`] registers pay for a map, and not for all of their registers.
     high: BTreeMap<u64, Cell>,
     active: usize,
 }

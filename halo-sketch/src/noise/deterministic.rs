@@ -31,7 +31,7 @@ pub const STICKY_DELTA: f64 = 1e-15;
 /// # Guarantee
 /// As long as the key is secret and HMAC-SHA-256 and ChaCha20 are pseudorandom, releasing one statistic of the given
 /// [`Sensitivity`] is (ε, δ)-differentially private (computationally: Mironov, Pandey, Reingold and Vadhan, 2009), and
-/// releasing it again for the same data gives away nothing more. Anything else that is released (other data, another
+/// releasing it again for the same data (by the same version of this noise) gives away nothing more. Anything else that is released (other data, another
 /// statistic, another sensitivity) has noise of its own, and composes like any other release.
 ///
 /// Asking for the same statistic with slightly other ε and δ does not average the noise away: ε is rounded down to a power
@@ -156,7 +156,7 @@ impl StickyNoise {
 fn power_of_root_two(value: f64) -> f64 {
     let power = |halves: i32| {
         let root = if halves.rem_euclid(2) == 1 { std::f64::consts::SQRT_2 } else { 1.0 };
-        root * 2.0_f64.powi(halves.div_euclid(2))
+        libm::ldexp(root, halves.div_euclid(2))
     };
     let mut halves = (2.0 * libm::log2(value)).floor() as i32;
     // The logarithm is rounded, and may be off by one step.

@@ -157,6 +157,9 @@ impl Duchy {
             }
         }
         for upload in single {
+            if workspace.is_cancelled() {
+                return Err(ProtocolError::Cancelled);
+            }
             for_each_chunk(upload.share, 1, &upload.origin(), CHUNK_CELLS, |chunk| add(upload, chunk))?;
         }
         Ok(cells)

@@ -3,6 +3,7 @@
 use halo_crypto::batch::{self, BadRecord, Message};
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext, CompositeKey};
 use halo_crypto::group::{Point, Scalar};
+use zeroize::Zeroizing;
 
 use super::super::record::Chunk;
 use super::super::{Origin, ProtocolError};
@@ -20,7 +21,7 @@ pub(crate) enum Column {
 impl Column {
     /// Messages, encrypted.
     pub(crate) fn encrypted(key: &CompositeKey, messages: &[Point], nonces: &[Scalar]) -> Self {
-        let messages: Vec<Message> = messages.iter().copied().map(Message::whole).collect();
+        let messages = Zeroizing::new(messages.iter().copied().map(Message::whole).collect::<Vec<_>>());
         let mut bytes = Vec::with_capacity(messages.len() * CIPHERTEXT_BYTES);
         batch::encrypt_encoded(key, &messages, nonces, &mut bytes);
         Self::Encoded(bytes)

@@ -331,7 +331,8 @@ impl GroupAggregator<'_> {
     }
 
     /// The counts: Σ C_i + r·flag a. The flag of a group of one is Enc(0) and nothing else, of which a multiple is known
-    /// without multiplying: r·(z·G, z·Y) = ((r·z)·G, (r·z)·Y).
+    /// without multiplying: r·(z·G, z·Y) = ((r·z)·G, (r·z)·Y). The time so depends on how many groups are of one, which is
+    /// in the histogram that the aggregator opens.
     fn scrambled_sums(
         &self,
         part: &Part<'_>,

@@ -84,8 +84,8 @@ impl Duchy {
         let origin = Origin::Duchy(received.slot.from.clone());
         let with_frequency = self.parameters.maximum_frequency.counts_frequency();
         let count_nonces = randomness.stream(Purpose::RerandomizeCount);
-        // Flags are tested only as far as they decide; how long that takes follows from how many tuples are noise, destroyed
-        // and usable, which is what the aggregator sends on and reports.
+        // Flags are tested only as far as they decide, so the time tells how many tuples are noise, destroyed and usable. The
+        // destroyed ones, alone neither sent on nor reported, are among noise of their own.
         let mut noise_tuples = 0u64;
         let mut output = Shuffle::new(randomness, workspace, CIPHERTEXT_BYTES, records)?;
         for_each_chunk(&received.body, TUPLE_BYTES, &origin, self.place.chunk_records, |chunk| {
