@@ -39,6 +39,8 @@
 pub mod attestation;
 pub mod batch;
 pub mod consent;
+#[cfg(test)]
+mod cpu;
 pub mod digest;
 pub mod elgamal;
 pub mod envelope;

@@ -114,10 +114,7 @@ fn key(secret: &Scalar) -> Option<CompositeKey> {
 #[test]
 fn detection_agrees_with_what_the_kernel_says() {
     // Where the tests of this module are skipped, the CPU must really lack the instructions.
-    let Ok(cpu) = std::fs::read_to_string("/proc/cpuinfo") else { return };
-    let flags: Vec<&str> =
-        cpu.lines().find(|line| line.starts_with("flags")).unwrap_or("").split_whitespace().collect();
-    let has = ["avx512f", "avx512dq", "avx512ifma"].iter().all(|flag| flags.contains(flag));
+    let Some(has) = crate::cpu::has(&["avx512f", "avx512dq", "avx512ifma"]) else { return };
     assert_eq!(Ifma::detect().is_some(), has);
 }
 

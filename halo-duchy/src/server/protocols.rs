@@ -122,8 +122,7 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync {
     fn message_record_bytes(&self, terms: &Terms, slot: &Slot) -> usize;
 
     /// Bytes of the longest message that is accepted where that is not for the operator to say.
-    fn message_limit(&self, slot: &Slot) -> Option<u64> {
-        let _ = slot;
+    fn message_limit(&self, _slot: &Slot) -> Option<u64> {
         None
     }
 
