@@ -182,6 +182,8 @@ pub fn run(options: &Options) -> Result<()> {
     options.check()?;
     rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
+        // This thread is one of them: with one, nothing is handed over and nobody waits.
+        .use_current_thread()
         .build_global()
         .context(|| "the threads cannot be started".into())?;
     if let Some(backend) = options.backend {
