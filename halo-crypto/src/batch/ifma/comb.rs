@@ -75,27 +75,29 @@ impl Comb {
     }
 }
 
-/// Adds the multiple that each lane's digit asks for. Fields are selected next to the products that need them, so that
-/// loads and permutations fill the gaps that multiplications leave; the order is that of the ladder's addition.
+/// Adds the multiple that each lane's digit asks for. Fields are selected before the products that need them, so that loads
+/// and permutations fill the gaps that multiplications leave; the order was found as that of the ladder's addition was.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn add_chosen(sum: &mut Completed, position: &Position, digit: Digit) {
     let (places, upper, negative) = (digit.places, digit.bit(4), digit.negative);
     let z = sum.f.biased_times(sum.g).doubled().hold();
-    let t = sum.t().hold();
+    let x = sum.e.times(sum.f);
     let twice_dxy = select(&position[2], places, upper).minus_where(negative).hold();
-    let (x, y) = (sum.e.times(sum.f), sum.g.times(sum.h));
-    let (plus, minus) = (y.plus(x).carry().hold(), y.minus(x).carry().hold());
-    let other_plus = select(&position[0], places, upper);
+    let t = sum.t().hold();
+    let other_plus = select(&position[0], places, upper).hold();
+    let y = sum.g.biased_times(sum.h).hold();
+    let minus = y.less(x).carry().hold();
     let other_minus = select(&position[1], places, upper);
-    let (other_plus, other_minus) =
-        (other_plus.or_where(negative, other_minus).hold(), other_minus.or_where(negative, other_plus).hold());
-    let c = t.times(twice_dxy).hold();
-    let a = minus.times(other_minus).hold();
-    let b = plus.biased_times(other_plus).hold();
+    let chosen_plus = other_plus.or_where(negative, other_minus).hold();
+    let c = t.times(twice_dxy);
+    let chosen_minus = other_minus.or_where(negative, other_plus);
+    let plus = y.plus(x).carry().hold();
+    let a = minus.times(chosen_minus).hold();
+    let b = plus.biased_times(chosen_plus);
     sum.f = z.less(c).carry();
     sum.g = z.plus(c).carry();
-    sum.h = b.plus(a).carry();
+    sum.h = b.plus(a).carry().hold();
     sum.e = b.less(a).carry();
 }
 
