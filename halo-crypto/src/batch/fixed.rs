@@ -11,7 +11,7 @@ use curve25519_dalek::ristretto::RistrettoBasepointTable;
 use super::Comb;
 use crate::group::Point;
 
-/// An element with a table of its multiples (30 KiB, or 161 KiB where the vectorised backend computes), which is made when
+/// An element with a table of its multiples (30 KiB, or 278 KiB where the vectorised backend computes), which is made when
 /// it is asked for first, and shared by clones.
 #[derive(Clone)]
 pub struct FixedBase {

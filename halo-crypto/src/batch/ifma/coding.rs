@@ -25,10 +25,10 @@ const ONE_MINUS_D_SQ: [u64; 5] =
 const D_MINUS_ONE_SQ: [u64; 5] =
     [0x5_5aaa_44ed_4d20, 0x5_9603_c333_2635, 0x2_6d3b_af4a_7928, 0x1_20a6_6e69_97a9, 0x5_968b_37af_66c2];
 
-/// a^(2^times) for both. Each is one long chain, so two go side by side: one multiplies while the other waits.
+/// a^(2^times) for all. Each is one long chain, so two go side by side: one multiplies while the other waits.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn square_times(mut powers: [Fe; 2], times: u32) -> [Fe; 2] {
+fn square_times<const CHAINS: usize>(mut powers: [Fe; CHAINS], times: u32) -> [Fe; CHAINS] {
     for _ in 0..times {
         for power in &mut powers {
             *power = power.square();
@@ -37,16 +37,19 @@ fn square_times(mut powers: [Fe; 2], times: u32) -> [Fe; 2] {
     powers
 }
 
-/// a·b for both.
+/// a·b for all.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn products([a, b]: [Fe; 2], [c, d]: [Fe; 2]) -> [Fe; 2] {
-    [a.mul(c), b.mul(d)]
+fn products<const CHAINS: usize>(mut a: [Fe; CHAINS], b: [Fe; CHAINS]) -> [Fe; CHAINS] {
+    for (a, b) in a.iter_mut().zip(b) {
+        *a = a.mul(b);
+    }
+    a
 }
 
 /// a^(2^250 − 1) and a^11: what the inverse and the square root have in common.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn power_250(a: [Fe; 2]) -> ([Fe; 2], [Fe; 2]) {
+fn power_250<const CHAINS: usize>(a: [Fe; CHAINS]) -> ([Fe; CHAINS], [Fe; CHAINS]) {
     // eN stands for a^(2^N − 1).
     let a2 = square_times(a, 1);
     let a9 = products(square_times(a2, 2), a);
@@ -64,7 +67,7 @@ fn power_250(a: [Fe; 2]) -> ([Fe; 2], [Fe; 2]) {
 /// 1/a; 0 for 0.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn invert(a: Fe) -> Fe {
-    let (e250, a11) = power_250([a; 2]);
+    let (e250, a11) = power_250([a]);
     products(square_times(e250, 5), a11)[0]
 }
 

@@ -1,7 +1,7 @@
-//! Fixed-base multiplication from a table: odd digits in radix 64, no doublings.
+//! Fixed-base multiplication from a table: odd digits in radix 128, no doublings.
 //!
-//! For each of the 43 digits' positions the table holds the odd multiples 1 to 63 of 64^position times the base. The multiples
-//! of one limb stand side by side in four registers, so a lane's digit picks its multiple with permutations inside of
+//! For each of the 37 digits' positions the table holds the odd multiples 1 to 127 of 128^position times the base. The multiples
+//! of one limb stand side by side in eight registers, so a lane's digit picks its multiple with permutations inside of
 //! registers.
 //!
 //! Constant time: every position is read whole, in order, and digits only reach compare and permute instructions, whose
@@ -18,15 +18,15 @@ use super::{
 };
 use crate::group::coordinates::Coordinates;
 
-/// Digits of a scalar in radix 64.
-const DIGITS: usize = 43;
+/// Digits of a scalar in radix 128.
+const DIGITS: usize = 37;
 /// Multiples for each position.
-const MULTIPLES: usize = 32;
+const MULTIPLES: usize = 64;
 
-/// The odd digits −63 to 63 of eight scalars.
-pub(super) type Digits = recode::Digits<6, DIGITS>;
+/// The odd digits −127 to 127 of eight scalars.
+pub(super) type Digits = recode::Digits<7, DIGITS>;
 
-/// One limb of the odd multiples 1 to 63.
+/// One limb of the odd multiples 1 to 127.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Limb([[u64; 8]; MULTIPLES / 8]);
@@ -34,19 +34,19 @@ struct Limb([[u64; 8]; MULTIPLES / 8]);
 /// The limbs of Y + X, Y − X and 2d·XY of the affine multiples.
 type Position = [[Limb; 5]; 3];
 
-/// The table of a base: 161 KiB.
+/// The table of a base: 278 KiB.
 pub(crate) struct Comb(Vec<Position>);
 
 impl Comb {
     /// Computes the table, eight positions at a time. In time that does not depend on the base.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn new(base: &Coordinates) -> Self {
-        // 64^position times the base.
+        // 128^position times the base.
         let mut power = gather(&Eight::new(std::iter::once(base))).completed();
         let mut powers = Vec::with_capacity(DIGITS);
         for _ in 0..DIGITS {
             powers.push(scatter(&power.extended()).get(0));
-            power.double(6);
+            power.double(7);
         }
         let mut positions = vec![[[Limb([[0; 8]; MULTIPLES / 8]); 5]; 3]; DIGITS];
         for (positions, powers) in positions.chunks_mut(8).zip(powers.chunks(8)) {
@@ -67,53 +67,65 @@ impl Comb {
     /// The scalars times the base.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn multiply(&self, digits: &Digits) -> Extended {
-        let mut sum = Completed::identity();
+        let mut sums = [Completed::identity()];
+        self.add_multiples(std::slice::from_ref(digits), &mut sums);
+        sums[0].extended()
+    }
+
+    /// Adds the scalars times the base. Position by position: of the table only 8 KiB are in use at a time, and an addition
+    /// does not wait for the one right before it, which is another sum's.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn add_multiples(&self, digits: &[Digits], sums: &mut [Completed]) {
         for (number, position) in self.0.iter().enumerate() {
-            add_chosen(&mut sum, position, digits.at(number));
+            for (digits, sum) in digits.iter().zip(&mut *sums) {
+                add_chosen(sum, position, digits.at(number));
+            }
         }
-        sum.extended()
     }
 }
 
 /// Adds the multiple that each lane's digit asks for. Fields are selected next to the products that need them, so that
-/// loads and permutations fill the gaps that multiplications leave; the order is that of the ladder's addition.
+/// loads and permutations fill the gaps that multiplications leave, in an order in which few results wait in memory. Bounds:
+/// see [`Cached::add`](super::point::Cached::add).
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn add_chosen(sum: &mut Completed, position: &Position, digit: Digit) {
-    let (places, upper, negative) = (digit.places, digit.bit(4), digit.negative);
-    let z = sum.f.biased_times(sum.g).doubled().hold();
+    let (places, upper, negative) = (digit.places, [digit.bit(4), digit.bit(5)], digit.negative);
     let t = sum.t().hold();
-    let twice_dxy = select(&position[2], places, upper).minus_where(negative).hold();
-    let (x, y) = (sum.e.times(sum.f), sum.g.times(sum.h));
-    let (plus, minus) = (y.plus(x).carry().hold(), y.minus(x).carry().hold());
+    let c = t.times(select(&position[2], places, upper).minus_where(negative)).hold();
+    let x = sum.e.times(sum.f).hold();
+    let y = sum.g.times(sum.h).hold();
+    let (plus, minus) = (y.plus(x).carry(), y.minus(x).carry());
     let other_plus = select(&position[0], places, upper);
     let other_minus = select(&position[1], places, upper);
     let (other_plus, other_minus) =
         (other_plus.or_where(negative, other_minus).hold(), other_minus.or_where(negative, other_plus).hold());
-    let c = t.times(twice_dxy).hold();
     let a = minus.times(other_minus).hold();
     let b = plus.biased_times(other_plus).hold();
-    sum.f = z.less(c).carry();
-    sum.g = z.plus(c).carry();
     sum.h = b.plus(a).carry();
     sum.e = b.less(a).carry();
+    let z = sum.f.biased_times(sum.g).doubled().hold();
+    sum.f = z.less(c).carry();
+    sum.g = z.plus(c).carry();
 }
 
-/// The entries of 32 that the lanes' places ask for.
+/// The entries of 64 that the lanes' places ask for.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn select(limbs: &[Limb; 5], places: __m512i, upper: __mmask8) -> Fe {
+fn select(limbs: &[Limb; 5], places: __m512i, upper: [__mmask8; 2]) -> Fe {
     let mut chosen = Fe::zero();
-    for (chosen, Limb([a, b, c, d])) in chosen.0.iter_mut().zip(limbs) {
+    for (chosen, Limb(entries)) in chosen.0.iter_mut().zip(limbs) {
+        let [a, b, c, d, e, f, g, h] = entries;
         // The permutation reads the place's lowest four bits.
-        let low = _mm512_permutex2var_epi64(load(a), places, load(b));
-        let high = _mm512_permutex2var_epi64(load(c), places, load(d));
-        *chosen = _mm512_mask_blend_epi64(upper, low, high);
+        let sixteen = |first, second| _mm512_permutex2var_epi64(load(first), places, load(second));
+        let low = _mm512_mask_blend_epi64(upper[0], sixteen(a, b), sixteen(c, d));
+        let high = _mm512_mask_blend_epi64(upper[0], sixteen(e, f), sixteen(g, h));
+        *chosen = _mm512_mask_blend_epi64(upper[1], low, high);
     }
     chosen
 }
 
-/// Y + X, Y − X and 2d·XY of the odd multiples 1 to 63 with Z = 1, canonical; one inversion for all (Montgomery's trick).
+/// Y + X, Y − X and 2d·XY of the odd multiples 1 to 127 with Z = 1, canonical; one inversion for all (Montgomery's trick).
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn affine_multiples(base: &Extended) -> Vec<[Fe; 3]> {
     let mut multiples = Vec::with_capacity(MULTIPLES);

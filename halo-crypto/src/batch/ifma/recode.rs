@@ -156,7 +156,7 @@ mod tests {
             scalars[3] = Scalar::from(u64::from(byte));
             scalars[4] = -scalars[3];
             check::<4, 64>(&scalars);
-            check::<6, 43>(&scalars);
+            check::<7, 37>(&scalars);
         }
     }
 }
