@@ -98,7 +98,7 @@ fn kernels(criterion: &mut Criterion) {
         });
         group.bench_function("encode points", |bencher| bencher.iter(|| batch::encode_points(black_box(&points))));
         group.bench_function("hash to group", |bencher| {
-            bencher.iter(|| batch::hash_to_group(Domain::Index, black_box(&ids)));
+            bencher.iter(|| batch::hash_to_halves(Domain::Index, black_box(&ids)));
         });
         group.bench_function("multiples (single additions)", |bencher| {
             bencher.iter(|| batch::multiples(black_box(&points[0]), COUNT));

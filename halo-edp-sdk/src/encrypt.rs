@@ -18,7 +18,7 @@ use std::io::Write;
 
 use halo_core::privacy::MaximumFrequency;
 use halo_crypto::{
-    batch::{self, Message},
+    batch,
     elgamal::{CIPHERTEXT_BYTES, CompositeKey},
     group::{Point, Scalar},
     hash::{self, Domain},
@@ -29,6 +29,8 @@ use halo_sketch::{
     noise::{ShiftedNoise, sampler::uniform_below},
 };
 use rand_core::CryptoRng;
+use rayon::prelude::*;
+use zeroize::Zeroize;
 
 use crate::{
     BodyError,
@@ -41,8 +43,11 @@ pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
 /// Bytes of an encrypted register of the reach-only protocol.
 pub const INDEX_BYTES: usize = CIPHERTEXT_BYTES;
 
-/// Registers that are encrypted at a time: what memory is bounded by, about 20 MB.
+/// Registers that are encrypted at a time: what memory is bounded by, about 5 MB.
 const BATCH: usize = 16 * 1024;
+
+/// Registers that one task takes, from hashes to bytes: few enough for a core's own cache.
+const TASK: usize = 128;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +91,8 @@ pub struct Encryption<'a> {
 #[derive(Clone, Copy)]
 enum Record {
     Register(Register),
-    Noise,
+    /// With something random.
+    Noise([u8; 32]),
 }
 
 /// Encrypts a sketch with its noise registers, in random order, and writes the records. Returns how many there are.
@@ -120,19 +126,26 @@ pub fn encrypt_registers(
 ) -> Result<u64, BodyError> {
     let mut records: Vec<Record> = registers.iter().copied().map(Record::Register).collect();
     let noise = encryption.noise.map_or(0, |noise| noise.sample(rng));
-    records.extend(std::iter::repeat_n(Record::Noise, noise as usize));
+    records.extend((0..noise).map(|_| {
+        let mut id = [0; 32];
+        rng.fill_bytes(&mut id);
+        Record::Noise(id)
+    }));
     shuffle(&mut records, rng);
 
     let plaintexts = Plaintexts::new(encryption.layout);
+    let row = encryption.layout.ciphertexts();
     let total = records.len() as u64;
-    let mut bytes = Vec::with_capacity(BATCH.min(records.len()) * encryption.layout.record_bytes());
+    let mut ciphertexts = vec![[0; CIPHERTEXT_BYTES]; row * BATCH.min(records.len())];
     for (batch, first) in records.chunks(BATCH).zip((0..).step_by(BATCH)) {
         report(observer, Stage::Encrypting, first, Some(total)).map_err(BodyError::Stopped)?;
-        let messages = plaintexts.of(batch, rng);
-        let nonces: Secret<Vec<Scalar>> = Secret::new(messages.expose().iter().map(|_| Scalar::random(rng)).collect());
-        bytes.clear();
-        batch::encrypt_encoded(encryption.key, messages.expose(), nonces.expose(), &mut bytes);
-        out.write_all(&bytes).map_err(BodyError::Write)?;
+        let nonces = Secret::new((0..row * batch.len()).map(|_| Scalar::nonce(rng)).collect::<Vec<_>>());
+        let places = &mut ciphertexts[..row * batch.len()];
+        let tasks = batch.par_chunks(TASK).zip(nonces.expose().par_chunks(row * TASK));
+        tasks.zip(places.par_chunks_mut(row * TASK)).for_each(|((records, nonces), places)| {
+            batch::encrypt_doubled(encryption.key, plaintexts.halves(records).expose(), nonces, places);
+        });
+        out.write_all(places.as_flattened()).map_err(BodyError::Write)?;
     }
     report(observer, Stage::Encrypting, total, Some(total)).map_err(BodyError::Stopped)?;
     Ok(total)
@@ -146,15 +159,14 @@ fn shuffle<T>(items: &mut [T], rng: &mut impl CryptoRng) {
     }
 }
 
-/// The elements that records stand for.
+/// The elements that records stand for, by their halves: encryption doubles.
 struct Plaintexts {
     layout: Layout,
     destroyed: Point,
-    destroyed_count: Message,
     noise_index: Point,
     noise_key: Point,
     /// Count c at position c − 1, up to F + 1; empty where there are no counts.
-    counts: Vec<Message>,
+    counts: Vec<Point>,
 }
 
 impl Plaintexts {
@@ -163,76 +175,101 @@ impl Plaintexts {
             Layout::Full { maximum_frequency } => maximum_frequency.get() as usize + 1,
             Layout::IndexOnly => 0,
         };
-        // Halves are made once, and save an inverse square root in every record.
-        let half = Scalar::from(1).half();
-        let units = batch::multiples(&(hash::constant("unit") * &half), counts);
-        let destroyed = hash::constant("destroyed_register_key");
         Self {
             layout,
-            destroyed,
-            destroyed_count: Message::twice(destroyed * &half),
-            noise_index: hash::hash_to_group(Domain::NoiseId, b"publisher_noise_register_id"),
-            noise_key: hash::constant("blinded_histogram_noise_register_key"),
-            counts: units.into_iter().map(Message::twice).collect(),
+            destroyed: hash::half_constant("destroyed_register_key"),
+            noise_index: hash::hash_to_half(Domain::NoiseId, b"publisher_noise_register_id"),
+            noise_key: hash::half_constant("blinded_histogram_noise_register_key"),
+            counts: batch::multiples(&hash::half_constant("unit"), counts),
         }
     }
 
     /// Index, key and count of each record in turn, or the index alone. They tell who was reached, and are wiped with
     /// all that leads to them.
     ///
-    /// A record of any kind costs as many hashes, and has doubles in the same places: the time does not tell how many there
-    /// are of which kind.
-    fn of(&self, records: &[Record], rng: &mut impl CryptoRng) -> Secret<Vec<Message>> {
+    /// A record of any kind costs as many hashes: the time does not tell how many there are of which kind.
+    fn halves(&self, records: &[Record]) -> Secret<Vec<Point>> {
         let indexes = Secret::new(records.iter().map(Record::index).collect::<Vec<_>>());
-        let indexes = Secret::new(batch::hash_to_group(Domain::Index, indexes.expose()));
+        let indexes = Secret::new(batch::hash_to_halves(Domain::Index, indexes.expose()));
         // As long as it becomes, so that it never moves and leaves a copy behind.
-        let mut messages = Vec::with_capacity(self.layout.ciphertexts() * records.len());
+        let mut halves = Vec::with_capacity(self.layout.ciphertexts() * records.len());
         let index = |record: &Record, index: &Point| match record {
-            Record::Register(_) => Message::whole(*index),
-            Record::Noise => Message::whole(self.noise_index),
+            Record::Register(_) => *index,
+            Record::Noise(_) => self.noise_index,
         };
         if self.layout == Layout::IndexOnly {
-            messages.extend(records.iter().zip(indexes.expose()).map(|(record, point)| index(record, point)));
-            return Secret::new(messages);
+            halves.extend(records.iter().zip(indexes.expose()).map(|(record, point)| index(record, point)));
+            return Secret::new(halves);
         }
-        let keys = Secret::new(records.iter().map(|record| record.key(rng)).collect::<Vec<_>>());
-        let keys = Secret::new(batch::hash_to_group(Domain::Key, keys.expose()));
+        let keys = Secret::new(records.iter().map(Record::key).collect::<Vec<_>>());
+        let keys = Secret::new(batch::hash_to_halves(Domain::Key, keys.expose()));
         for (record, (point, key)) in records.iter().zip(indexes.expose().iter().zip(keys.expose())) {
             let (key, count) = match record {
                 Record::Register(Register { key: RegisterKey::Unique(_), count, .. }) => {
                     (*key, self.counts[(*count).clamp(1, self.counts.len() as u64) as usize - 1])
                 }
-                Record::Register(_) => (self.destroyed, self.destroyed_count),
-                // Twice a random element is as random.
-                Record::Noise => (self.noise_key, Message::twice(*key)),
+                Record::Register(_) => (self.destroyed, self.destroyed),
+                Record::Noise(_) => (self.noise_key, *key),
             };
-            messages.extend([index(record, point), Message::whole(key), count]);
+            halves.extend([index(record, point), key, count]);
         }
-        Secret::new(messages)
+        Secret::new(halves)
     }
 }
 
 impl Record {
     /// What the index is a hash of; for noise, something to hash.
-    fn index(&self) -> String {
+    fn index(&self) -> Text {
         match self {
-            Self::Register(register) => register.index.to_string(),
-            Self::Noise => String::new(),
+            Self::Register(register) => Text::decimal(register.index),
+            Self::Noise(_) => Text::decimal(0),
         }
     }
 
     /// What the key is a hash of; for noise, something random, and for a destroyed register something to hash.
-    fn key(&self, rng: &mut impl CryptoRng) -> Vec<u8> {
+    fn key(&self) -> Text {
         match self {
-            Self::Register(Register { key: key @ RegisterKey::Unique(_), .. }) => {
-                key.proto_value().to_string().into_bytes()
+            Self::Register(register) => Text::decimal(register.key.proto_value()),
+            Self::Noise(id) => Text { bytes: *id, from: 0 },
+        }
+    }
+}
+
+/// A short string that needs no memory of its own, at the end of its bytes.
+#[derive(Zeroize)]
+struct Text {
+    bytes: [u8; 32],
+    from: usize,
+}
+
+impl Text {
+    fn decimal(mut number: u64) -> Self {
+        let mut text = Self { bytes: [b'0'; 32], from: 32 };
+        loop {
+            text.from -= 1;
+            text.bytes[text.from] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return text;
             }
-            Self::Register(_) => Vec::new(),
-            Self::Noise => {
-                let mut id = vec![0; 32];
-                rng.fill_bytes(&mut id);
-                id
-            }
+        }
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_those_of_the_library() {
+        for number in [0, 1, 9, 10, 12_345, u64::MAX] {
+            assert_eq!(Text::decimal(number).as_ref(), number.to_string().as_bytes());
         }
     }
 }

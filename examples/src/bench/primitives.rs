@@ -6,8 +6,8 @@ use curve25519_dalek::{
     RistrettoPoint, Scalar as DalekScalar, ristretto::RistrettoBasepointTable, traits::MultiscalarMul,
 };
 use halo_crypto::{
-    batch::{self, Backend, Message},
-    elgamal::{Ciphertext, CompositeKey, KeyShareSecret},
+    batch::{self, Backend},
+    elgamal::{CIPHERTEXT_BYTES, Ciphertext, CompositeKey, KeyShareSecret},
     group::{Point, Scalar},
     hash::Domain,
     proof::PossessionContext,
@@ -148,10 +148,9 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
     add("encrypt (two fixed bases)", &mut || {
         black_box(batch::encrypt(key, messages, nonces));
     });
-    let whole: Vec<Message> = messages.iter().copied().map(Message::whole).collect();
     add("encrypt, points to bytes", &mut || {
-        let mut bytes = Vec::with_capacity(encoded.len());
-        batch::encrypt_encoded(key, &whole, nonces, &mut bytes);
+        let mut bytes = vec![[0; CIPHERTEXT_BYTES]; messages.len()];
+        batch::encrypt_doubled(key, messages, nonces, &mut bytes);
         black_box(bytes);
     });
     add("re-randomise (two fixed bases)", &mut || {
@@ -169,7 +168,7 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
         black_box(bytes);
     });
     add("hash to the group", &mut || {
-        black_box(batch::hash_to_group(Domain::Index, ids));
+        black_box(batch::hash_to_halves(Domain::Index, ids));
     });
     Ok(())
 }

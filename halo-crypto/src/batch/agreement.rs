@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{FixedBase, Ifma, Kernels, Portable, Scalars};
 use crate::{
-    elgamal::{Ciphertext, CompositeKey, KeyShareSecret},
+    elgamal::{CIPHERTEXT_BYTES, Ciphertext, CompositeKey, KeyShareSecret},
     group::{
         EncodedPoint, Form, Point, Scalar,
         coordinates::{Coordinates, Field},
@@ -229,6 +229,21 @@ proptest! {
         ifma.rerandomize(&key, &nonces, &mut lanes);
         Portable.rerandomize(&key, &nonces, &mut portable);
         prop_assert_eq!(both(&lanes), both(&portable));
+    }
+
+    #[test]
+    fn encryptions_agree((halves, nonces, _) in arb_slice(arb_point()), secret in arb_scalar()) {
+        let Some(ifma) = ifma() else { return Ok(()) };
+        let Some(key) = key(&secret) else { return Ok(()) };
+        let [mut lanes, mut portable] = [vec![[1; CIPHERTEXT_BYTES]; nonces.len()], vec![[2; CIPHERTEXT_BYTES]; nonces.len()]];
+        ifma.encrypt_doubled(&key, &halves[0], &nonces, &mut lanes);
+        Portable.encrypt_doubled(&key, &halves[1], &nonces, &mut portable);
+        prop_assert_eq!(&lanes, &portable);
+        let expected = halves[1].iter().zip(&nonces).flat_map(|(half, nonce)| {
+            let (u, e) = (Point::generator().dalek() * nonce.0, half.dalek() + key.element().dalek() * nonce.0);
+            [(u + u).compress().to_bytes(), (e + e).compress().to_bytes()]
+        });
+        prop_assert_eq!(lanes.as_flattened(), expected.flatten().collect::<Vec<u8>>());
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) use self::comb::Comb;
 use self::lanes::Eight;
 use super::{FixedBase, Kernels, Portable, Scalars};
 use crate::{
-    elgamal::{Ciphertext, CompositeKey},
+    elgamal::{CIPHERTEXT_BYTES, Ciphertext, CompositeKey},
     group::{ELEMENT_BYTES, EncodedPoint, Form, Point, Scalar, coordinates::Coordinates},
     hash::Domain,
 };
@@ -174,7 +174,7 @@ impl Kernels for Ifma {
     fn encode_doubled(&self, halves: &[Point], encoded: &mut [EncodedPoint]) {
         let eights: Vec<Eight> = halves.chunks(LANES).map(|halves| self.eight(halves.iter())).collect();
         // SAFETY: `self` proves that the CPU has the features.
-        let strings = unsafe { doubling::encode_doubled(&eights) };
+        let strings = unsafe { kernels::encode_doubled(&eights) };
         put(encoded, strings.into_iter().flatten().map(EncodedPoint::from_bytes));
     }
 
@@ -197,6 +197,24 @@ impl Kernels for Ifma {
             for (place, eight) in eights.iter().enumerate() {
                 put(products.iter_mut().skip(place).step_by(row), self.points(eight));
             }
+        }
+    }
+
+    fn encrypt_doubled(
+        &self,
+        key: &CompositeKey,
+        halves: &[Point],
+        nonces: &[Scalar],
+        encoded: &mut [[u8; CIPHERTEXT_BYTES]],
+    ) {
+        let bases = [FixedBase::generator(), key.base()].map(|base| base.comb(|base| self.comb(base)));
+        let halves: Vec<Eight> = halves.chunks(LANES).map(|halves| self.eight(halves.iter())).collect();
+        // SAFETY: `self` proves that the CPU has the features.
+        let strings = unsafe { kernels::encrypt_doubled(bases, nonces, &halves) };
+        let (u, e) = strings.as_flattened().split_at(LANES * halves.len());
+        for (place, (u, e)) in encoded.iter_mut().zip(u.iter().zip(e)) {
+            place[..ELEMENT_BYTES].copy_from_slice(u);
+            place[ELEMENT_BYTES..].copy_from_slice(e);
         }
     }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 
 use super::{FixedBase, Kernels, Scalars};
 use crate::{
-    elgamal::{Ciphertext, CompositeKey},
+    elgamal::{CIPHERTEXT_BYTES, Ciphertext, CompositeKey},
     group::{ELEMENT_BYTES, EncodedPoint, Form, Point, Scalar},
     hash::{self, Domain},
 };
@@ -60,6 +60,26 @@ impl Kernels for Portable {
             for (scalar, place) in scalars.iter().zip(products) {
                 *place = point(base * scalar.0);
             }
+        }
+    }
+
+    fn encrypt_doubled(
+        &self,
+        key: &CompositeKey,
+        halves: &[Point],
+        nonces: &[Scalar],
+        encoded: &mut [[u8; CIPHERTEXT_BYTES]],
+    ) {
+        let table = key.base().dalek_table();
+        let components = halves
+            .iter()
+            .zip(nonces)
+            .flat_map(|(half, nonce)| [RISTRETTO_BASEPOINT_TABLE * &nonce.0, half.dalek() + table * &nonce.0]);
+        let components: Vec<RistrettoPoint> = components.collect();
+        let strings = RistrettoPoint::double_and_compress_batch(&components);
+        let places = encoded.as_flattened_mut().as_chunks_mut::<ELEMENT_BYTES>().0;
+        for (string, place) in strings.into_iter().zip(places) {
+            *place = string.to_bytes();
         }
     }
 

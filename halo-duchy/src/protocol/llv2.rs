@@ -73,6 +73,7 @@ use std::fmt;
 use halo_core::privacy::MaximumFrequency;
 use halo_crypto::batch::FixedBase;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, KeyShareSecret};
+use halo_crypto::group::Point;
 use halo_crypto::secret::Secret;
 
 use self::noise::Noise;
@@ -92,7 +93,7 @@ pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
 /// Bytes of a tuple: three flags and a count.
 pub const TUPLE_BYTES: usize = 4 * CIPHERTEXT_BYTES;
 /// Changes whenever the same input would give other bytes. A state of another version is refused.
-pub const ENGINE_VERSION: u16 = 2;
+pub const ENGINE_VERSION: u16 = 3;
 /// Registers that are held at once while a body is checked at the door: about 4 MiB, because several are at a time.
 const CHECK_RECORDS: usize = 4 * 1024;
 /// This protocol in stored states.
@@ -103,6 +104,10 @@ pub(super) struct Constants {
     pub(super) unit: FixedBase,
     destroyed_key: FixedBase,
     noise_key: FixedBase,
+    /// What gives each of the three when it is added to itself, for encryption.
+    half_unit: Point,
+    half_destroyed_key: Point,
+    half_noise_key: Point,
     publisher_noise_id: Vec<u8>,
     padding_noise_id: Vec<u8>,
 }

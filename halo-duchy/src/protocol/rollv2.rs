@@ -45,7 +45,7 @@ use super::{Body, Description, DuchyId, Message, Origin, ProtocolError, Received
 /// Bytes of a register: the ciphertext of its index.
 pub const REGISTER_BYTES: usize = CIPHERTEXT_BYTES;
 /// Changes whenever the same input would give other bytes. A state of another version is refused.
-pub const ENGINE_VERSION: u16 = 1;
+pub const ENGINE_VERSION: u16 = 2;
 /// This protocol in stored states.
 const PROTOCOL: u8 = 2;
 /// Where the stream of the excess noise draws what: its encryption, and its re-randomisation.

@@ -25,11 +25,11 @@ const ONE_MINUS_D_SQ: [u64; 5] =
 const D_MINUS_ONE_SQ: [u64; 5] =
     [0x5_5aaa_44ed_4d20, 0x5_9603_c333_2635, 0x2_6d3b_af4a_7928, 0x1_20a6_6e69_97a9, 0x5_968b_37af_66c2];
 
-/// a^(2^times) for each. Each is one long chain, so two go side by side where there are two: one multiplies while the other
-/// waits.
+/// a^(2^times) for all. Each is one long chain, so two go side by side where there are two: one
+/// multiplies while the other waits.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn square_times<const N: usize>(mut powers: [Fe; N], times: u32) -> [Fe; N] {
+fn square_times<const CHAINS: usize>(mut powers: [Fe; CHAINS], times: u32) -> [Fe; CHAINS] {
     for _ in 0..times {
         for power in &mut powers {
             *power = power.square();
@@ -38,10 +38,10 @@ fn square_times<const N: usize>(mut powers: [Fe; N], times: u32) -> [Fe; N] {
     powers
 }
 
-/// a·b for each.
+/// a·b for all.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn products<const N: usize>(mut a: [Fe; N], b: [Fe; N]) -> [Fe; N] {
+fn products<const CHAINS: usize>(mut a: [Fe; CHAINS], b: [Fe; CHAINS]) -> [Fe; CHAINS] {
     for (a, b) in a.iter_mut().zip(b) {
         *a = a.mul(b);
     }
@@ -50,7 +50,7 @@ fn products<const N: usize>(mut a: [Fe; N], b: [Fe; N]) -> [Fe; N] {
 
 /// a^(2^250 − 1) and a^11: what the inverse and the square root have in common.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn power_250<const N: usize>(a: [Fe; N]) -> ([Fe; N], [Fe; N]) {
+fn power_250<const CHAINS: usize>(a: [Fe; CHAINS]) -> ([Fe; CHAINS], [Fe; CHAINS]) {
     // eN stands for a^(2^N − 1).
     let a2 = square_times(a, 1);
     let a9 = products(square_times(a2, 2), a);
@@ -69,8 +69,7 @@ fn power_250<const N: usize>(a: [Fe; N]) -> ([Fe; N], [Fe; N]) {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn invert(a: Fe) -> Fe {
     let (e250, a11) = power_250([a]);
-    let [inverse] = products(square_times(e250, 5), a11);
-    inverse
+    products(square_times(e250, 5), a11)[0]
 }
 
 /// Which lanes of u/v are squares, with √(u/v) there and √(i·u/v) elsewhere; the root that is not negative. For both.

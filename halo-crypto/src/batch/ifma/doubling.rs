@@ -12,18 +12,18 @@ use super::{
     LANES,
     coding::{INVSQRT_A_MINUS_D, SQRT_M1, invert},
     field::{Fe, constant, to_words},
-    lanes::{Eight, Words, gather},
+    lanes::Words,
     point::{D, Extended},
 };
 use crate::group::ELEMENT_BYTES;
 
 /// The canonical encodings of twice the points.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn encode_doubled(points: &[Eight]) -> Vec<[[u8; ELEMENT_BYTES]; LANES]> {
+pub(super) fn encode_doubled(points: &[Extended]) -> Vec<[[u8; ELEMENT_BYTES]; LANES]> {
     let mut waiting = Vec::with_capacity(points.len());
     let mut product = Fe::one();
-    for eight in points {
-        let half = Half::new(&gather(eight));
+    for point in points {
+        let half = Half::new(point);
         let before = product;
         product = product.mul(half.divisor);
         waiting.push((half, before));

@@ -4,10 +4,11 @@
 use super::{
     LANES, coding,
     comb::{self, Comb},
+    doubling,
     ladder::{self, Digits, Table},
     lanes::{Eight, Words, gather, scatter},
     montgomery::{self, Steps, one_of},
-    point::Extended,
+    point::{Completed, Extended},
 };
 use crate::{
     batch::Scalars,
@@ -28,6 +29,39 @@ pub(super) fn decode(encoded: &[EncodedPoint]) -> [(Eight, u8); 2] {
 pub(super) fn encode([first, second]: &[Eight; 2]) -> [[[u8; ELEMENT_BYTES]; LANES]; 2] {
     let [first, second] = coding::encode(&[gather(first), gather(second)]);
     [first.to_bytes(), second.to_bytes()]
+}
+
+/// Canonical encodings of twice the points.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn encode_doubled(halves: &[Eight]) -> Vec<[[u8; ELEMENT_BYTES]; LANES]> {
+    let mut points = Vec::with_capacity(halves.len());
+    for half in halves {
+        points.push(gather(half));
+    }
+    doubling::encode_doubled(&points)
+}
+
+/// The encodings of all 2r·G, then of all 2(M + r·Y). From nonces to bytes no point leaves the lanes.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn encrypt_doubled(
+    [g, y]: [&Comb; 2],
+    nonces: &[Scalar],
+    halves: &[Eight],
+) -> Vec<[[u8; ELEMENT_BYTES]; LANES]> {
+    let mut digits = Vec::with_capacity(halves.len());
+    let mut sums = vec![Completed::identity(); halves.len()];
+    for (nonces, half) in nonces.chunks(LANES).zip(halves) {
+        digits.push(comb::Digits::new(&Words::of_each(nonces)));
+        sums.push(gather(half).completed());
+    }
+    let (u, e) = sums.split_at_mut(halves.len());
+    g.add_multiples(&digits, u);
+    y.add_multiples(&digits, e);
+    let mut points = Vec::with_capacity(sums.len());
+    for sum in &sums {
+        points.push(sum.extended());
+    }
+    doubling::encode_doubled(&points)
 }
 
 /// (u + r·G, e + r·Y).

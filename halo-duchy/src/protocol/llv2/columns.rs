@@ -1,9 +1,8 @@
 //! Records of several ciphertexts as columns: decoded once, computed on as points, encoded once.
 
-use halo_crypto::batch::{self, BadRecord, Message};
+use halo_crypto::batch::{self, BadRecord};
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext, CompositeKey};
 use halo_crypto::group::{Point, Scalar};
-use zeroize::Zeroizing;
 
 use super::super::record::Chunk;
 use super::super::{Origin, ProtocolError};
@@ -19,11 +18,10 @@ pub(crate) enum Column {
 }
 
 impl Column {
-    /// Messages, encrypted.
-    pub(crate) fn encrypted(key: &CompositeKey, messages: &[Point], nonces: &[Scalar]) -> Self {
-        let messages = Zeroizing::new(messages.iter().copied().map(Message::whole).collect::<Vec<_>>());
-        let mut bytes = Vec::with_capacity(messages.len() * CIPHERTEXT_BYTES);
-        batch::encrypt_encoded(key, &messages, nonces, &mut bytes);
+    /// Twice the messages, encrypted.
+    pub(crate) fn encrypted(key: &CompositeKey, halves: &[Point], nonces: &[Scalar]) -> Self {
+        let mut bytes = vec![0; halves.len() * CIPHERTEXT_BYTES];
+        batch::encrypt_doubled(key, halves, nonces, bytes.as_chunks_mut().0);
         Self::Encoded(bytes)
     }
 

@@ -178,7 +178,7 @@ pub(crate) fn add_registers(
     for_each_batch(drawn.kinds(), duchy.place.chunk_records, |first, kinds| output.push(&writer.encrypt(first, kinds)))
 }
 
-/// The index of each noise register.
+/// Half of the index of each noise register.
 fn indexes(constants: &Constants, ids: &Stream, kinds: &[RegisterKind]) -> Vec<Point> {
     let ids: Vec<Vec<u8>> = kinds
         .iter()
@@ -189,7 +189,7 @@ fn indexes(constants: &Constants, ids: &Stream, kinds: &[RegisterKind]) -> Vec<P
             RegisterKind::Padding => constants.padding_noise_id.clone(),
         })
         .collect();
-    batch::hash_to_group(Domain::NoiseId, &ids)
+    batch::hash_to_halves(Domain::NoiseId, &ids)
 }
 
 /// Calls `each` with runs of at most `limit` items and the position of the first.
@@ -236,9 +236,9 @@ impl<'a> RegisterWriter<'a> {
         let keys: Vec<Point> = kinds
             .iter()
             .map(|kind| match kind {
-                RegisterKind::Reach(_) => constants.destroyed_key.element(),
+                RegisterKind::Reach(_) => constants.half_destroyed_key,
                 RegisterKind::BlindedHistogram(_) | RegisterKind::Publisher | RegisterKind::Padding => {
-                    constants.noise_key.element()
+                    constants.half_noise_key
                 }
             })
             .collect();
@@ -261,10 +261,10 @@ fn random_message(label: &str, stream: &Stream, index: u64) -> Vec<u8> {
     message
 }
 
-/// Uniform points that nobody knows to be multiples of another.
+/// Uniform points that nobody knows to be multiples of another; what is twice one of them is as uniform.
 pub(crate) fn random_points(stream: &Stream, first: u64, count: usize) -> Vec<Point> {
     let messages: Vec<Vec<u8>> = (0..count).map(|i| random_message("random", stream, first + i as u64)).collect();
-    batch::hash_to_group(Domain::NoiseId, &messages)
+    batch::hash_to_halves(Domain::NoiseId, &messages)
 }
 
 /// What a noise tuple looks like when it is opened.
@@ -302,7 +302,7 @@ pub(crate) fn add_tuples(
         .chain((0..drawn[frequency]).map(|_| TupleKind::Destroyed))
         .chain((0..padding).map(|_| TupleKind::Padding));
 
-    let multiples = batch::multiples(&duchy.constants.unit.element(), frequency);
+    let halves = batch::multiples(&duchy.constants.half_unit, frequency);
     let messages = randomness.stream(Purpose::FrequencyMessage);
     let nonces =
         [Purpose::FrequencyNonceA, Purpose::FrequencyNonceB, Purpose::FrequencyNonceC, Purpose::FrequencyNonceD]
@@ -313,7 +313,7 @@ pub(crate) fn add_tuples(
         let column = |index: usize| -> Vec<Point> {
             let message = |(kind, random): (&TupleKind, &[Point])| match (index, kind) {
                 (0, TupleKind::Frequency(_) | TupleKind::Padding) | (1, TupleKind::Padding) => Point::identity(),
-                (3, TupleKind::Frequency(f)) => multiples[f - 1],
+                (3, TupleKind::Frequency(f)) => halves[f - 1],
                 _ => random[index],
             };
             kinds.iter().zip(random.chunks_exact(4)).map(message).collect()
@@ -339,6 +339,9 @@ impl Constants {
             unit: FixedBase::new(hash::constant("unit")),
             destroyed_key: FixedBase::new(hash::constant("destroyed_register_key")),
             noise_key: FixedBase::new(hash::constant("blinded_histogram_noise_register_key")),
+            half_unit: hash::half_constant("unit"),
+            half_destroyed_key: hash::half_constant("destroyed_register_key"),
+            half_noise_key: hash::half_constant("blinded_histogram_noise_register_key"),
             publisher_noise_id: b"publisher_noise_register_id".to_vec(),
             padding_noise_id: b"padding_noise_register_id".to_vec(),
         }

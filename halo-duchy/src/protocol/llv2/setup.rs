@@ -105,10 +105,10 @@ impl Duchy {
             }
             let count = chunk.bytes.len() / REGISTER_BYTES;
             let from = first + chunk.first;
-            let keys = vec![self.constants.destroyed_key.element(); count];
+            let keys = vec![self.constants.half_destroyed_key; count];
             let counts = random_points(&points, from, count);
-            let encrypt = |messages: &[Point], nonces: &Stream| {
-                Column::encrypted(&self.place.full_key, messages, nonces.scalars(from, count).expose())
+            let encrypt = |halves: &[Point], nonces: &Stream| {
+                Column::encrypted(&self.place.full_key, halves, nonces.scalars(from, count).expose())
             };
             let replaced = columns::encode([encrypt(&keys, &nonces[0]), encrypt(&counts, &nonces[1])]);
             let mut records = Vec::with_capacity(chunk.bytes.len());
