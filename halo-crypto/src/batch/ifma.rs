@@ -57,7 +57,7 @@ use crate::{
 
 /// Elements in a register.
 const LANES: usize = 8;
-/// Elements that share an inversion: 10 KiB of coordinates.
+/// Elements that share an inversion, or the tables of a comb in the first cache: 10 KiB of coordinates.
 const BATCH: usize = 8 * LANES;
 
 /// Proof that this CPU has the instructions: there is no other way to get one than [`Ifma::detect`].
@@ -180,11 +180,11 @@ impl Kernels for Ifma {
 
     fn add_multiples(&self, base: &FixedBase, scalars: &[Scalar], points: &mut [Point]) {
         let comb = base.comb(|base| self.comb(base));
-        for (scalars, points) in scalars.chunks(LANES).zip(points.chunks_mut(LANES)) {
-            let before = self.eight(points.iter());
+        for (scalars, points) in scalars.chunks(BATCH).zip(points.chunks_mut(BATCH)) {
+            let before: Vec<Eight> = points.chunks(LANES).map(|points| self.eight(points.iter())).collect();
             // SAFETY: `self` proves that the CPU has the features.
-            let after = unsafe { rows::add_multiples(comb, scalars, &before) };
-            put(points, self.points(&after));
+            let after = unsafe { kernels::add_multiples(comb, scalars, &before) };
+            put(points, after.iter().flat_map(|eight| self.points(eight)));
         }
     }
 
@@ -220,11 +220,11 @@ impl Kernels for Ifma {
 
     fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
         let bases = [FixedBase::generator(), key.base()].map(|base| base.comb(|base| self.comb(base)));
-        for (nonces, ciphertexts) in nonces.chunks(LANES).zip(ciphertexts.chunks_mut(LANES)) {
-            let before = self.components(ciphertexts);
+        for (nonces, ciphertexts) in nonces.chunks(BATCH).zip(ciphertexts.chunks_mut(BATCH)) {
+            let before = self.all_components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::rerandomize(bases, nonces, &before) };
-            put(ciphertexts, self.ciphertexts(&after));
+            put(ciphertexts, after.iter().flat_map(|eights| self.ciphertexts(eights)));
         }
     }
 

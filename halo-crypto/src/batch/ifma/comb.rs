@@ -64,23 +64,16 @@ impl Comb {
         Self(positions)
     }
 
-    /// The scalars times the base.
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn multiply(&self, digits: &Digits) -> Extended {
-        let mut sums = [Completed::identity()];
-        self.add_multiples(std::slice::from_ref(digits), &mut sums);
-        sums[0].extended()
-    }
-
     /// Adds the scalars times the base. Position by position: of the table only 4 KiB are in use at a time, and an addition
     /// does not wait for the one right before it, which is another sum's.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn add_multiples(&self, digits: &[Digits], sums: &mut [Completed]) {
+    pub(super) fn add_multiples(&self, digits: &[Digits], mut sums: Vec<Completed>) -> Vec<Completed> {
         for (number, position) in self.0.iter().enumerate() {
-            for (digits, sum) in digits.iter().zip(&mut *sums) {
+            for (digits, sum) in digits.iter().zip(&mut sums) {
                 add_chosen(sum, position, digits.at(number));
             }
         }
+        sums
     }
 }
 

@@ -48,17 +48,11 @@ pub(super) fn encrypt_doubled(
     nonces: &[Scalar],
     halves: &[Eight],
 ) -> Vec<[[u8; ELEMENT_BYTES]; LANES]> {
-    let mut digits = Vec::with_capacity(halves.len());
-    let mut sums = vec![Completed::identity(); halves.len()];
-    for (nonces, half) in nonces.chunks(LANES).zip(halves) {
-        digits.push(comb::Digits::new(&Words::of_each(nonces)));
-        sums.push(gather(half).completed());
-    }
-    let (u, e) = sums.split_at_mut(halves.len());
-    g.add_multiples(&digits, u);
-    y.add_multiples(&digits, e);
-    let mut points = Vec::with_capacity(sums.len());
-    for sum in &sums {
+    let digits = comb_digits(nonces);
+    let u = g.add_multiples(&digits, vec![Completed::identity(); halves.len()]);
+    let e = y.add_multiples(&digits, completed(halves.iter()));
+    let mut points = Vec::with_capacity(u.len() + e.len());
+    for sum in u.iter().chain(&e) {
         points.push(sum.extended());
     }
     doubling::encode_doubled(&points)
@@ -66,10 +60,18 @@ pub(super) fn encrypt_doubled(
 
 /// (u + r·G, e + r·Y).
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn rerandomize(bases: [&Comb; 2], nonces: &[Scalar], [u, e]: &[Eight; 2]) -> [Eight; 2] {
-    let digits = comb::Digits::new(&Words::of_each(nonces));
-    let [g, y] = bases;
-    [scatter(&gather(u).add(&g.multiply(&digits))), scatter(&gather(e).add(&y.multiply(&digits)))]
+pub(super) fn rerandomize([g, y]: [&Comb; 2], nonces: &[Scalar], ciphertexts: &[[Eight; 2]]) -> Vec<[Eight; 2]> {
+    let digits = comb_digits(nonces);
+    let u = g.add_multiples(&digits, completed(ciphertexts.iter().map(|[u, _]| u)));
+    let e = y.add_multiples(&digits, completed(ciphertexts.iter().map(|[_, e]| e)));
+    u.iter().zip(&e).map(|(u, e)| [scatter(&u.extended()), scatter(&e.extended())]).collect()
+}
+
+/// The points and scalars times the base of the comb.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn add_multiples(comb: &Comb, scalars: &[Scalar], points: &[Eight]) -> Vec<Eight> {
+    let sums = comb.add_multiples(&comb_digits(scalars), completed(points.iter()));
+    sums.iter().map(|sum| scatter(&sum.extended())).collect()
 }
 
 /// Scalars times points.
@@ -128,6 +130,20 @@ fn gather_all<'a>(points: impl ExactSizeIterator<Item = &'a Eight>) -> Vec<Exten
         gathered.push(gather(point));
     }
     gathered
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn completed<'a>(points: impl ExactSizeIterator<Item = &'a Eight>) -> Vec<Completed> {
+    let mut completed = Vec::with_capacity(points.len());
+    for point in points {
+        completed.push(gather(point).completed());
+    }
+    completed
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn comb_digits(scalars: &[Scalar]) -> Vec<comb::Digits> {
+    scalars.chunks(LANES).map(|eight| comb::Digits::new(&Words::of_each(eight))).collect()
 }
 
 /// Of one scalar for all, or of each eight.
