@@ -13,13 +13,16 @@ use super::{
     coding::invert,
     field::{Fe, constant},
     lanes::{Eight, gather, load, scatter, store},
-    point::{Completed, Extended, TWICE_D},
+    point::{Completed, Extended, D},
     recode::{self, Digit},
 };
 use crate::group::coordinates::Coordinates;
 
 /// Digits of a scalar in radix 128.
 const DIGITS: usize = 37;
+/// 1/2.
+const HALF: [u64; 5] =
+    [0x7_ffff_ffff_fff7, 0x7_ffff_ffff_ffff, 0x7_ffff_ffff_ffff, 0x7_ffff_ffff_ffff, 0x3_ffff_ffff_ffff];
 /// Multiples for each position.
 const MULTIPLES: usize = 64;
 
@@ -94,8 +97,8 @@ fn add_chosen(sum: &mut Completed, position: &Position, digit: Digit) {
     let t = sum.t().hold();
     let c = t.times(select(&position[2], places, upper).minus_where(negative)).hold();
     let x = sum.e.times(sum.f).hold();
-    let y = sum.g.times(sum.h).hold();
-    let (plus, minus) = (y.plus(x).carry(), y.minus(x).carry());
+    let y = sum.g.biased_times(sum.h).hold();
+    let (plus, minus) = (y.plus(x).carry(), y.less(x).carry());
     let other_plus = select(&position[0], places, upper);
     let other_minus = select(&position[1], places, upper);
     let (other_plus, other_minus) =
@@ -104,7 +107,7 @@ fn add_chosen(sum: &mut Completed, position: &Position, digit: Digit) {
     let b = plus.biased_times(other_plus).hold();
     sum.h = b.plus(a).carry();
     sum.e = b.less(a).carry();
-    let z = sum.f.biased_times(sum.g).doubled().hold();
+    let z = sum.f.biased_times(sum.g).hold();
     sum.f = z.less(c).carry();
     sum.g = z.plus(c).carry();
 }
@@ -144,8 +147,9 @@ fn affine_multiples(base: &Extended) -> Vec<[Fe; 3]> {
         let z_inverse = inverse.mul(*product);
         inverse = inverse.mul(multiple.z);
         let (x, y) = (multiple.x.mul(z_inverse), multiple.y.mul(z_inverse));
-        let twice_dxy = x.mul(y).mul(constant(TWICE_D));
-        affine.push([y.plus(x).canonical(), y.minus(x).canonical(), twice_dxy.canonical()]);
+        let dxy = x.mul(y).mul(constant(D));
+        let (x, y) = (x.mul(constant(HALF)), y.mul(constant(HALF)));
+        affine.push([y.plus(x).canonical(), y.minus(x).canonical(), dxy.canonical()]);
     }
     affine.reverse();
     affine
