@@ -13,7 +13,7 @@ use super::{
     coding::invert,
     field::{Fe, constant},
     lanes::{Eight, gather, load, scatter, store},
-    point::{Completed, Extended, D},
+    point::{Completed, D, Extended},
     recode::{self, Digit},
 };
 use crate::group::coordinates::Coordinates;
