@@ -46,6 +46,8 @@ mod recode;
 mod rows;
 mod sha512;
 
+use zeroize::Zeroizing;
+
 pub(crate) use self::comb::Comb;
 use self::lanes::Eight;
 use super::{FixedBase, Kernels, Portable, Scalars};
@@ -208,7 +210,8 @@ impl Kernels for Ifma {
         encoded: &mut [[u8; CIPHERTEXT_BYTES]],
     ) {
         let bases = [FixedBase::generator(), key.base()].map(|base| base.comb(|base| self.comb(base)));
-        let halves: Vec<Eight> = halves.chunks(LANES).map(|halves| self.eight(halves.iter())).collect();
+        let halves = halves.chunks(LANES).map(|halves| self.eight(halves.iter()));
+        let halves = Zeroizing::new(halves.collect::<Vec<_>>());
         // SAFETY: `self` proves that the CPU has the features.
         let strings = unsafe { kernels::encrypt_doubled(bases, nonces, &halves) };
         let (u, e) = strings.as_flattened().split_at(LANES * halves.len());

@@ -13,13 +13,16 @@ use super::{
     coding::invert,
     field::{Fe, constant},
     lanes::{Eight, gather, load, scatter, store},
-    point::{Completed, Extended, TWICE_D},
+    point::{Completed, D, Extended},
     recode::{self, Digit},
 };
 use crate::group::coordinates::Coordinates;
 
 /// Digits of a scalar in radix 64.
 const DIGITS: usize = 43;
+/// 1/2.
+const HALF: [u64; 5] =
+    [0x7_ffff_ffff_fff7, 0x7_ffff_ffff_ffff, 0x7_ffff_ffff_ffff, 0x7_ffff_ffff_ffff, 0x3_ffff_ffff_ffff];
 /// Multiples for each position.
 const MULTIPLES: usize = 32;
 
@@ -31,7 +34,8 @@ pub(super) type Digits = recode::Digits<6, DIGITS>;
 #[repr(C, align(64))]
 struct Limb([[u64; 8]; MULTIPLES / 8]);
 
-/// The limbs of Y + X, Y − X and 2d·XY of the affine multiples.
+/// The limbs of (Y + X)/2, (Y − X)/2 and d·XY of the affine multiples: half of what an addition asks for, so that Z need not be
+/// doubled.
 type Position = [[Limb; 5]; 3];
 
 /// The table of a base: 161 KiB.
@@ -83,16 +87,16 @@ impl Comb {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn add_chosen(sum: &mut Completed, position: &Position, digit: Digit) {
     let (places, upper, negative) = (digit.places, digit.bit(4), digit.negative);
-    let z = sum.f.biased_times(sum.g).doubled().hold();
+    let z = sum.f.biased_times(sum.g).hold();
     let x = sum.e.times(sum.f);
-    let twice_dxy = select(&position[2], places, upper).minus_where(negative).hold();
+    let dxy = select(&position[2], places, upper).minus_where(negative).hold();
     let t = sum.t().hold();
     let other_plus = select(&position[0], places, upper).hold();
     let y = sum.g.biased_times(sum.h).hold();
     let minus = y.less(x).carry().hold();
     let other_minus = select(&position[1], places, upper);
     let chosen_plus = other_plus.or_where(negative, other_minus).hold();
-    let c = t.times(twice_dxy);
+    let c = t.times(dxy);
     let chosen_minus = other_minus.or_where(negative, other_plus);
     let plus = y.plus(x).carry().hold();
     let a = minus.times(chosen_minus).hold();
@@ -117,7 +121,7 @@ fn select(limbs: &[Limb; 5], places: __m512i, upper: __mmask8) -> Fe {
     chosen
 }
 
-/// Y + X, Y − X and 2d·XY of the odd multiples 1 to 63 with Z = 1, canonical; one inversion for all (Montgomery's trick).
+/// (Y + X)/2, (Y − X)/2 and d·XY of the odd multiples 1 to 63 with Z = 1, canonical; one inversion for all (Montgomery's trick).
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn affine_multiples(base: &Extended) -> Vec<[Fe; 3]> {
     let mut multiples = Vec::with_capacity(MULTIPLES);
@@ -136,8 +140,9 @@ fn affine_multiples(base: &Extended) -> Vec<[Fe; 3]> {
         let z_inverse = inverse.mul(*product);
         inverse = inverse.mul(multiple.z);
         let (x, y) = (multiple.x.mul(z_inverse), multiple.y.mul(z_inverse));
-        let twice_dxy = x.mul(y).mul(constant(TWICE_D));
-        affine.push([y.plus(x).canonical(), y.minus(x).canonical(), twice_dxy.canonical()]);
+        let dxy = x.mul(y).mul(constant(D));
+        let (x, y) = (x.mul(constant(HALF)), y.mul(constant(HALF)));
+        affine.push([y.plus(x).canonical(), y.minus(x).canonical(), dxy.canonical()]);
     }
     affine.reverse();
     affine

@@ -79,7 +79,7 @@ impl Words {
 }
 
 /// Eight points on their way into the lanes or out of them: the lanes of each limb of X, Y, Z and T.
-#[derive(Clone)]
+#[derive(Clone, Zeroize)]
 pub(super) struct Eight([[[u64; LANES]; 5]; 4]);
 
 impl Eight {

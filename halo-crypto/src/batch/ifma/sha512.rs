@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     LANES,
@@ -20,6 +20,8 @@ use super::{
 
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 128;
+/// Words of a block.
+const WORDS: usize = BLOCK_BYTES / 8;
 /// Blocks of a string, at most.
 const BLOCKS: usize = 2;
 /// Bytes of a hash.
@@ -138,16 +140,7 @@ impl State {
 
     /// Takes one block in every lane.
     #[target_feature(enable = "avx512f")]
-    fn compress(&mut self, blocks: [&[u8; BLOCK_BYTES]; LANES]) {
-        let mut schedule = [_mm512_setzero_si512(); 16];
-        for (number, word) in schedule.iter_mut().enumerate() {
-            let mut lanes = [0; LANES];
-            for (lane, block) in lanes.iter_mut().zip(blocks) {
-                *lane = u64::from_be_bytes(block.as_chunks().0[number]);
-            }
-            *word = load(&lanes);
-            lanes.zeroize();
-        }
+    fn compress(&mut self, mut schedule: [__m512i; WORDS]) {
         let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = self.0;
         for (start, constants) in (0..80).step_by(16).zip(ROUNDS.as_chunks::<16>().0) {
             for (k, constant) in constants.iter().enumerate() {
@@ -212,25 +205,27 @@ fn small<const A: i32, const B: i32, const C: u32>(word: __m512i) -> __m512i {
 
 /// Eight strings with the padding of FIPS 180-4, 5.1.2. Wiped when dropped.
 struct Padded {
-    lanes: [[[u8; BLOCK_BYTES]; BLOCKS]; LANES],
+    /// The lanes of each word.
+    blocks: [[[u64; LANES]; WORDS]; BLOCKS],
     /// How many are in use.
-    blocks: usize,
+    used: usize,
 }
 
 impl Padded {
     /// At most eight strings, each the parts one after the other, behind `before` bytes that have been hashed already. None
     /// when they are not all equally many blocks, or too many.
     fn new<'a, const PARTS: usize>(before: usize, strings: impl Iterator<Item = [&'a [u8]; PARTS]>) -> Option<Self> {
-        let mut padded = Self { lanes: [[[0; BLOCK_BYTES]; BLOCKS]; LANES], blocks: 0 };
-        for (lane, parts) in padded.lanes.iter_mut().zip(strings) {
+        let mut padded = Self { blocks: [[[0; LANES]; WORDS]; BLOCKS], used: 0 };
+        let mut bytes = Zeroizing::new([0; BLOCKS * BLOCK_BYTES]);
+        for (lane, parts) in strings.take(LANES).enumerate() {
             let length: usize = parts.iter().map(|part| part.len()).sum();
             // A 1 bit and 128 bits of length come behind.
             let blocks = (length + 17).div_ceil(BLOCK_BYTES);
-            if blocks > BLOCKS || (padded.blocks != 0 && padded.blocks != blocks) {
+            if blocks > BLOCKS || (padded.used != 0 && padded.used != blocks) {
                 return None;
             }
-            padded.blocks = blocks;
-            let bytes = lane.as_flattened_mut();
+            padded.used = blocks;
+            bytes.fill(0);
             let mut at = 0;
             for part in parts {
                 bytes[at..at + part.len()].copy_from_slice(part);
@@ -239,28 +234,41 @@ impl Padded {
             bytes[at] = 0x80;
             let bits = 8 * (before + length) as u64;
             bytes[blocks * BLOCK_BYTES - 8..blocks * BLOCK_BYTES].copy_from_slice(&bits.to_be_bytes());
+            for (lanes, word) in padded.blocks[..blocks].as_flattened_mut().iter_mut().zip(bytes.as_chunks().0) {
+                lanes[lane] = u64::from_be_bytes(*word);
+            }
         }
         Some(padded)
     }
 
+    /// A block in every lane.
+    #[target_feature(enable = "avx512f")]
+    fn block(&self, number: usize) -> [__m512i; WORDS] {
+        let mut block = [_mm512_setzero_si512(); WORDS];
+        for (word, lanes) in block.iter_mut().zip(&self.blocks[number]) {
+            *word = load(lanes);
+        }
+        block
+    }
+
     /// The hashes, from a state in which every lane has taken what is before.
     #[target_feature(enable = "avx512f")]
-    fn hash(&self, mut state: State) -> [[u8; HASH_BYTES]; LANES] {
-        for block in 0..self.blocks {
-            state.compress(std::array::from_fn(|lane| &self.lanes[lane][block]));
+    fn hash(&self, mut state: State) -> State {
+        for number in 0..self.used {
+            state.compress(self.block(number));
         }
-        state.to_bytes()
+        state
     }
 }
 
 impl Drop for Padded {
     fn drop(&mut self) {
-        self.lanes.zeroize();
+        self.blocks[..self.used].as_flattened_mut().as_flattened_mut().zeroize();
     }
 }
 
 /// `expand_message_xmd` of RFC 9380, 5.3.1, for at most eight messages and 64 bytes of each. None when messages of different
-/// numbers of blocks, or of more than two, do not fit side by side.
+/// numbers of blocks, or of more than two, do not fit side by side, or the tag is too long for one block of the second hash.
 #[target_feature(enable = "avx512f")]
 pub(super) fn expand(tag: &[u8], messages: &[&[u8]]) -> Option<[[u8; HASH_BYTES]; LANES]> {
     // The block of zeros comes first in every expansion: it is hashed once.
@@ -269,7 +277,7 @@ pub(super) fn expand(tag: &[u8], messages: &[&[u8]]) -> Option<[[u8; HASH_BYTES]
         Some(words) => words,
         None => {
             let mut state = State::new(&INITIAL);
-            state.compress([&[0; BLOCK_BYTES]; LANES]);
+            state.compress([_mm512_setzero_si512(); WORDS]);
             let mut words = [0; 8];
             for (word, register) in words.iter_mut().zip(state.0) {
                 *word = store(register)[0];
@@ -277,13 +285,23 @@ pub(super) fn expand(tag: &[u8], messages: &[&[u8]]) -> Option<[[u8; HASH_BYTES]
             AFTER_ZEROS.get_or_init(|| words)
         }
     };
-    let tag_length = [u8::try_from(tag.len()).ok()?];
-    let asked = [0, HASH_BYTES as u8, 0];
-    let first = Padded::new(BLOCK_BYTES, messages.iter().map(|message| [*message, &asked, tag, &tag_length]))?;
-    let mut hashes = first.hash(State::new(after_zeros));
-    let second = Padded::new(0, hashes.iter().map(|hash| [hash.as_slice(), &[1], tag, &tag_length]))?;
-    hashes.zeroize();
-    Some(second.hash(State::new(&INITIAL)))
+    let tag = [tag, &[u8::try_from(tag.len()).ok()?]].concat();
+    let behind = [[0, HASH_BYTES as u8, 0].as_slice(), &tag].concat();
+    let first = Padded::new(BLOCK_BYTES, messages.iter().map(|message| [*message, &behind]))?;
+    // The second string begins with the first hash, whose words stand in their lanes; the rest is the same for all.
+    let second = Padded::new(0, std::iter::once([[0; HASH_BYTES].as_slice(), &[1], &tag]))?;
+    if second.used > 1 {
+        return None;
+    }
+    let mut block = [_mm512_setzero_si512(); WORDS];
+    let (words, rest) = block.split_at_mut(HASH_BYTES / 8);
+    words.copy_from_slice(&first.hash(State::new(after_zeros)).0);
+    for (word, lanes) in rest.iter_mut().zip(&second.blocks[0][HASH_BYTES / 8..]) {
+        *word = _mm512_set1_epi64(lanes[0].cast_signed());
+    }
+    let mut state = State::new(&INITIAL);
+    state.compress(block);
+    Some(state.to_bytes())
 }
 
 #[cfg(test)]
@@ -296,7 +314,7 @@ mod tests {
 
     #[target_feature(enable = "avx512f")]
     fn hash(padded: &Padded) -> [[u8; HASH_BYTES]; LANES] {
-        padded.hash(State::new(&INITIAL))
+        padded.hash(State::new(&INITIAL)).to_bytes()
     }
 
     proptest! {
