@@ -9,7 +9,7 @@
 //! | setup | own registers + noise registers, shuffled, to the aggregator | all of these + own, shuffled, to the first worker |
 //! | one | peel and blind the index, re-randomise all three, shuffle, pass on | open the index, join, same-key aggregation, frequency noise, shuffle, to the first worker |
 //! | two | peel and scale flags, re-randomise the count, frequency noise, shuffle, pass on | test the flags, count reach, send the usable counts to the first worker |
-//! | three | the first makes rows of zero tests; all peel, shuffle rows, pass on | test the rows, count the histogram |
+//! | three | peel the count; the last makes a row of zero tests of it, the others re-randomise it; shuffle, pass on | test the rows, count the histogram |
 //!
 //! With maximum frequency 1 the computation ends after phase two.
 //!
@@ -30,16 +30,18 @@
 //!
 //! What the aggregator opens in phases two and three is the identity or a uniform point, whatever scalars it chose
 //! itself: every worker multiplies every flag by a secret scalar of its own, and the rows of phase three are made by
-//! the first worker.
+//! the last worker, whose scalars nobody else has a part in.
 //!
 //! # What is assumed
 //!
 //! * The Duchies do not all collude. Any proper subset without the aggregator sees only ciphertexts and counts, as
 //!   above.
 //! * The aggregator does not collude with all workers but some: it needs every worker's exponent to undo the blinding
-//!   of the index, and every worker's scalars to undo that of the flags. Phase three alone rests on the *first
-//!   worker*: together with the aggregator it could divide out its exponents and learn exact counts above the maximum
-//!   frequency (not whose they are). A worker can make itself the first by drawing keys until it is.
+//!   of the index, and every worker's scalars to undo that of the flags. Phase three alone rests on the *last
+//!   worker*, the one before the aggregator: together they could divide out its exponents, or open the counts that it
+//!   receives, and learn exact counts above the maximum frequency (not whose they are). The workers before it see no
+//!   rows, only counts under the keys of those after them, re-randomised on every hop. A worker can make itself the last
+//!   by drawing keys until it is.
 //! * The noise of at least `honest_contributors` Duchies is secret from whoever looks at the result. The others know
 //!   what they added and can take it off.
 //! * Random streams derive from each Duchy's seed, which it keeps secret and never uses for two computations.
@@ -92,7 +94,7 @@ pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
 /// Bytes of a tuple: three flags and a count.
 pub const TUPLE_BYTES: usize = 4 * CIPHERTEXT_BYTES;
 /// Changes whenever the same input would give other bytes. A state of another version is refused.
-pub const ENGINE_VERSION: u16 = 2;
+pub const ENGINE_VERSION: u16 = 3;
 /// Registers that are held at once while a body is checked at the door: about 4 MiB, because several are at a time.
 const CHECK_RECORDS: usize = 4 * 1024;
 /// This protocol in stored states.
@@ -270,19 +272,20 @@ pub fn check_message(body: &Body, record_bytes: usize, from: &DuchyId) -> Result
 }
 
 /// Bytes of a record of a message, above 0; `None` for a description of another protocol. In phase three the aggregator
-/// sends the counts of the usable tuples, and everybody else rows of F − 1 zero tests (with F = 1 there is no phase three).
+/// receives rows of F − 1 zero tests, from the last worker, and everybody else counts of usable tuples (with F = 1 there
+/// is no phase three).
 pub fn message_record_bytes(
     description: Description,
-    from_aggregator: bool,
+    to_aggregator: bool,
     maximum_frequency: MaximumFrequency,
 ) -> Option<usize> {
     match description {
         Description::SetupPhaseInput | Description::ExecutionPhaseOneInput => Some(REGISTER_BYTES),
         Description::ExecutionPhaseTwoInput => Some(TUPLE_BYTES),
-        Description::ExecutionPhaseThreeInput if from_aggregator => Some(CIPHERTEXT_BYTES),
-        Description::ExecutionPhaseThreeInput => {
+        Description::ExecutionPhaseThreeInput if to_aggregator => {
             Some(CIPHERTEXT_BYTES * (maximum_frequency.get() as usize).saturating_sub(1).max(1))
         }
+        Description::ExecutionPhaseThreeInput => Some(CIPHERTEXT_BYTES),
         Description::ReachOnlyExecutionInput
         | Description::ShuffleInput
         | Description::AggregationInput
