@@ -62,6 +62,7 @@
 //! 512 buckets, 8 GiB a body, buckets grow in proportion). The number of registers and of publishers does not enter.
 
 pub(super) mod columns;
+mod doubling;
 pub(super) mod noise;
 pub(super) mod outcome;
 mod parameters;
@@ -73,8 +74,8 @@ mod setup;
 use std::fmt;
 
 use halo_core::privacy::MaximumFrequency;
-use halo_crypto::batch::FixedBase;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, KeyShareSecret};
+use halo_crypto::group::Point;
 use halo_crypto::secret::Secret;
 
 use self::noise::Noise;
@@ -94,7 +95,7 @@ pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
 /// Bytes of a tuple: three flags and a count.
 pub const TUPLE_BYTES: usize = 4 * CIPHERTEXT_BYTES;
 /// Changes whenever the same input would give other bytes. A state of another version is refused.
-pub const ENGINE_VERSION: u16 = 3;
+pub const ENGINE_VERSION: u16 = 4;
 /// Registers that are held at once while a body is checked at the door: about 4 MiB, because several are at a time.
 const CHECK_RECORDS: usize = 4 * 1024;
 /// This protocol in stored states.
@@ -102,9 +103,9 @@ const PROTOCOL: u8 = 1;
 
 /// Points and ids that the protocol fixes.
 pub(super) struct Constants {
-    pub(super) unit: FixedBase,
-    destroyed_key: FixedBase,
-    noise_key: FixedBase,
+    pub(super) unit: Point,
+    destroyed_key: Point,
+    noise_key: Point,
     publisher_noise_id: Vec<u8>,
     padding_noise_id: Vec<u8>,
 }

@@ -8,32 +8,19 @@ use zeroize::Zeroizing;
 use super::super::record::Chunk;
 use super::super::{Origin, ProtocolError};
 
-/// A column on its way out.
-pub(crate) enum Column {
-    /// The ciphertexts themselves.
-    Whole(Vec<Ciphertext>),
-    /// What gives the ciphertexts when it is added to itself: they are encoded at a fifth of the cost.
-    Half(Vec<Ciphertext>),
-    /// Encodings that are made already.
-    Encoded(Vec<u8>),
+/// Encodes twice the ciphertexts one after the other.
+pub(crate) fn doubled(halves: &[Ciphertext]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(halves.len() * CIPHERTEXT_BYTES);
+    batch::encode_doubled_ciphertexts(halves, &mut bytes);
+    bytes
 }
 
-impl Column {
-    /// Messages, encrypted.
-    pub(crate) fn encrypted(key: &CompositeKey, messages: &[Point], nonces: &[Scalar]) -> Self {
-        let messages = Zeroizing::new(messages.iter().copied().map(Message::whole).collect::<Vec<_>>());
-        let mut bytes = Vec::with_capacity(messages.len() * CIPHERTEXT_BYTES);
-        batch::encrypt_encoded(key, &messages, nonces, &mut bytes);
-        Self::Encoded(bytes)
-    }
-
-    fn encode(self) -> Vec<u8> {
-        match self {
-            Self::Whole(ciphertexts) => encode_rows(&ciphertexts),
-            Self::Half(halves) => encode_doubled_rows(&halves),
-            Self::Encoded(bytes) => bytes,
-        }
-    }
+/// Encrypts twice the messages and encodes them one after the other.
+pub(crate) fn encrypted(key: &CompositeKey, halves: &[Point], nonces: &[Scalar]) -> Vec<u8> {
+    let messages = Zeroizing::new(halves.iter().copied().map(Message::twice).collect::<Vec<_>>());
+    let mut bytes = Vec::with_capacity(messages.len() * CIPHERTEXT_BYTES);
+    batch::encrypt_encoded(key, &messages, nonces, &mut bytes);
+    bytes
 }
 
 /// Decodes records of `K` ciphertexts: canonical encodings only, and no identity as a first component.
@@ -78,28 +65,13 @@ pub(crate) fn decode_rows(chunk: &Chunk<'_>, row: usize, origin: &Origin) -> Res
     batch::decode_ciphertexts(chunk.bytes).map_err(|bad| bad_record(chunk, row, origin, bad))
 }
 
-/// Encodes columns of equal length as records.
-pub(crate) fn encode<const K: usize>(columns: [Column; K]) -> Vec<u8> {
-    let encoded = columns.map(Column::encode);
-    let mut records = Vec::with_capacity(encoded.iter().map(Vec::len).sum());
-    for place in (0..encoded[0].len()).step_by(CIPHERTEXT_BYTES) {
-        for column in &encoded {
+/// Records of encoded columns of equal length.
+pub(crate) fn records<const K: usize>(columns: [Vec<u8>; K]) -> Vec<u8> {
+    let mut records = Vec::with_capacity(columns.iter().map(Vec::len).sum());
+    for place in (0..columns[0].len()).step_by(CIPHERTEXT_BYTES) {
+        for column in &columns {
             records.extend_from_slice(&column[place..place + CIPHERTEXT_BYTES]);
         }
     }
     records
-}
-
-/// Encodes twice the ciphertexts one after the other.
-pub(crate) fn encode_doubled_rows(halves: &[Ciphertext]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(halves.len() * CIPHERTEXT_BYTES);
-    batch::encode_doubled_ciphertexts(halves, &mut bytes);
-    bytes
-}
-
-/// Encodes ciphertexts one after the other.
-pub(crate) fn encode_rows(ciphertexts: &[Ciphertext]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(ciphertexts.len() * CIPHERTEXT_BYTES);
-    batch::encode_ciphertexts(ciphertexts, &mut bytes);
-    bytes
 }

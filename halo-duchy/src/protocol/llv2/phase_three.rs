@@ -1,6 +1,6 @@
 //! Execution phase three: counts are compared with 1, 2, …, F − 1 by zero tests that nobody who opens them has blinded.
 
-use halo_crypto::batch;
+use halo_crypto::batch::{self, FixedBase};
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
 use halo_crypto::group::Scalar;
 use zeroize::Zeroizing;
@@ -10,6 +10,7 @@ use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
 use super::super::{Body, Description, Message, Origin, ProtocolError, Received, Step, Workspace};
+use super::doubling::Phase;
 use super::outcome::Counts;
 use super::{Duchy, columns};
 
@@ -73,7 +74,7 @@ impl Duchy {
                 batch::peel(&self.place.secret, &mut counts);
                 let nonces = nonces.scalars(part.first, counts.len());
                 batch::rerandomize(&self.place.remaining_key, &mut counts, nonces.expose());
-                Ok(columns::encode_rows(&counts))
+                Ok(columns::doubled(&counts))
             })?;
             output.push_all(&parts)
         })?;
@@ -82,7 +83,7 @@ impl Duchy {
 
     /// Liquid Legions v2, phase three, last worker: peel the own layer off every count C; of each make a row, for
     /// j = 1..F−1 the element r·(C − j·U), every element with a fresh secret r; shuffle the rows (not the elements inside
-    /// them, whose place is their meaning).
+    /// them, whose place is their meaning). Counts come 2^k-fold, and so does U.
     ///
     /// j·U is subtracted in the clear and not as an encryption: all elements of a row then have multiples r_j·u of
     /// the same u in front, which is safe. The aggregator, which alone sees the elements, does not know the discrete
@@ -99,20 +100,20 @@ impl Duchy {
         let row = self.row();
         let origin = Origin::Duchy(received.slot.from.clone());
         let scales = randomness.stream(Purpose::ScaleRow);
+        let unit = FixedBase::new(self.constants.unit * &self.factor(Phase::Three));
         let mut output = Shuffle::new(randomness, workspace, row * CIPHERTEXT_BYTES, received.body.records())?;
         for_each_chunk(&received.body, CIPHERTEXT_BYTES, &origin, self.chunk_rows(), |chunk| {
             let parts = chunk.map_parts(CIPHERTEXT_BYTES, PART_ROWS, |part| {
-                // r·(C − j·U) = r·C − (r·j)·U: all elements of a row are multiples of the same peeled C, and of U. Halves: they are
-                // doubled as they are encoded.
+                // r·(C − j·U) = r·C − (r·j)·U: all elements of a row are multiples of the same peeled C, and of U.
                 let mut counts = columns::decode_rows(part, 1, &origin)?;
                 batch::peel(&self.place.secret, &mut counts);
-                let halves = scales.halves(part.first * row as u64, counts.len() * row);
-                let mut elements = batch::scale_rows(halves.expose(), &counts);
-                let messages = halves.expose().iter().zip((1..=row as u64).cycle());
-                let messages = messages.map(|(half, j)| -(*half * Scalar::from(j)));
+                let scales = scales.scalars(part.first * row as u64, counts.len() * row);
+                let mut elements = batch::scale_rows(scales.expose(), &counts);
+                let messages = scales.expose().iter().zip((1..=row as u64).cycle());
+                let messages = messages.map(|(scale, j)| -(*scale * Scalar::from(j)));
                 let messages = Zeroizing::new(messages.collect::<Vec<_>>());
-                batch::add_multiples(&self.constants.unit, &messages, &mut elements);
-                Ok(columns::encode_doubled_rows(&elements))
+                batch::add_multiples(&unit, &messages, &mut elements);
+                Ok(columns::doubled(&elements))
             })?;
             output.push_all(&parts)
         })?;

@@ -1,14 +1,14 @@
 //! The setup phase, at workers and at the aggregator.
 
 use halo_crypto::elgamal::CIPHERTEXT_BYTES;
-use halo_crypto::group::Point;
+use halo_crypto::group::{Point, Scalar};
 
 use super::super::record::{PART_RECORDS, for_each_chunk};
 use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::super::{Body, Description, Message, Origin, ProtocolError, Received, Step, Workspace};
-use super::columns::{self, Column};
+use super::columns;
 use super::noise::{self, random_points};
 use super::{Duchy, REGISTER_BYTES};
 
@@ -105,12 +105,12 @@ impl Duchy {
             }
             let count = chunk.bytes.len() / REGISTER_BYTES;
             let from = first + chunk.first;
-            let keys = vec![self.constants.destroyed_key.element(); count];
+            let keys = vec![self.constants.destroyed_key * &Scalar::from(1).half(); count];
             let counts = random_points(&points, from, count);
             let encrypt = |messages: &[Point], nonces: &Stream| {
-                Column::encrypted(&self.place.full_key, messages, nonces.scalars(from, count).expose())
+                columns::encrypted(&self.place.full_key, messages, nonces.scalars(from, count).expose())
             };
-            let replaced = columns::encode([encrypt(&keys, &nonces[0]), encrypt(&counts, &nonces[1])]);
+            let replaced = columns::records([encrypt(&keys, &nonces[0]), encrypt(&counts, &nonces[1])]);
             let mut records = Vec::with_capacity(chunk.bytes.len());
             for (old, new) in chunk.bytes.chunks_exact(REGISTER_BYTES).zip(replaced.chunks_exact(2 * CIPHERTEXT_BYTES))
             {
