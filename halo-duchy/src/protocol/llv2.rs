@@ -95,7 +95,7 @@ pub const REGISTER_BYTES: usize = 3 * CIPHERTEXT_BYTES;
 /// Bytes of a tuple: three flags and a count.
 pub const TUPLE_BYTES: usize = 4 * CIPHERTEXT_BYTES;
 /// Changes whenever the same input would give other bytes. A state of another version is refused.
-pub const ENGINE_VERSION: u16 = 4;
+pub const ENGINE_VERSION: u16 = 5;
 /// Registers that are held at once while a body is checked at the door: about 4 MiB, because several are at a time.
 const CHECK_RECORDS: usize = 4 * 1024;
 /// This protocol in stored states.

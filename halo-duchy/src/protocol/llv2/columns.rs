@@ -31,15 +31,10 @@ pub(crate) fn decode<const K: usize>(
     chunk: &Chunk<'_>,
     origin: &Origin,
 ) -> Result<[Vec<Ciphertext>; K], ProtocolError> {
-    let records = chunk.bytes.chunks_exact(K * CIPHERTEXT_BYTES);
     let mut columns = std::array::from_fn(|_| Vec::new());
     let mut first_bad: Option<BadRecord> = None;
-    let mut bytes = Vec::with_capacity(chunk.bytes.len() / K);
     for (number, column) in columns.iter_mut().enumerate() {
-        let place = number * CIPHERTEXT_BYTES..(number + 1) * CIPHERTEXT_BYTES;
-        bytes.clear();
-        bytes.extend(records.clone().flat_map(|record| &record[place.clone()]));
-        match batch::decode_ciphertexts(&bytes) {
+        match batch::decode_ciphertexts(&encoded_column(chunk.bytes, K, number)) {
             Ok(decoded) => *column = decoded,
             // Of several bad ciphertexts the first in the body is named.
             Err(bad) if first_bad.is_none_or(|known| bad.index < known.index) => first_bad = Some(bad),
@@ -52,12 +47,26 @@ pub(crate) fn decode<const K: usize>(
     }
 }
 
+/// One ciphertext of each record of `row`.
+fn encoded_column(records: &[u8], row: usize, number: usize) -> Vec<u8> {
+    let mut column = Vec::with_capacity(records.len() / row);
+    for record in records.chunks_exact(row * CIPHERTEXT_BYTES) {
+        column.extend_from_slice(&record[number * CIPHERTEXT_BYTES..(number + 1) * CIPHERTEXT_BYTES]);
+    }
+    column
+}
+
 fn bad_record(chunk: &Chunk<'_>, row: usize, origin: &Origin, bad: BadRecord) -> ProtocolError {
     ProtocolError::BadRecord {
         origin: origin.clone(),
         record: chunk.first + (bad.index / row) as u64,
         reason: bad.reason.to_string(),
     }
+}
+
+/// Decodes the first ciphertext of records of `row`.
+pub(crate) fn decode_first(chunk: &Chunk<'_>, row: usize, origin: &Origin) -> Result<Vec<Ciphertext>, ProtocolError> {
+    batch::decode_ciphertexts(&encoded_column(chunk.bytes, row, 0)).map_err(|bad| bad_record(chunk, 1, origin, bad))
 }
 
 /// Decodes records of `row` ciphertexts, and leaves them in the order of the body.
