@@ -278,7 +278,7 @@ impl Duchy {
                 batch::peel_and_blind(&self.place.secret, &exponent, &mut indexes);
                 let nonces = nonces.scalars(part.first, indexes.len());
                 batch::rerandomize(&self.place.remaining_key, &mut indexes, nonces.expose());
-                // Twice the exponent is as good an exponent, and doubles are encoded at a third of the cost.
+                // Twice the exponent is as good an exponent.
                 Ok(columns::doubled(&indexes))
             })?;
             output.push_all(&parts)

@@ -1,19 +1,20 @@
 //! Keys and counts double on every hop.
 //!
-//! The double of a point is encoded at a third of what the point itself costs, so a Duchy that has computed C sends
+//! The double of a point is encoded at a fraction of what the point itself costs, so a Duchy that has computed C sends
 //! 2·C. To what has been multiplied by a secret uniform scalar, an index, a flag or an element of a row, that is nothing:
 //! twice such a scalar is such a scalar. Keys and counts, though, are re-randomised and added but not multiplied, and
-//! after k hops they are 2^k times what the publishers encrypted. How often, depends on the message alone, so it
-//! changes neither which keys are equal nor which counts are:
+//! after k hops they are 2^k times what the publishers encrypted. k is public and the same for all records of a message,
+//! and the order of the group is odd, so that it changes neither which keys are equal nor which counts are. What a Duchy
+//! receives has this k:
 //!
-//! | message to | the first worker | worker i | the aggregator |
-//! |---|---|---|---|
-//! | setup | – | – | k = 0 |
-//! | phase one | 0 (the aggregator passes on the uploads as they are) | i | n − 1 |
-//! | phase two | n | n + i | 2·n − 1 |
-//! | phase three | 2·n | 2·n + i | – |
+//! | phase | worker i | aggregator |
+//! |---|---|---|
+//! | setup | – | 0 (nothing is doubled on this hop and the next one) |
+//! | one | i | n − 1 |
+//! | two | n + i | 2·n − 1 |
+//! | three | 2·n + i | – (it receives rows) |
 //!
-//! There are n Duchies; workers count from i = 0. Whoever adds or compares something of its own to a key or count, takes
+//! There are n Duchies; workers count from i = 0, so it is (phase − 1)·n + position in the ring. Whoever adds or compares something of its own to a key or count, takes
 //! 2^k times it: the aggregator of phase one the keys that mark noise and destroyed registers, everybody the counts of its
 //! noise tuples, the last worker of phase three j·U. [`Duchy::factor`] is that 2^k, for what a Duchy receives in a
 //! phase; what it computes from it is doubled once more as it leaves.
@@ -31,7 +32,7 @@ pub(crate) enum Phase {
 }
 
 impl Duchy {
-    /// How many times what their publishers encrypted are the keys and counts that this Duchy receives in a phase.
+    /// The 2^k by which the keys and counts are multiplied that this Duchy receives in a phase.
     pub(super) fn factor(&self, phase: Phase) -> Scalar {
         power_of_two(phase as usize * self.place.ring.len() + self.place.position)
     }
