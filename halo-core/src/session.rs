@@ -77,8 +77,8 @@ pub fn fulfilling_duchy<'a>(requisition: &RequisitionName, duchies: &'a [DuchyId
 /// The order in which the Duchies pass a vector on: workers by the hash of their serialized `ElGamalPublicKey` and the
 /// computation's id, the aggregator last.
 ///
-/// The keys are drawn for each computation, so honest workers come first equally often. A worker that draws many keys can
-/// choose one that makes it come first: what a protocol asks of the first worker it asks of every worker.
+/// The keys are drawn for each computation, so honest workers come first, and last, equally often. A worker that draws many
+/// keys can choose one that gives it the place it wants: what a protocol trusts one worker with it trusts every worker with.
 #[must_use]
 pub fn ring_order(computation: &str, keys: &[(DuchyId, &[u8])], aggregator: &DuchyId) -> Vec<DuchyId> {
     let mut order: Vec<(bool, [u8; 32], &DuchyId)> = keys

@@ -57,7 +57,7 @@ pub enum Description {
     ExecutionPhaseOneInput = 2,
     /// Flag tuples, on their way around the ring in phase two.
     ExecutionPhaseTwoInput = 3,
-    /// Count ciphertexts of the usable tuples, then rows of zero tests, on their way around the ring in phase three.
+    /// Count ciphertexts of the usable tuples on their way around the ring in phase three, rows of zero tests on the last hop.
     ExecutionPhaseThreeInput = 4,
     /// All registers of a reach-only computation, on their way around the ring.
     ReachOnlyExecutionInput = 5,

@@ -9,9 +9,10 @@
 //! | setup | own registers + noise registers, shuffled, to the aggregator | all of these + own, shuffled, to the first worker |
 //! | one | peel and blind the index, re-randomise all three, shuffle, pass on | open the index, join, same-key aggregation, frequency noise, shuffle, to the first worker |
 //! | two | peel and scale flags, re-randomise the count, frequency noise, shuffle, pass on | test the flags, count reach, send the usable counts to the first worker |
-//! | three | the first makes rows of zero tests; all peel, shuffle rows, pass on | test the rows, count the histogram |
+//! | three | peel the count; the last makes a row of zero tests of it, the others re-randomise it; shuffle, pass on | test the rows, count the histogram |
 //!
-//! With maximum frequency 1 the computation ends after phase two.
+//! With maximum frequency 1 the computation ends after phase two. Keys and counts are twice as much after every hop of
+//! phases one to three; `llv2/doubling.rs` says why, and where that matters.
 //!
 //! # What each party learns
 //!
@@ -30,16 +31,18 @@
 //!
 //! What the aggregator opens in phases two and three is the identity or a uniform point, whatever scalars it chose
 //! itself: every worker multiplies every flag by a secret scalar of its own, and the rows of phase three are made by
-//! the first worker.
+//! the last worker, whose scalars nobody else has a part in.
 //!
 //! # What is assumed
 //!
 //! * The Duchies do not all collude. Any proper subset without the aggregator sees only ciphertexts and counts, as
 //!   above.
 //! * The aggregator does not collude with all workers but some: it needs every worker's exponent to undo the blinding
-//!   of the index, and every worker's scalars to undo that of the flags. Phase three alone rests on the *first
-//!   worker*: together with the aggregator it could divide out its exponents and learn exact counts above the maximum
-//!   frequency (not whose they are). A worker can make itself the first by drawing keys until it is.
+//!   of the index, and every worker's scalars to undo that of the flags. Phase three alone rests on the *last
+//!   worker*, the one before the aggregator: together they could divide out its exponents, or open the counts that it
+//!   receives, and learn exact counts above the maximum frequency (not whose they are). The workers before it see no
+//!   rows, only counts under the keys of those after them, re-randomised on every hop. A worker can make itself the last
+//!   by drawing keys until it is.
 //! * The noise of at least `honest_contributors` Duchies is secret from whoever looks at the result. The others know
 //!   what they added and can take it off.
 //! * Random streams derive from each Duchy's seed, which it keeps secret and never uses for two computations.
@@ -60,6 +63,7 @@
 //! 512 buckets, 8 GiB a body, buckets grow in proportion). The number of registers and of publishers does not enter.
 
 pub(super) mod columns;
+mod doubling;
 pub(super) mod noise;
 pub(super) mod outcome;
 mod parameters;
@@ -71,7 +75,6 @@ mod setup;
 use std::fmt;
 
 use halo_core::privacy::MaximumFrequency;
-use halo_crypto::batch::FixedBase;
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, KeyShareSecret};
 use halo_crypto::group::Point;
 use halo_crypto::secret::Secret;
@@ -101,11 +104,10 @@ const PROTOCOL: u8 = 1;
 
 /// Points and ids that the protocol fixes.
 pub(super) struct Constants {
-    pub(super) unit: FixedBase,
-    destroyed_key: FixedBase,
-    noise_key: FixedBase,
-    /// What gives each of the three when it is added to itself, for encryption.
-    half_unit: Point,
+    pub(super) unit: Point,
+    destroyed_key: Point,
+    noise_key: Point,
+    /// What gives the two when it is added to itself, for encryption.
     half_destroyed_key: Point,
     half_noise_key: Point,
     publisher_noise_id: Vec<u8>,
@@ -275,19 +277,20 @@ pub fn check_message(body: &Body, record_bytes: usize, from: &DuchyId) -> Result
 }
 
 /// Bytes of a record of a message, above 0; `None` for a description of another protocol. In phase three the aggregator
-/// sends the counts of the usable tuples, and everybody else rows of F − 1 zero tests (with F = 1 there is no phase three).
+/// receives rows of F − 1 zero tests, from the last worker, and everybody else counts of usable tuples (with F = 1 there
+/// is no phase three).
 pub fn message_record_bytes(
     description: Description,
-    from_aggregator: bool,
+    to_aggregator: bool,
     maximum_frequency: MaximumFrequency,
 ) -> Option<usize> {
     match description {
         Description::SetupPhaseInput | Description::ExecutionPhaseOneInput => Some(REGISTER_BYTES),
         Description::ExecutionPhaseTwoInput => Some(TUPLE_BYTES),
-        Description::ExecutionPhaseThreeInput if from_aggregator => Some(CIPHERTEXT_BYTES),
-        Description::ExecutionPhaseThreeInput => {
+        Description::ExecutionPhaseThreeInput if to_aggregator => {
             Some(CIPHERTEXT_BYTES * (maximum_frequency.get() as usize).saturating_sub(1).max(1))
         }
+        Description::ExecutionPhaseThreeInput => Some(CIPHERTEXT_BYTES),
         Description::ReachOnlyExecutionInput
         | Description::ShuffleInput
         | Description::AggregationInput

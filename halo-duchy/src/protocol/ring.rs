@@ -91,6 +91,11 @@ impl Place {
         self.position + 1 == self.ring.len()
     }
 
+    /// Whether this Duchy is the worker before the aggregator.
+    pub(crate) fn is_last_worker(&self) -> bool {
+        self.position + 2 == self.ring.len()
+    }
+
     pub(crate) fn aggregator(&self) -> &DuchyId {
         &self.ring[self.ring.len() - 1].id
     }

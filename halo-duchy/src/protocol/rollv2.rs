@@ -31,7 +31,6 @@ use halo_crypto::group::{Point, Scalar};
 use halo_crypto::secret::Secret;
 
 use super::join::Join;
-use super::llv2::columns::Column;
 use super::llv2::noise::{DrawnRegisters, Noise};
 use super::llv2::outcome::{Outcome, signed, subtract};
 use super::llv2::{Constants, Parameters, Participant, check_records, columns};
@@ -218,10 +217,10 @@ impl Duchy {
             let nonces = randomness.stream(Purpose::NonceA);
             drawn.for_each_indexes(&self.constants, randomness, self.place.chunk_records, |first, indexes| {
                 let nonces = nonces.scalars(first, indexes.len());
-                output.push(&columns::encode([Column::encrypted(key, indexes, nonces.expose())]))
+                output.push(&columns::encrypted(key, indexes, nonces.expose()))
             })?;
         }
-        let message = self.constants.unit.element() * &Scalar::from(excess);
+        let message = self.constants.unit * &Scalar::from(excess);
         let nonce = randomness.stream(Purpose::Excess).scalars(EXCESS, 1);
         Ok(batch::encrypt(key, &[message], nonce.expose())[0])
     }
@@ -263,8 +262,7 @@ impl Duchy {
             return Err(wrong_count(received, expected, self.place.upstream()));
         }
         let origin = Origin::Duchy(received.slot.from.clone());
-        // Halves: indexes are doubled as they are encoded.
-        let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0).half());
+        let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0));
         let nonces = randomness.stream(Purpose::RerandomizeIndex);
         let mut excess = Vec::new();
         let mut output = Shuffle::new(randomness, workspace, REGISTER_BYTES, records - 1)?;
@@ -278,16 +276,19 @@ impl Duchy {
             let parts = registers.map_parts(REGISTER_BYTES, 2 * PART_RECORDS, |part| {
                 let mut indexes = columns::decode_rows(part, 1, &origin)?;
                 batch::peel_and_blind(&self.place.secret, &exponent, &mut indexes);
-                let nonces = nonces.halves(part.first, indexes.len());
+                let nonces = nonces.scalars(part.first, indexes.len());
                 batch::rerandomize(&self.place.remaining_key, &mut indexes, nonces.expose());
-                Ok(columns::encode_doubled_rows(&indexes))
+                // Twice the exponent is as good an exponent.
+                Ok(columns::doubled(&indexes))
             })?;
             output.push_all(&parts)
         })?;
         batch::peel(&self.place.secret, &mut excess);
         let nonce = randomness.stream(Purpose::Excess).scalars(EXCESS, 1);
         batch::rerandomize(&self.place.remaining_key, &mut excess, nonce.expose());
-        let body = output.finish_before(&columns::encode_rows(&excess))?;
+        let mut last = Vec::with_capacity(REGISTER_BYTES);
+        batch::encode_ciphertexts(&excess, &mut last);
+        let body = output.finish_before(&last)?;
         let description = Description::ReachOnlyExecutionInput;
         let message = Message { to: self.place.next().clone(), description, body };
         Ok(Step::Done { output: None, outbox: vec![message] })
@@ -328,7 +329,7 @@ impl Duchy {
             keys.try_for_each(|(key, position)| join.push(key.as_bytes(), position, &[]))
         })?;
         let most = self.most_excess();
-        let excess = multiple_of(&self.constants.unit.element(), &excess, most).ok_or_else(|| {
+        let excess = multiple_of(&self.constants.unit, &excess, most).ok_or_else(|| {
             ProtocolError::Inconsistent(format!("the excess noise is none of the {most} numbers that it can be"))
         })?;
         self.outcome(registers, join.close()?.distinct()?, excess)

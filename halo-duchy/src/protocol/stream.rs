@@ -157,12 +157,6 @@ impl Stream {
         Scalar::random(&mut self.rng(record))
     }
 
-    /// Half of each of [`Self::scalars`].
-    pub(crate) fn halves(&self, first: u64, count: usize) -> Secret<Vec<Scalar>> {
-        let half = |i| self.scalar(first + i as u64).half();
-        Secret::new((0..count).into_par_iter().with_min_len(256).map(half).collect())
-    }
-
     /// The scalars of the records `first..first + count`.
     pub(crate) fn scalars(&self, first: u64, count: usize) -> Secret<Vec<Scalar>> {
         Secret::new((0..count).into_par_iter().with_min_len(256).map(|i| self.scalar(first + i as u64)).collect())

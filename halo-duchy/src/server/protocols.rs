@@ -118,16 +118,16 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync {
     /// The number that the header of a message says; `None` when it is of another protocol.
     fn header_number(&self, header: &header::Protocol) -> Option<i32>;
 
-    /// Bytes of a record of a message.
-    fn message_record_bytes(&self, terms: &Terms, slot: &Slot) -> usize;
+    /// Bytes of a record of a message that this Duchy, `me`, receives.
+    fn message_record_bytes(&self, terms: &Terms, slot: &Slot, me: &DuchyId) -> usize;
 
     /// Bytes of the longest message that is accepted where that is not for the operator to say.
     fn message_limit(&self, _slot: &Slot) -> Option<u64> {
         None
     }
 
-    /// Checks a message to its last record, before it is bound to its slot.
-    fn check_message(&self, terms: &Terms, slot: &Slot, body: &Body) -> Result<(), ProtocolError>;
+    /// Checks a message that this Duchy, `me`, receives to its last record, before it is bound to its slot.
+    fn check_message(&self, terms: &Terms, slot: &Slot, me: &DuchyId, body: &Body) -> Result<(), ProtocolError>;
 
     /// The number of a stage in the protocol's enum on the wire, as the Duchy that stands there has it.
     fn stage_number(&self, stage: Stage, me: &DuchyId) -> i32;

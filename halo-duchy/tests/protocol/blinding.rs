@@ -1,9 +1,11 @@
 //! Zero tests are blinded by those who do not see them opened: what the aggregator opens does not depend on the scalars
 //! that it chose itself.
 
+use std::collections::BTreeSet;
+
 use crate::setup::{Register, duchy_id, keys, nonces, parameters, parties};
 use halo_crypto::batch;
-use halo_crypto::elgamal::KeyShareSecret;
+use halo_crypto::elgamal::{Ciphertext, KeyShareSecret};
 use halo_crypto::group::{Point, Scalar};
 use halo_crypto::hash;
 use halo_duchy::protocol::local::{self, Envelope, Interceptor};
@@ -61,35 +63,62 @@ fn openings_do_not_show_the_aggregators_factor() {
     }
 }
 
-/// Opens what comes back to the aggregator in phase three.
-struct Opener {
+/// Keeps what is sent in phase three, and opens what comes back to the aggregator.
+struct PhaseThree {
     secret: KeyShareSecret,
+    /// Bytes of a record, and the ciphertexts, hop by hop.
+    hops: Vec<(usize, Vec<Ciphertext>)>,
     opened: Vec<Point>,
 }
 
-impl Interceptor for Opener {
+impl Interceptor for PhaseThree {
     fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
-        if envelope.description == Description::ExecutionPhaseThreeInput && envelope.to == duchy_id(2, 3) {
-            let rows = batch::decode_ciphertexts(&envelope.bytes().unwrap()).unwrap();
-            self.opened = batch::open(&self.secret, &rows);
+        if envelope.description == Description::ExecutionPhaseThreeInput {
+            let ciphertexts = batch::decode_ciphertexts(&envelope.bytes().unwrap()).unwrap();
+            if envelope.to.as_str() == "aggregator" {
+                self.opened = batch::open(&self.secret, &ciphertexts);
+            }
+            self.hops.push((envelope.body.record_bytes(), ciphertexts));
         }
         vec![envelope]
     }
 }
 
-/// A count of 4 is 4·U. Without the first worker's exponents the aggregator would open (4 − j)·U, and find 4 in a table
+fn phase_three(duchies: usize, sketch: Vec<Register>) -> PhaseThree {
+    let keys = keys(duchies);
+    let secret = keys.secrets[duchies - 1].clone();
+    let mut phase_three = PhaseThree { secret, hops: Vec::new(), opened: Vec::new() };
+    local::run(&parties(&keys, &parameters(1), &[sketch], 5), &MemoryWorkspace, &mut phase_three).unwrap();
+    phase_three
+}
+
+/// A count of 4 is 4·U. Without the last worker's exponents the aggregator would open (4 − j)·U, and find 4 in a table
 /// of small multiples.
 #[test]
 fn openings_of_counts_show_equality_and_nothing_else() {
-    let keys = keys(3);
-    let parties = parties(&keys, &parameters(1), &[vec![(1, 111, 4)]], 5);
-    let mut opener = Opener { secret: keys.secrets[2].clone(), opened: Vec::new() };
-    local::run(&parties, &MemoryWorkspace, &mut opener).unwrap();
-    let identities: Vec<bool> = opener.opened.iter().map(Point::is_identity).collect();
-    assert_eq!(identities, [false, false, false, true, false, false, false, false, false]);
     let multiples = batch::multiples(&hash::constant("unit"), 1_000);
-    for opened in opener.opened.iter().filter(|opened| !opened.is_identity()) {
-        assert!(!multiples.iter().any(|multiple| multiple == opened || *multiple == -*opened));
+    for duchies in 2..=4 {
+        let opened = phase_three(duchies, vec![(1, 111, 4)]).opened;
+        let identities: Vec<bool> = opened.iter().map(Point::is_identity).collect();
+        assert_eq!(identities, [false, false, false, true, false, false, false, false, false]);
+        for opened in opened.iter().filter(|opened| !opened.is_identity()) {
+            assert!(!multiples.iter().any(|multiple| multiple == opened || *multiple == -*opened));
+        }
+    }
+}
+
+/// Rows are made by the last worker. What goes to a worker is one ciphertext a count, another one on every hop.
+#[test]
+fn workers_receive_counts_that_are_fresh_on_every_hop() {
+    for duchies in 2..=5 {
+        let hops = phase_three(duchies, vec![(1, 111, 4), (2, 5, 11), (3, 7, 1)]).hops;
+        let sizes: Vec<usize> = hops.iter().map(|(size, ciphertexts)| size * ciphertexts.len()).collect();
+        let mut due = vec![64 * 3; duchies - 1];
+        due.push(9 * 64 * 3 * 9);
+        assert_eq!(sizes, due, "{duchies} Duchies");
+        let firsts: Vec<Point> = hops.iter().flat_map(|(_, sent)| sent).map(|ciphertext| ciphertext.u).collect();
+        let different: BTreeSet<[u8; 32]> = firsts.iter().map(|point| *point.encode().as_bytes()).collect();
+        assert_eq!(different.len(), firsts.len(), "{duchies} Duchies");
     }
 }
 

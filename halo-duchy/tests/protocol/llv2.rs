@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::setup::{Register, keys, noise, parameters, parties};
+use crate::setup::{Keys, Register, keys, noise, parameters, parties};
 use crate::tape::Tape;
 use halo_core::privacy::{MaximumFrequency, PrivacyParams};
+use halo_crypto::batch;
+use halo_crypto::group::Scalar;
+use halo_crypto::hash;
 use halo_duchy::protocol::llv2::{ENGINE_VERSION, Outcome, Parameters};
-use halo_duchy::protocol::local::{self, Faithful};
-use halo_duchy::protocol::{DirectoryWorkspace, MemoryWorkspace};
+use halo_duchy::protocol::local::{self, Envelope, Faithful, Interceptor};
+use halo_duchy::protocol::{Description, DirectoryWorkspace, MemoryWorkspace};
 use halo_sketch::noise::NoiseMechanism;
 use proptest::prelude::*;
 
@@ -182,6 +185,44 @@ fn a_replay_gives_the_same_bytes() {
     let other = tape(60, false, None);
     assert_eq!(base.1, other.1);
     assert!(base.0.iter().zip(&other.0).all(|(a, b)| a.2 == b.2 && a.3 != b.3));
+}
+
+/// Opens the count of the only register on every hop.
+struct Counts {
+    keys: Keys,
+    hops: u32,
+}
+
+impl Interceptor for Counts {
+    fn message(&mut self, envelope: Envelope) -> Vec<Envelope> {
+        let to = self.keys.ring.iter().position(|participant| participant.id == envelope.to).unwrap();
+        let aggregator = self.keys.ring.len() - 1;
+        // The last ciphertext of a record, and who has yet to peel it.
+        let place = match envelope.description {
+            Description::ExecutionPhaseOneInput => Some((2, 0)),
+            Description::ExecutionPhaseTwoInput => Some((3, 0)),
+            Description::ExecutionPhaseThreeInput if to != aggregator => Some((0, to)),
+            _ => None,
+        };
+        if let Some((place, from)) = place {
+            let mut ciphertexts = batch::decode_ciphertexts(&envelope.bytes().unwrap()).unwrap();
+            self.keys.secrets[from..].iter().for_each(|secret| batch::peel(secret, &mut ciphertexts));
+            let expected = hash::constant("unit") * &Scalar::from(5 << self.hops);
+            assert!(ciphertexts[place].e == expected, "{} on hop {}", envelope.description, self.hops);
+            self.hops += 1;
+        }
+        vec![envelope]
+    }
+}
+
+#[test]
+fn counts_double_on_every_hop() {
+    for duchies in 2..=4 {
+        let parties = parties(&keys(duchies), &parameters(1), &[vec![(1, 111, 5)]], 40);
+        let mut counts = Counts { keys: keys(duchies), hops: 0 };
+        local::run(&parties, &MemoryWorkspace, &mut counts).unwrap();
+        assert_eq!(counts.hops as usize, 3 * duchies - 1);
+    }
 }
 
 /// Every message of three runs, byte for byte. What changes here needs another `ENGINE_VERSION`: a Duchy that is updated

@@ -7,31 +7,18 @@ use halo_crypto::group::{Point, Scalar};
 use super::super::record::Chunk;
 use super::super::{Origin, ProtocolError};
 
-/// A column on its way out.
-pub(crate) enum Column {
-    /// The ciphertexts themselves.
-    Whole(Vec<Ciphertext>),
-    /// What gives the ciphertexts when it is added to itself: they are encoded at a fifth of the cost.
-    Half(Vec<Ciphertext>),
-    /// Encodings that are made already.
-    Encoded(Vec<u8>),
+/// Encodes twice the ciphertexts one after the other.
+pub(crate) fn doubled(halves: &[Ciphertext]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(halves.len() * CIPHERTEXT_BYTES);
+    batch::encode_doubled_ciphertexts(halves, &mut bytes);
+    bytes
 }
 
-impl Column {
-    /// Twice the messages, encrypted.
-    pub(crate) fn encrypted(key: &CompositeKey, halves: &[Point], nonces: &[Scalar]) -> Self {
-        let mut bytes = vec![0; halves.len() * CIPHERTEXT_BYTES];
-        batch::encrypt_doubled(key, halves, nonces, bytes.as_chunks_mut().0);
-        Self::Encoded(bytes)
-    }
-
-    fn encode(self) -> Vec<u8> {
-        match self {
-            Self::Whole(ciphertexts) => encode_rows(&ciphertexts),
-            Self::Half(halves) => encode_doubled_rows(&halves),
-            Self::Encoded(bytes) => bytes,
-        }
-    }
+/// Encrypts twice the messages and encodes them one after the other.
+pub(crate) fn encrypted(key: &CompositeKey, halves: &[Point], nonces: &[Scalar]) -> Vec<u8> {
+    let mut bytes = vec![0; halves.len() * CIPHERTEXT_BYTES];
+    batch::encrypt_doubled(key, halves, nonces, bytes.as_chunks_mut().0);
+    bytes
 }
 
 /// Decodes records of `K` ciphertexts: canonical encodings only, and no identity as a first component.
@@ -42,15 +29,10 @@ pub(crate) fn decode<const K: usize>(
     chunk: &Chunk<'_>,
     origin: &Origin,
 ) -> Result<[Vec<Ciphertext>; K], ProtocolError> {
-    let records = chunk.bytes.chunks_exact(K * CIPHERTEXT_BYTES);
     let mut columns = std::array::from_fn(|_| Vec::new());
     let mut first_bad: Option<BadRecord> = None;
-    let mut bytes = Vec::with_capacity(chunk.bytes.len() / K);
     for (number, column) in columns.iter_mut().enumerate() {
-        let place = number * CIPHERTEXT_BYTES..(number + 1) * CIPHERTEXT_BYTES;
-        bytes.clear();
-        bytes.extend(records.clone().flat_map(|record| &record[place.clone()]));
-        match batch::decode_ciphertexts(&bytes) {
+        match batch::decode_ciphertexts(&encoded_column(chunk.bytes, K, number)) {
             Ok(decoded) => *column = decoded,
             // Of several bad ciphertexts the first in the body is named.
             Err(bad) if first_bad.is_none_or(|known| bad.index < known.index) => first_bad = Some(bad),
@@ -63,6 +45,15 @@ pub(crate) fn decode<const K: usize>(
     }
 }
 
+/// One ciphertext of each record of `row`.
+fn encoded_column(records: &[u8], row: usize, number: usize) -> Vec<u8> {
+    let mut column = Vec::with_capacity(records.len() / row);
+    for record in records.chunks_exact(row * CIPHERTEXT_BYTES) {
+        column.extend_from_slice(&record[number * CIPHERTEXT_BYTES..(number + 1) * CIPHERTEXT_BYTES]);
+    }
+    column
+}
+
 fn bad_record(chunk: &Chunk<'_>, row: usize, origin: &Origin, bad: BadRecord) -> ProtocolError {
     ProtocolError::BadRecord {
         origin: origin.clone(),
@@ -71,33 +62,23 @@ fn bad_record(chunk: &Chunk<'_>, row: usize, origin: &Origin, bad: BadRecord) ->
     }
 }
 
+/// Decodes the first ciphertext of records of `row`.
+pub(crate) fn decode_first(chunk: &Chunk<'_>, row: usize, origin: &Origin) -> Result<Vec<Ciphertext>, ProtocolError> {
+    batch::decode_ciphertexts(&encoded_column(chunk.bytes, row, 0)).map_err(|bad| bad_record(chunk, 1, origin, bad))
+}
+
 /// Decodes records of `row` ciphertexts, and leaves them in the order of the body.
 pub(crate) fn decode_rows(chunk: &Chunk<'_>, row: usize, origin: &Origin) -> Result<Vec<Ciphertext>, ProtocolError> {
     batch::decode_ciphertexts(chunk.bytes).map_err(|bad| bad_record(chunk, row, origin, bad))
 }
 
-/// Encodes columns of equal length as records.
-pub(crate) fn encode<const K: usize>(columns: [Column; K]) -> Vec<u8> {
-    let encoded = columns.map(Column::encode);
-    let mut records = Vec::with_capacity(encoded.iter().map(Vec::len).sum());
-    for place in (0..encoded[0].len()).step_by(CIPHERTEXT_BYTES) {
-        for column in &encoded {
+/// Records of encoded columns of equal length.
+pub(crate) fn records<const K: usize>(columns: [Vec<u8>; K]) -> Vec<u8> {
+    let mut records = Vec::with_capacity(columns.iter().map(Vec::len).sum());
+    for place in (0..columns[0].len()).step_by(CIPHERTEXT_BYTES) {
+        for column in &columns {
             records.extend_from_slice(&column[place..place + CIPHERTEXT_BYTES]);
         }
     }
     records
-}
-
-/// Encodes twice the ciphertexts one after the other.
-pub(crate) fn encode_doubled_rows(halves: &[Ciphertext]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(halves.len() * CIPHERTEXT_BYTES);
-    batch::encode_doubled_ciphertexts(halves, &mut bytes);
-    bytes
-}
-
-/// Encodes ciphertexts one after the other.
-pub(crate) fn encode_rows(ciphertexts: &[Ciphertext]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(ciphertexts.len() * CIPHERTEXT_BYTES);
-    batch::encode_ciphertexts(ciphertexts, &mut bytes);
-    bytes
 }

@@ -3,7 +3,7 @@
 //! The totals are public constants of the computation; which share of them is of which kind is secret.
 
 use halo_core::privacy::PrivacyParams;
-use halo_crypto::batch::{self, FixedBase};
+use halo_crypto::batch;
 use halo_crypto::elgamal::CompositeKey;
 use halo_crypto::group::Point;
 use halo_crypto::hash::{self, Domain};
@@ -13,7 +13,8 @@ use rand_core::Rng;
 use super::super::ProtocolError;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
-use super::columns::{self, Column};
+use super::columns;
+use super::doubling::Phase;
 use super::parameters::{NoiseParameters, Parameters};
 use super::{Constants, Duchy};
 
@@ -153,7 +154,7 @@ impl DrawnRegisters {
             .chain((0..self.padding).map(|_| RegisterKind::Padding))
     }
 
-    /// Gives the indexes of all registers in runs of at most `limit`, with the position of the first.
+    /// Gives halves of the indexes of all registers in runs of at most `limit`, with the position of the first.
     pub(crate) fn for_each_indexes(
         &self,
         constants: &Constants,
@@ -178,7 +179,7 @@ pub(crate) fn add_registers(
     for_each_batch(drawn.kinds(), duchy.place.chunk_records, |first, kinds| output.push(&writer.encrypt(first, kinds)))
 }
 
-/// Half of the index of each noise register.
+/// Half the index of each noise register, which is doubled as it is encrypted.
 fn indexes(constants: &Constants, ids: &Stream, kinds: &[RegisterKind]) -> Vec<Point> {
     let ids: Vec<Vec<u8>> = kinds
         .iter()
@@ -244,11 +245,11 @@ impl<'a> RegisterWriter<'a> {
             .collect();
         let counts = random_points(&self.messages, first, kinds.len());
         let key = &self.duchy.place.full_key;
-        let encrypt = |column: usize, messages: &[Point]| {
+        let encrypt = |column: usize, halves: &[Point]| {
             let nonces = self.nonces[column].scalars(first, kinds.len());
-            Column::encrypted(key, messages, nonces.expose())
+            columns::encrypted(key, halves, nonces.expose())
         };
-        columns::encode([encrypt(0, &indexes), encrypt(1, &keys), encrypt(2, &counts)])
+        columns::records([encrypt(0, &indexes), encrypt(1, &keys), encrypt(2, &counts)])
     }
 }
 
@@ -279,10 +280,12 @@ enum TupleKind {
 }
 
 /// Liquid Legions v2, frequency noise: adds the 2·μ·(F+1) noise tuples of this Duchy. The flags are encrypted under the
-/// keys of those who have yet to peel them, the counts under the full key.
+/// keys of those who have yet to peel them, the counts under the full key, [as many times](super::doubling) themselves as
+/// the others that leave this Duchy in this phase.
 pub(crate) fn add_tuples(
     duchy: &Duchy,
     noise: &Noise,
+    phase: Phase,
     randomness: &StepRandomness,
     output: &mut Shuffle<'_>,
 ) -> Result<(), ProtocolError> {
@@ -302,7 +305,7 @@ pub(crate) fn add_tuples(
         .chain((0..drawn[frequency]).map(|_| TupleKind::Destroyed))
         .chain((0..padding).map(|_| TupleKind::Padding));
 
-    let halves = batch::multiples(&duchy.constants.half_unit, frequency);
+    let halves = batch::multiples(&(duchy.constants.unit * &duchy.factor(phase)), frequency);
     let messages = randomness.stream(Purpose::FrequencyMessage);
     let nonces =
         [Purpose::FrequencyNonceA, Purpose::FrequencyNonceB, Purpose::FrequencyNonceC, Purpose::FrequencyNonceD]
@@ -320,10 +323,10 @@ pub(crate) fn add_tuples(
         };
         let encrypt = |index: usize, key: &CompositeKey| {
             let nonces = nonces[index].scalars(first, kinds.len());
-            Column::encrypted(key, &column(index), nonces.expose())
+            columns::encrypted(key, &column(index), nonces.expose())
         };
         let flags = &duchy.place.remaining_key;
-        output.push(&columns::encode([
+        output.push(&columns::records([
             encrypt(0, flags),
             encrypt(1, flags),
             encrypt(2, flags),
@@ -336,10 +339,9 @@ impl Constants {
     /// The points and ids that the protocol fixes.
     pub(crate) fn new() -> Self {
         Self {
-            unit: FixedBase::new(hash::constant("unit")),
-            destroyed_key: FixedBase::new(hash::constant("destroyed_register_key")),
-            noise_key: FixedBase::new(hash::constant("blinded_histogram_noise_register_key")),
-            half_unit: hash::half_constant("unit"),
+            unit: hash::constant("unit"),
+            destroyed_key: hash::constant("destroyed_register_key"),
+            noise_key: hash::constant("blinded_histogram_noise_register_key"),
             half_destroyed_key: hash::half_constant("destroyed_register_key"),
             half_noise_key: hash::half_constant("blinded_histogram_noise_register_key"),
             publisher_noise_id: b"publisher_noise_register_id".to_vec(),

@@ -1,6 +1,6 @@
 //! Execution phase one: indexes are blinded around the ring; the aggregator joins and aggregates.
 
-use halo_crypto::batch;
+use halo_crypto::batch::{self, FixedBase};
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
 use halo_crypto::group::Scalar;
 use halo_crypto::secret::Secret;
@@ -13,7 +13,8 @@ use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
-use super::columns::{self, Column};
+use super::columns;
+use super::doubling::Phase;
 use super::{Duchy, REGISTER_BYTES, TUPLE_BYTES, noise};
 
 /// What the join keeps of a register: key and count.
@@ -41,24 +42,20 @@ impl Duchy {
             return Err(wrong_count(received, expected, self.place.upstream()));
         }
         let origin = Origin::Duchy(received.slot.from.clone());
-        // Halves: the index is doubled as it is encoded.
-        let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0).half());
-        let index_nonces = randomness.stream(Purpose::RerandomizeIndex);
-        let key_nonces = randomness.stream(Purpose::RerandomizeKey);
-        let count_nonces = randomness.stream(Purpose::RerandomizeCount);
+        let exponent = Secret::new(randomness.stream(Purpose::IndexExponent).scalar(0));
+        let nonces = [Purpose::RerandomizeIndex, Purpose::RerandomizeKey, Purpose::RerandomizeCount];
+        let nonces = nonces.map(|purpose| randomness.stream(purpose));
+        let keys = [&self.place.remaining_key, &self.place.full_key, &self.place.full_key];
         let mut output = Shuffle::new(randomness, workspace, REGISTER_BYTES, records)?;
         for_each_chunk(&received.body, REGISTER_BYTES, &origin, self.place.chunk_records, |chunk| {
             let parts = chunk.map_parts(REGISTER_BYTES, PART_RECORDS, |part| {
-                let [mut index, mut key, mut count] = columns::decode::<3>(part, &origin)?;
-                batch::peel_and_blind(&self.place.secret, &exponent, &mut index);
-                let records = index.len();
-                let index_nonces = index_nonces.halves(part.first, records);
-                batch::rerandomize(&self.place.remaining_key, &mut index, index_nonces.expose());
-                for (column, nonces) in [(&mut key, &key_nonces), (&mut count, &count_nonces)] {
-                    let nonces = nonces.scalars(part.first, records);
-                    batch::rerandomize(&self.place.full_key, column, nonces.expose());
+                let mut registers = columns::decode::<3>(part, &origin)?;
+                batch::peel_and_blind(&self.place.secret, &exponent, &mut registers[0]);
+                for (column, (key, nonces)) in registers.iter_mut().zip(keys.iter().zip(&nonces)) {
+                    let nonces = nonces.scalars(part.first, column.len());
+                    batch::rerandomize(key, column, nonces.expose());
                 }
-                Ok(columns::encode([Column::Half(index), Column::Whole(key), Column::Whole(count)]))
+                Ok(columns::records(registers.map(|column| columns::doubled(&column))))
             })?;
             output.push_all(&parts)
         })?;
@@ -92,10 +89,9 @@ impl Duchy {
                 return Err(ProtocolError::Cancelled);
             }
             let opened = chunk.map_parts(REGISTER_BYTES, PART_RECORDS, |part| {
-                let records = part.bytes.chunks_exact(REGISTER_BYTES);
-                let index: Vec<u8> = records.flat_map(|record| &record[..CIPHERTEXT_BYTES]).copied().collect();
-                let index = columns::decode_rows(&Chunk { first: part.first, bytes: &index }, 1, &origin)?;
-                Ok(batch::encode_points(&batch::open(&self.place.secret, &index)))
+                let index = columns::decode_first(part, 3, &origin)?;
+                // Twice a point tells it from all others as well as the point does.
+                Ok(batch::encode_doubled_points(&batch::open(&self.place.secret, &index)))
             })?;
             let records = chunk.bytes.chunks_exact(REGISTER_BYTES).zip(chunk.first..);
             for (key, (record, position)) in opened.iter().flatten().zip(records) {
@@ -111,7 +107,7 @@ impl Duchy {
         join.finish(self.parameters.publishers as usize, &mut aggregation)?;
         let mut output = aggregation.finish()?;
         if let Some(noise) = &self.noise {
-            noise::add_tuples(self, noise, randomness, &mut output)?;
+            noise::add_tuples(self, noise, Phase::One, randomness, &mut output)?;
         }
         let body = output.finish()?;
         let tuples = body.records();
@@ -128,6 +124,8 @@ impl Duchy {
 /// * count = Σ C_i + r·flag a: scrambled when they are not;
 /// * flag b = r·(H(destroyed) + flag a − K_0): identity when all are the destroyed register's key;
 /// * flag c = r·(H(noise) + flag a − K_0): identity for noise registers.
+///
+/// For H it takes 2^k·H, because keys come 2^k-fold, and all four leave [doubled](super::doubling).
 ///
 /// Groups wait until a chunk is full, then they are computed in parts, on all cores.
 struct SameKeyAggregation<'a> {
@@ -213,7 +211,10 @@ impl Part<'_> {
 
 impl<'a> SameKeyAggregation<'a> {
     fn new(duchy: &'a Duchy, origin: Origin, randomness: &StepRandomness, output: Shuffle<'a>) -> Self {
-        let aggregator = GroupAggregator { duchy, origin, scalars: randomness.stream(Purpose::SameKey) };
+        let factor = duchy.factor(Phase::One);
+        let messages = [duchy.constants.destroyed_key, duchy.constants.noise_key];
+        let messages = messages.map(|message| FixedBase::new(message * &factor));
+        let aggregator = GroupAggregator { duchy, origin, scalars: randomness.stream(Purpose::SameKey), messages };
         let (waiting, surplus) = (Groups::default(), Groups::default());
         Self { aggregator, chunk_records: duchy.place.chunk_records, output, waiting, done: 0, surplus }
     }
@@ -254,18 +255,19 @@ struct GroupAggregator<'a> {
     duchy: &'a Duchy,
     origin: Origin,
     scalars: Stream,
+    /// H(destroyed) and H(noise), as many times as keys are their own.
+    messages: [FixedBase; 2],
 }
 
-/// The scalars of some groups, reserved so that none is left behind where a vector grew out of its place. Flags are doubled
-/// as they are encoded, so all that makes them is halved.
+/// The scalars of some groups, reserved so that none is left behind where a vector grew out of its place.
 struct GroupScalars {
-    /// Halves of those of Enc(0), one a group.
+    /// Those of Enc(0), one a group.
     zeros: Zeroizing<Vec<Scalar>>,
-    /// Halves of those of flags b and c.
+    /// Those of flags b and c.
     flags: Zeroizing<Vec<[Scalar; 2]>>,
-    /// Twice those of flag a in the count, because they multiply its half.
+    /// Those of flag a in the count.
     scramblers: Zeroizing<Vec<Scalar>>,
-    /// Halves of those of the differences.
+    /// Those of the differences.
     differences: Zeroizing<Vec<Scalar>>,
 }
 
@@ -281,32 +283,26 @@ impl GroupAggregator<'_> {
         part.for_each_group(&keys, |keys| differences.extend(keys[1..].iter().map(|key| *key - keys[0])));
         batch::scale(&own.differences, &mut differences);
 
-        let mut half_flags = Vec::with_capacity(part.sizes.len());
+        let mut flags_a = Vec::with_capacity(part.sizes.len());
         let mut rests = Vec::with_capacity(part.sizes.len());
         let (mut scaled, mut zeros) = (differences.iter(), zeros.into_iter());
         part.for_each_group(&keys, |keys| {
             let zero = zeros.next().expect("one encryption of zero for each group");
-            let half = scaled.by_ref().take(keys.len() - 1).fold(zero, |sum, term| sum + *term);
-            rests.push(half + half - keys[0]);
-            half_flags.push(half);
+            let flag_a = scaled.by_ref().take(keys.len() - 1).fold(zero, |sum, term| sum + *term);
+            rests.push(flag_a - keys[0]);
+            flags_a.push(flag_a);
         });
 
         // r·(H + rest) = r·rest + r·H: both flags are multiples of the same rest, and of constants.
         let products = batch::scale_rows(own.flags.as_flattened(), &rests);
-        let constants = &self.duchy.constants;
-        let [flags_b, flags_c] = [(0, &constants.destroyed_key), (1, &constants.noise_key)].map(|(place, message)| {
+        let [flags_b, flags_c] = [0, 1].map(|place| {
             let mut column: Vec<Ciphertext> = products.iter().skip(place).step_by(2).copied().collect();
             let scalars = Zeroizing::new(own.flags.iter().map(|pair| pair[place]).collect::<Vec<_>>());
-            batch::add_multiples(message, &scalars, &mut column);
+            batch::add_multiples(&self.messages[place], &scalars, &mut column);
             column
         });
-        let sums = self.scrambled_sums(part, &counts, &half_flags, &own);
-        Ok(columns::encode([
-            Column::Half(half_flags),
-            Column::Half(flags_b),
-            Column::Half(flags_c),
-            Column::Whole(sums),
-        ]))
+        let sums = self.scrambled_sums(part, &counts, &flags_a, &own);
+        Ok(columns::records([flags_a, flags_b, flags_c, sums].map(|column| columns::doubled(&column))))
     }
 
     /// A group's stream gives the scalars of Enc(0), flag b, flag c, count, and those of the differences.
@@ -321,11 +317,10 @@ impl GroupAggregator<'_> {
         };
         for (size, group) in sizes.iter().zip(first..) {
             let mut rng = self.scalars.rng(group);
-            own.zeros.push(Scalar::random(&mut rng).half());
-            own.flags.push([(); 2].map(|()| Scalar::random(&mut rng).half()));
-            let scrambler = Scalar::random(&mut rng);
-            own.scramblers.push(scrambler + scrambler);
-            own.differences.extend((1..*size).map(|_| Scalar::random(&mut rng).half()));
+            own.zeros.push(Scalar::random(&mut rng));
+            own.flags.push([(); 2].map(|()| Scalar::random(&mut rng)));
+            own.scramblers.push(Scalar::random(&mut rng));
+            own.differences.extend((1..*size).map(|_| Scalar::random(&mut rng)));
         }
         own
     }
@@ -337,10 +332,10 @@ impl GroupAggregator<'_> {
         &self,
         part: &Part<'_>,
         counts: &[Ciphertext],
-        half_flags: &[Ciphertext],
+        flags_a: &[Ciphertext],
         own: &GroupScalars,
     ) -> Vec<Ciphertext> {
-        let mut sums = Vec::with_capacity(half_flags.len());
+        let mut sums = Vec::with_capacity(flags_a.len());
         part.for_each_group(counts, |counts| {
             sums.push(counts[1..].iter().fold(counts[0], |sum, count| sum + *count));
         });
@@ -353,7 +348,7 @@ impl GroupAggregator<'_> {
             sums[*group] = sum;
         }
         let scalars = Zeroizing::new(several.iter().map(|group| own.scramblers[*group]).collect::<Vec<_>>());
-        let mut scramblers: Vec<Ciphertext> = several.iter().map(|group| half_flags[*group]).collect();
+        let mut scramblers: Vec<Ciphertext> = several.iter().map(|group| flags_a[*group]).collect();
         batch::scale(&scalars, &mut scramblers);
         for (group, scrambler) in several.iter().zip(scramblers) {
             sums[*group] = sums[*group] + scrambler;

@@ -1,20 +1,23 @@
 //! Execution phase three: counts are compared with 1, 2, …, F − 1 by zero tests that nobody who opens them has blinded.
 
-use halo_crypto::batch;
+use halo_crypto::batch::{self, FixedBase};
 use halo_crypto::elgamal::{CIPHERTEXT_BYTES, Ciphertext};
-use halo_crypto::group::{ELEMENT_BYTES, Scalar};
+use halo_crypto::group::Scalar;
 use zeroize::Zeroizing;
 
-use super::super::record::for_each_chunk;
+use super::super::record::{PART_RECORDS, for_each_chunk};
 use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
-use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
+use super::super::{Body, Description, Message, Origin, ProtocolError, Received, Step, Workspace};
+use super::doubling::Phase;
 use super::outcome::Counts;
 use super::{Duchy, columns};
 
 /// Rows that are computed on together; a multiple of eight, so that all lanes are full.
 const PART_ROWS: usize = 96;
+/// Counts that are computed on together, before they are rows: as many ciphertexts as there are in a part of registers.
+const PART_COUNTS: usize = 3 * PART_RECORDS;
 
 impl Duchy {
     /// Ciphertexts in a row: zero tests against 1..F−1.
@@ -27,8 +30,8 @@ impl Duchy {
         (3 * self.place.chunk_records / self.row()).max(1)
     }
 
-    /// Liquid Legions v2, phase three, worker. The first worker makes the rows, everybody peels a layer, and the rows
-    /// (not the elements inside them, whose place is their meaning) are shuffled.
+    /// Liquid Legions v2, phase three, worker: everybody peels a layer off the counts; the last worker makes the rows,
+    /// which nobody but the aggregator sees then.
     pub(super) fn worker_phase_three(
         &self,
         forwarded: u64,
@@ -44,73 +47,73 @@ impl Duchy {
             let expected = format!("at most {most}, as many tuples as there are,");
             return Err(wrong_count(received, expected, self.place.upstream()));
         }
-        let body = if self.place.position == 0 {
+        let body = if self.place.is_last_worker() {
             self.make_rows(received, randomness, workspace)?
         } else {
-            self.peel_rows(received, randomness, workspace)?
+            self.peel_counts(received, randomness, workspace)?
         };
         let message =
             Message { to: self.place.next().clone(), description: Description::ExecutionPhaseThreeInput, body };
         Ok(Step::Done { output: None, outbox: vec![message] })
     }
 
-    /// Liquid Legions v2, phase three, first worker: for each count C and j = 1..F−1 the element r·(C − j·U), every
-    /// element with a fresh secret r, with the own layer peeled.
-    ///
-    /// j·U is subtracted in the clear and not as an encryption: all elements of a row then have multiples r_j·u of
-    /// the same u in front, which is safe. Whoever sees an element does not know the discrete logarithm ρ of u (it
-    /// contains the first worker's own re-randomisation of phase two; who knew it could read the count anyway), so
-    /// (r·ρ·G, r·(c − j)·U) is a Diffie–Hellman pair over the bases ρ·G and U: unless c = j it is indistinguishable
-    /// from two independent uniform points.
-    fn make_rows(
+    /// Liquid Legions v2, phase three, every worker but the last: peel the own layer off every count, re-randomise it
+    /// under the keys that are still to be peeled, shuffle.
+    fn peel_counts(
         &self,
         received: &Received,
         randomness: &StepRandomness,
         workspace: &dyn Workspace,
-    ) -> Result<super::super::Body, ProtocolError> {
-        let row = self.row();
+    ) -> Result<Body, ProtocolError> {
         let origin = Origin::Duchy(received.slot.from.clone());
-        let scales = randomness.stream(Purpose::ScaleRow);
-        let mut output = Shuffle::new(randomness, workspace, row * CIPHERTEXT_BYTES, received.body.records())?;
-        for_each_chunk(&received.body, CIPHERTEXT_BYTES, &origin, self.chunk_rows(), |chunk| {
-            let parts = chunk.map_parts(CIPHERTEXT_BYTES, PART_ROWS, |part| {
-                // r·(C − j·U) = r·C − (r·j)·U: all elements of a row are multiples of the same peeled C, and of U. Halves: they are
-                // doubled as they are encoded.
+        let nonces = randomness.stream(Purpose::RerandomizeCount);
+        let mut output = Shuffle::new(randomness, workspace, CIPHERTEXT_BYTES, received.body.records())?;
+        for_each_chunk(&received.body, CIPHERTEXT_BYTES, &origin, self.place.chunk_records, |chunk| {
+            let parts = chunk.map_parts(CIPHERTEXT_BYTES, PART_COUNTS, |part| {
                 let mut counts = columns::decode_rows(part, 1, &origin)?;
                 batch::peel(&self.place.secret, &mut counts);
-                let halves = scales.halves(part.first * row as u64, counts.len() * row);
-                let mut elements = batch::scale_rows(halves.expose(), &counts);
-                let messages = halves.expose().iter().zip((1..=row as u64).cycle());
-                let messages = messages.map(|(half, j)| -(*half * Scalar::from(j)));
-                let messages = Zeroizing::new(messages.collect::<Vec<_>>());
-                batch::add_multiples(&self.constants.unit, &messages, &mut elements);
-                Ok(columns::encode_doubled_rows(&elements))
+                let nonces = nonces.scalars(part.first, counts.len());
+                batch::rerandomize(&self.place.remaining_key, &mut counts, nonces.expose());
+                Ok(columns::doubled(&counts))
             })?;
             output.push_all(&parts)
         })?;
         output.finish()
     }
 
-    /// Liquid Legions v2, phase three, other workers: peel the own layer, shuffle rows.
-    fn peel_rows(
+    /// Liquid Legions v2, phase three, last worker: peel the own layer off every count C; of each make a row, for
+    /// j = 1..F−1 the element r·(C − j·U), every element with a fresh secret r; shuffle the rows (not the elements inside
+    /// them, whose place is their meaning). Counts come 2^k-fold, and so does U.
+    ///
+    /// j·U is subtracted in the clear and not as an encryption: all elements of a row then have multiples r_j·u of
+    /// the same u in front, which is safe. The aggregator, which alone sees the elements, does not know the discrete
+    /// logarithm ρ of u: it contains the last worker's own randomness of phase two, in which that worker re-randomised
+    /// or encrypted every count, and the re-randomisation of each worker before it in this phase. So
+    /// (r·ρ·G, r·(c − j)·U) is a Diffie–Hellman pair over the bases ρ·G and U: unless c = j it is indistinguishable from
+    /// two independent uniform points.
+    fn make_rows(
         &self,
         received: &Received,
         randomness: &StepRandomness,
         workspace: &dyn Workspace,
-    ) -> Result<super::super::Body, ProtocolError> {
-        let row_bytes = self.row() * CIPHERTEXT_BYTES;
+    ) -> Result<Body, ProtocolError> {
+        let row = self.row();
         let origin = Origin::Duchy(received.slot.from.clone());
-        let mut output = Shuffle::new(randomness, workspace, row_bytes, received.body.records())?;
-        for_each_chunk(&received.body, row_bytes, &origin, self.chunk_rows(), |chunk| {
-            let parts = chunk.map_parts(row_bytes, PART_ROWS, |part| {
-                let elements = columns::decode_rows(part, self.row(), &origin)?;
-                // First components stay what they are, so their encodings, which are canonical, do too.
-                let opened = batch::encode_points(&batch::open(&self.place.secret, &elements));
-                let mut records = part.bytes.to_vec();
-                for (ciphertext, e) in records.chunks_exact_mut(CIPHERTEXT_BYTES).zip(&opened) {
-                    ciphertext[ELEMENT_BYTES..].copy_from_slice(e.as_bytes());
-                }
-                Ok(records)
+        let scales = randomness.stream(Purpose::ScaleRow);
+        let unit = FixedBase::new(self.constants.unit * &self.factor(Phase::Three));
+        let mut output = Shuffle::new(randomness, workspace, row * CIPHERTEXT_BYTES, received.body.records())?;
+        for_each_chunk(&received.body, CIPHERTEXT_BYTES, &origin, self.chunk_rows(), |chunk| {
+            let parts = chunk.map_parts(CIPHERTEXT_BYTES, PART_ROWS, |part| {
+                // r·(C − j·U) = r·C − (r·j)·U: all elements of a row are multiples of the same peeled C, and of U.
+                let mut counts = columns::decode_rows(part, 1, &origin)?;
+                batch::peel(&self.place.secret, &mut counts);
+                let scales = scales.scalars(part.first * row as u64, counts.len() * row);
+                let mut elements = batch::scale_rows(scales.expose(), &counts);
+                let messages = scales.expose().iter().zip((1..=row as u64).cycle());
+                let messages = messages.map(|(scale, j)| -(*scale * Scalar::from(j)));
+                let messages = Zeroizing::new(messages.collect::<Vec<_>>());
+                batch::add_multiples(&unit, &messages, &mut elements);
+                Ok(columns::doubled(&elements))
             })?;
             output.push_all(&parts)
         })?;

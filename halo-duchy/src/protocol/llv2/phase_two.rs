@@ -9,7 +9,8 @@ use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness};
 use super::super::{Description, Message, Origin, ProtocolError, Received, Step, Workspace};
-use super::columns::{self, Column};
+use super::columns;
+use super::doubling::Phase;
 use super::outcome::Counts;
 use super::{Duchy, TUPLE_BYTES, noise};
 
@@ -40,18 +41,16 @@ impl Duchy {
                 let mut tuples = columns::decode::<4>(part, &origin)?;
                 let (flags, count) = tuples.split_at_mut(3);
                 for (flag, scale) in flags.iter_mut().zip(&scales) {
-                    // Halves: flags are doubled as they are encoded.
-                    batch::peel_and_scale(&self.place.secret, scale.halves(part.first, flag.len()).expose(), flag);
+                    batch::peel_and_scale(&self.place.secret, scale.scalars(part.first, flag.len()).expose(), flag);
                 }
                 let nonces = count_nonces.scalars(part.first, count[0].len());
                 batch::rerandomize(&self.place.full_key, &mut count[0], nonces.expose());
-                let [a, b, c, count] = tuples;
-                Ok(columns::encode([Column::Half(a), Column::Half(b), Column::Half(c), Column::Whole(count)]))
+                Ok(columns::records(tuples.map(|column| columns::doubled(&column))))
             })?;
             output.push_all(&parts)
         })?;
         if let Some(noise) = &self.noise {
-            noise::add_tuples(self, noise, randomness, &mut output)?;
+            noise::add_tuples(self, noise, Phase::Two, randomness, &mut output)?;
         }
         let body = output.finish()?;
         let forwarded = body.records();
@@ -108,7 +107,7 @@ impl Duchy {
                 let nonces = positions.iter().map(|i| count_nonces.scalar(part.first + *i as u64));
                 let nonces = Zeroizing::new(nonces.collect::<Vec<_>>());
                 batch::rerandomize(&self.place.full_key, &mut counts, &nonces);
-                Ok((noise.len(), columns::encode_rows(&counts)))
+                Ok((noise.len(), columns::doubled(&counts)))
             })?;
             let (noise, counts): (Vec<usize>, Vec<Vec<u8>>) = parts.into_iter().unzip();
             noise_tuples += noise.iter().sum::<usize>() as u64;

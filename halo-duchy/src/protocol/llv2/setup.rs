@@ -8,7 +8,7 @@ use super::super::seat::wrong_count;
 use super::super::shuffle::Shuffle;
 use super::super::stream::{Purpose, StepRandomness, Stream};
 use super::super::{Body, Description, Message, Origin, ProtocolError, Received, Step, Workspace};
-use super::columns::{self, Column};
+use super::columns;
 use super::noise::{self, random_points};
 use super::{Duchy, REGISTER_BYTES};
 
@@ -108,9 +108,9 @@ impl Duchy {
             let keys = vec![self.constants.half_destroyed_key; count];
             let counts = random_points(&points, from, count);
             let encrypt = |halves: &[Point], nonces: &Stream| {
-                Column::encrypted(&self.place.full_key, halves, nonces.scalars(from, count).expose())
+                columns::encrypted(&self.place.full_key, halves, nonces.scalars(from, count).expose())
             };
-            let replaced = columns::encode([encrypt(&keys, &nonces[0]), encrypt(&counts, &nonces[1])]);
+            let replaced = columns::records([encrypt(&keys, &nonces[0]), encrypt(&counts, &nonces[1])]);
             let mut records = Vec::with_capacity(chunk.bytes.len());
             for (old, new) in chunk.bytes.chunks_exact(REGISTER_BYTES).zip(replaced.chunks_exact(2 * CIPHERTEXT_BYTES))
             {

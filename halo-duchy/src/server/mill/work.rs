@@ -285,7 +285,7 @@ fn inbox(duchy: &Duchy, record: &Record, terms: &Terms) -> Result<Vec<Received>,
         let description =
             description.ok_or_else(|| Trouble::Transient(format!("input {} is unknown", input.description)))?;
         let slot = Slot { from: input.sender.clone(), description };
-        let record_bytes = terms.protocol.message_record_bytes(terms, &slot);
+        let record_bytes = terms.protocol.message_record_bytes(terms, &slot, &duchy.parties.me);
         Ok(Received { body: duchy.blobs.body(&record.id, &input.body, record_bytes), slot })
     });
     received.collect()

@@ -296,7 +296,7 @@ impl Protocol for Hmss {
         }
     }
 
-    fn message_record_bytes(&self, _terms: &Terms, _slot: &Slot) -> usize {
+    fn message_record_bytes(&self, _terms: &Terms, _slot: &Slot, _me: &DuchyId) -> usize {
         1
     }
 
@@ -304,7 +304,7 @@ impl Protocol for Hmss {
         (slot.description == Description::ShuffleInput).then_some(hmss::MAX_SHUFFLE_INPUT)
     }
 
-    fn check_message(&self, terms: &Terms, slot: &Slot, body: &Body) -> Result<(), ProtocolError> {
+    fn check_message(&self, terms: &Terms, slot: &Slot, _me: &DuchyId, body: &Body) -> Result<(), ProtocolError> {
         if slot.description == Description::ShuffleInput {
             return self.check_relayed(terms, slot, body);
         }

@@ -117,14 +117,14 @@ impl Protocol for Llv2 {
         }
     }
 
-    fn message_record_bytes(&self, terms: &Terms, slot: &Slot) -> usize {
-        let from_aggregator = slot.from == terms.aggregator;
-        llv2::message_record_bytes(slot.description, from_aggregator, terms.spec.kind.maximum_frequency())
+    fn message_record_bytes(&self, terms: &Terms, slot: &Slot, me: &DuchyId) -> usize {
+        let to_aggregator = *me == terms.aggregator;
+        llv2::message_record_bytes(slot.description, to_aggregator, terms.spec.kind.maximum_frequency())
             .unwrap_or(REGISTER_BYTES)
     }
 
-    fn check_message(&self, terms: &Terms, slot: &Slot, body: &Body) -> Result<(), ProtocolError> {
-        llv2::check_message(body, self.message_record_bytes(terms, slot), &slot.from)
+    fn check_message(&self, terms: &Terms, slot: &Slot, me: &DuchyId, body: &Body) -> Result<(), ProtocolError> {
+        llv2::check_message(body, self.message_record_bytes(terms, slot, me), &slot.from)
     }
 
     fn stage_number(&self, stage: Stage, _me: &DuchyId) -> i32 {

@@ -111,11 +111,11 @@ impl Protocol for Rollv2 {
         }
     }
 
-    fn message_record_bytes(&self, _terms: &Terms, _slot: &Slot) -> usize {
+    fn message_record_bytes(&self, _terms: &Terms, _slot: &Slot, _me: &DuchyId) -> usize {
         REGISTER_BYTES
     }
 
-    fn check_message(&self, _terms: &Terms, slot: &Slot, body: &Body) -> Result<(), ProtocolError> {
+    fn check_message(&self, _terms: &Terms, slot: &Slot, _me: &DuchyId, body: &Body) -> Result<(), ProtocolError> {
         rollv2::check_message(body, &slot.from)
     }
 

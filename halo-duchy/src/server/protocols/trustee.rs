@@ -239,11 +239,11 @@ impl Protocol for Trustee {
         None
     }
 
-    fn message_record_bytes(&self, _terms: &Terms, _slot: &Slot) -> usize {
+    fn message_record_bytes(&self, _terms: &Terms, _slot: &Slot, _me: &DuchyId) -> usize {
         1
     }
 
-    fn check_message(&self, _terms: &Terms, slot: &Slot, _body: &Body) -> Result<(), ProtocolError> {
+    fn check_message(&self, _terms: &Terms, slot: &Slot, _me: &DuchyId, _body: &Body) -> Result<(), ProtocolError> {
         Err(ProtocolError::UnexpectedMessage { received: slot.clone(), awaited: "nothing".to_owned() })
     }
 

@@ -145,7 +145,7 @@ impl Control {
             },
             body: *body,
             offset: count("offset", header.offset)?,
-            shape: Shape::Records(terms.protocol.message_record_bytes(terms, &slot) as u64),
+            shape: Shape::Records(terms.protocol.message_record_bytes(terms, &slot, &duchy.parties.me) as u64),
             limit: terms.protocol.message_limit(&slot).unwrap_or(duchy.settings.maximum_body),
             stage,
         };
@@ -155,8 +155,8 @@ impl Control {
         });
         receive(duchy.store.as_ref(), &duchy.blobs, &announced, &turn, Box::pin(chunks)).await?;
         let sender = slot.from.clone();
-        let terms = Arc::clone(terms);
-        let check = move |stored: &Body| terms.protocol.check_message(&terms, &slot, stored);
+        let (terms, me) = (Arc::clone(terms), duchy.parties.me.clone());
+        let check = move |stored: &Body| terms.protocol.check_message(&terms, &slot, &me, stored);
         let (to, body) = (key.clone(), *body);
         let bind = async move |duchy: Arc<Duchy>| {
             failpoint::pass(Moment::BeforeCommit, stage, || hex::encode(body.sha256));
