@@ -40,6 +40,7 @@ mod field;
 mod kernels;
 mod ladder;
 mod lanes;
+mod montgomery;
 mod point;
 mod recode;
 mod rows;
@@ -58,6 +59,8 @@ use crate::{
 
 /// Elements in a register.
 const LANES: usize = 8;
+/// Elements that share an inversion, or the tables of a comb in the first cache: 10 KiB of coordinates.
+const BATCH: usize = 8 * LANES;
 
 /// Proof that this CPU has the instructions: there is no other way to get one than [`Ifma::detect`].
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +121,11 @@ impl Ifma {
         ]
     }
 
+    /// The components of ciphertexts, eight by eight.
+    fn all_components(&self, ciphertexts: &[Ciphertext]) -> Vec<[Eight; 2]> {
+        ciphertexts.chunks(LANES).map(|ciphertexts| self.components(ciphertexts)).collect()
+    }
+
     fn decode_sixteen(&self, encoded: &[EncodedPoint]) -> [(Eight, u8); 2] {
         // SAFETY: `self` proves that the CPU has the features.
         unsafe { kernels::decode(encoded) }
@@ -174,11 +182,11 @@ impl Kernels for Ifma {
 
     fn add_multiples(&self, base: &FixedBase, scalars: &[Scalar], points: &mut [Point]) {
         let comb = base.comb(|base| self.comb(base));
-        for (scalars, points) in scalars.chunks(LANES).zip(points.chunks_mut(LANES)) {
-            let before = self.eight(points.iter());
+        for (scalars, points) in scalars.chunks(BATCH).zip(points.chunks_mut(BATCH)) {
+            let before: Vec<Eight> = points.chunks(LANES).map(|points| self.eight(points.iter())).collect();
             // SAFETY: `self` proves that the CPU has the features.
-            let after = unsafe { rows::add_multiples(comb, scalars, &before) };
-            put(points, self.points(&after));
+            let after = unsafe { kernels::add_multiples(comb, scalars, &before) };
+            put(points, after.iter().flat_map(|eight| self.points(eight)));
         }
     }
 
@@ -215,49 +223,49 @@ impl Kernels for Ifma {
 
     fn rerandomize(&self, key: &CompositeKey, nonces: &[Scalar], ciphertexts: &mut [Ciphertext]) {
         let bases = [FixedBase::generator(), key.base()].map(|base| base.comb(|base| self.comb(base)));
-        for (nonces, ciphertexts) in nonces.chunks(LANES).zip(ciphertexts.chunks_mut(LANES)) {
-            let before = self.components(ciphertexts);
+        for (nonces, ciphertexts) in nonces.chunks(BATCH).zip(ciphertexts.chunks_mut(BATCH)) {
+            let before = self.all_components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::rerandomize(bases, nonces, &before) };
-            put(ciphertexts, self.ciphertexts(&after));
+            put(ciphertexts, after.iter().flat_map(|eights| self.ciphertexts(eights)));
         }
     }
 
     fn multiply(&self, scalars: Scalars<'_>, points: &mut [Point]) {
-        for (number, points) in points.chunks_mut(LANES).enumerate() {
-            let scalars = scalars.part(number * LANES, points.len());
-            let before = self.eight(points.iter());
+        for (number, points) in points.chunks_mut(BATCH).enumerate() {
+            let scalars = scalars.part(number * BATCH, points.len());
+            let before: Vec<Eight> = points.chunks(LANES).map(|points| self.eight(points.iter())).collect();
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::multiply(scalars, &before) };
-            put(points, self.points(&after));
+            put(points, after.iter().flat_map(|eight| self.points(eight)));
         }
     }
 
     fn scale_and_add(&self, b: Scalars<'_>, c: Scalars<'_>, ciphertexts: &mut [Ciphertext]) {
-        for (number, ciphertexts) in ciphertexts.chunks_mut(LANES).enumerate() {
-            let [b, c] = [b, c].map(|scalars| scalars.part(number * LANES, ciphertexts.len()));
-            let before = self.components(ciphertexts);
+        for (number, ciphertexts) in ciphertexts.chunks_mut(BATCH).enumerate() {
+            let [b, c] = [b, c].map(|scalars| scalars.part(number * BATCH, ciphertexts.len()));
+            let before = self.all_components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::scale_and_add(b, c, &before) };
-            put(ciphertexts, self.ciphertexts(&after));
+            put(ciphertexts, after.iter().flat_map(|eights| self.ciphertexts(eights)));
         }
     }
 
     fn open(&self, x: &Scalar, ciphertexts: &[Ciphertext], opened: &mut [Point]) {
-        for (ciphertexts, opened) in ciphertexts.chunks(LANES).zip(opened.chunks_mut(LANES)) {
-            let before = self.components(ciphertexts);
+        for (ciphertexts, opened) in ciphertexts.chunks(BATCH).zip(opened.chunks_mut(BATCH)) {
+            let before = self.all_components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
             let after = unsafe { kernels::open(x, &before) };
-            put(opened, self.points(&after));
+            put(opened, after.iter().flat_map(|eight| self.points(eight)));
         }
     }
 
     fn opens_to_identity(&self, x: &Scalar, ciphertexts: &[Ciphertext], identity: &mut [bool]) {
-        for (ciphertexts, identity) in ciphertexts.chunks(LANES).zip(identity.chunks_mut(LANES)) {
-            let before = self.components(ciphertexts);
+        for (ciphertexts, identity) in ciphertexts.chunks(BATCH).zip(identity.chunks_mut(BATCH)) {
+            let before = self.all_components(ciphertexts);
             // SAFETY: `self` proves that the CPU has the features.
-            let lanes = unsafe { kernels::opens_to_identity(x, &before) };
-            put(identity, (0..LANES).map(|lane| lanes >> lane & 1 == 1));
+            let eights = unsafe { kernels::opens_to_identity(x, &before) };
+            put(identity, eights.iter().flat_map(|lanes| (0..LANES).map(move |lane| lanes >> lane & 1 == 1)));
         }
     }
 

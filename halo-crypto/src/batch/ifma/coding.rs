@@ -25,7 +25,8 @@ const ONE_MINUS_D_SQ: [u64; 5] =
 const D_MINUS_ONE_SQ: [u64; 5] =
     [0x5_5aaa_44ed_4d20, 0x5_9603_c333_2635, 0x2_6d3b_af4a_7928, 0x1_20a6_6e69_97a9, 0x5_968b_37af_66c2];
 
-/// a^(2^times) for all. Each is one long chain, so two go side by side: one multiplies while the other waits.
+/// a^(2^times) for all. Each is one long chain, so two go side by side where there are two: one
+/// multiplies while the other waits.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn square_times<const CHAINS: usize>(mut powers: [Fe; CHAINS], times: u32) -> [Fe; CHAINS] {

@@ -13,16 +13,13 @@ use super::{
     coding::invert,
     field::{Fe, constant},
     lanes::{Eight, gather, load, scatter, store},
-    point::{Completed, D, Extended},
+    point::{Completed, Extended, TWICE_D},
     recode::{self, Digit},
 };
 use crate::group::coordinates::Coordinates;
 
 /// Digits of a scalar in radix 128.
 const DIGITS: usize = 37;
-/// 1/2.
-const HALF: [u64; 5] =
-    [0x7_ffff_ffff_fff7, 0x7_ffff_ffff_ffff, 0x7_ffff_ffff_ffff, 0x7_ffff_ffff_ffff, 0x3_ffff_ffff_ffff];
 /// Multiples for each position.
 const MULTIPLES: usize = 64;
 
@@ -67,49 +64,43 @@ impl Comb {
         Self(positions)
     }
 
-    /// The scalars times the base.
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn multiply(&self, digits: &Digits) -> Extended {
-        let mut sums = [Completed::identity()];
-        self.add_multiples(std::slice::from_ref(digits), &mut sums);
-        sums[0].extended()
-    }
-
     /// Adds the scalars times the base. Position by position: of the table only 8 KiB are in use at a time, and an addition
     /// does not wait for the one right before it, which is another sum's.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn add_multiples(&self, digits: &[Digits], sums: &mut [Completed]) {
+    pub(super) fn add_multiples(&self, digits: &[Digits], mut sums: Vec<Completed>) -> Vec<Completed> {
         for (number, position) in self.0.iter().enumerate() {
-            for (digits, sum) in digits.iter().zip(&mut *sums) {
+            for (digits, sum) in digits.iter().zip(&mut sums) {
                 add_chosen(sum, position, digits.at(number));
             }
         }
+        sums
     }
 }
 
-/// Adds the multiple that each lane's digit asks for. Fields are selected next to the products that need them, so that
-/// loads and permutations fill the gaps that multiplications leave, in an order in which few results wait in memory. Bounds:
-/// see [`Cached::add`](super::point::Cached::add).
+/// Adds the multiple that each lane's digit asks for. Fields are selected before the products that need them, so that loads
+/// and permutations fill the gaps that multiplications leave; the order was found as that of the ladder's addition was.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn add_chosen(sum: &mut Completed, position: &Position, digit: Digit) {
     let (places, upper, negative) = (digit.places, [digit.bit(4), digit.bit(5)], digit.negative);
+    let z = sum.f.biased_times(sum.g).doubled().hold();
+    let x = sum.e.times(sum.f);
+    let twice_dxy = select(&position[2], places, upper).minus_where(negative).hold();
     let t = sum.t().hold();
-    let c = t.times(select(&position[2], places, upper).minus_where(negative)).hold();
-    let x = sum.e.times(sum.f).hold();
+    let other_plus = select(&position[0], places, upper).hold();
     let y = sum.g.biased_times(sum.h).hold();
-    let (plus, minus) = (y.plus(x).carry(), y.less(x).carry());
-    let other_plus = select(&position[0], places, upper);
+    let minus = y.less(x).carry().hold();
     let other_minus = select(&position[1], places, upper);
-    let (other_plus, other_minus) =
-        (other_plus.or_where(negative, other_minus).hold(), other_minus.or_where(negative, other_plus).hold());
-    let a = minus.times(other_minus).hold();
-    let b = plus.biased_times(other_plus).hold();
-    sum.h = b.plus(a).carry();
-    sum.e = b.less(a).carry();
-    let z = sum.f.biased_times(sum.g).hold();
+    let chosen_plus = other_plus.or_where(negative, other_minus).hold();
+    let c = t.times(twice_dxy);
+    let chosen_minus = other_minus.or_where(negative, other_plus);
+    let plus = y.plus(x).carry().hold();
+    let a = minus.times(chosen_minus).hold();
+    let b = plus.biased_times(chosen_plus);
     sum.f = z.less(c).carry();
     sum.g = z.plus(c).carry();
+    sum.h = b.plus(a).carry().hold();
+    sum.e = b.less(a).carry();
 }
 
 /// The entries of 64 that the lanes' places ask for.
@@ -147,9 +138,8 @@ fn affine_multiples(base: &Extended) -> Vec<[Fe; 3]> {
         let z_inverse = inverse.mul(*product);
         inverse = inverse.mul(multiple.z);
         let (x, y) = (multiple.x.mul(z_inverse), multiple.y.mul(z_inverse));
-        let dxy = x.mul(y).mul(constant(D));
-        let (x, y) = (x.mul(constant(HALF)), y.mul(constant(HALF)));
-        affine.push([y.plus(x).canonical(), y.minus(x).canonical(), dxy.canonical()]);
+        let twice_dxy = x.mul(y).mul(constant(TWICE_D));
+        affine.push([y.plus(x).canonical(), y.minus(x).canonical(), twice_dxy.canonical()]);
     }
     affine.reverse();
     affine

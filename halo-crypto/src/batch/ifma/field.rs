@@ -186,6 +186,26 @@ impl Fe {
         fold(column)
     }
 
+    /// a·b for a number b below 2^20, not carried: limbs are below 2^53.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn small_multiple(self, factor: u64) -> Wide {
+        let factor = _mm512_set1_epi64(factor.cast_signed());
+        let a = self.0;
+        let mut high = [_mm512_setzero_si512(); 5];
+        for k in 0..5 {
+            high[k] = _mm512_madd52hi_epu64(high[k], a[k], factor);
+            high[k] = _mm512_add_epi64(high[k], high[k]);
+        }
+        let mut limbs = [_mm512_setzero_si512(); 5];
+        limbs[0] = _mm512_madd52lo_epu64(limbs[0], high[4], _mm512_set1_epi64(19));
+        limbs[1..].copy_from_slice(&high[..4]);
+        for k in 0..5 {
+            limbs[k] = _mm512_madd52lo_epu64(limbs[k], a[k], factor);
+        }
+        Wide(limbs)
+    }
+
     /// a·b.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -462,6 +482,7 @@ mod tests {
             (out_of_lanes(ab.minus(aa).carry()), CARRIED),
             (out_of_lanes(a.biased_times(b).less(aa).carry()), CARRIED),
             (out_of_lanes(a.biased_squared().doubled().less(a.biased_times(b)).carry()), CARRIED),
+            (out_of_lanes(a.small_multiple((1 << 20) - 1).carry()), CARRIED),
             (out_of_lanes(a.canonical()), LIMB),
             (out_of_lanes(from_words(to_words(a))), LIMB),
         ]
@@ -482,6 +503,7 @@ mod tests {
             ab.sub(&aa),
             ab.sub(&aa),
             aa.add(&aa).sub(&ab),
+            a.mul(&Field([(1 << 20) - 1, 0, 0, 0, 0])),
             *a,
             *a,
         ]

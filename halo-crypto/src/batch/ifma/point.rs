@@ -108,6 +108,18 @@ impl Completed {
         Self { e: Fe::zero(), f: Fe::one(), g: Fe::one(), h: Fe::one() }
     }
 
+    /// The other's lanes where the mask is set, own lanes elsewhere.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn or_where(&self, lanes: __mmask8, other: &Self) -> Self {
+        Self {
+            e: self.e.or_where(lanes, other.e),
+            f: self.f.or_where(lanes, other.f),
+            g: self.g.or_where(lanes, other.g),
+            h: self.h.or_where(lanes, other.h),
+        }
+    }
+
     /// All four coordinates.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]

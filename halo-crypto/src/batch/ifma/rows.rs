@@ -6,7 +6,6 @@
 //! what makes the time constant.
 
 use super::{
-    comb::{self, Comb},
     ladder::{Digits, Table, add_chosen},
     lanes::{Eight, Words, gather, scatter},
     point::{Completed, Extended},
@@ -45,12 +44,6 @@ pub(super) fn multiply(scalars: &[Scalar], row: usize, bases: &Eight) -> Vec<Eig
         products.push(scatter(&sum.extended()));
     }
     products
-}
-
-/// The points and scalars times the base of the comb.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn add_multiples(comb: &Comb, scalars: &[Scalar], points: &Eight) -> Eight {
-    scatter(&gather(points).add(&comb.multiply(&comb::Digits::new(&Words::of_each(scalars)))))
 }
 
 /// The tables of 16^(8·block) times the base, block by block: 80 KiB, of which 10 KiB are in use at a time.
