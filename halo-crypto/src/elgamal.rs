@@ -119,7 +119,7 @@ impl KeyShare {
     }
 }
 
-/// The sum of verified shares, prepared for many encryptions (a table of 30 KiB, or of 278 KiB where the vectorised
+/// The sum of verified shares, prepared for many encryptions (a table of 30 KiB, or of 161 KiB where the vectorised
 /// backend computes; made with the first encryption and shared by clones).
 #[derive(Clone)]
 pub struct CompositeKey {
