@@ -230,7 +230,7 @@ fn whole_records(bytes: usize, record_bytes: usize) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::Origin;
-    use super::super::record::{PairReader, for_each_chunk};
+    use super::super::record::{Reader, for_each_chunk};
     use super::*;
 
     fn conformance(workspace: &dyn Workspace) {
@@ -302,10 +302,10 @@ mod tests {
             let bodies: [Body; 2] = [0, 1]
                 .map(|k| -> Body { Arc::new(MemoryBody::with_header(texts[k].to_vec(), 2, records[k], digests[k])) });
             let both = [(&bodies[0], Origin::Own), (&bodies[1], Origin::Requisition(7))];
-            let mut reader = PairReader::open(both, 2).map_err(|error| error.to_string())?;
+            let mut reader = Reader::open(both, 2).map_err(|error| error.to_string())?;
             let mut read = [Vec::new(), Vec::new()];
-            while let Some(chunks) = reader.next_chunks(2).map_err(|error| error.to_string())? {
-                for (read, chunk) in read.iter_mut().zip(chunks) {
+            while reader.next_chunks(2).map_err(|error| error.to_string())? {
+                for (read, chunk) in read.iter_mut().zip(reader.chunks()) {
                     assert_eq!(chunk.first, (read.len() / 2) as u64);
                     read.extend_from_slice(chunk.bytes);
                 }
