@@ -154,7 +154,7 @@ fn vectors_beyond_one_chunk_and_one_bucket() {
 #[test]
 fn more_uploads_than_are_read_side_by_side() {
     for (maximum_frequency, compatible) in [(3, 251), (1, 127)] {
-        let cell = |i: usize, p: usize| if (i + p) % 40 == 0 { 1 + i as u32 % maximum_frequency } else { 0 };
+        let cell = |i: usize, p: usize| if (i + p).is_multiple_of(40) { 1 + i as u32 % maximum_frequency } else { 0 };
         let vectors: Vec<Vec<u8>> =
             (1..=70_usize).map(|p| (0..70_000_usize).map(|i| cell(i * i % 911, p) as u8).collect()).collect();
         for variant in [Variant::Compatible { modulus: compatible }, Variant::Native] {
