@@ -5,7 +5,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use halo_crypto::secret::Secret;
-use halo_crypto::share::{self, Modulus, Seed};
+use halo_crypto::share::{self, BucketShuffle, Modulus, Seed};
 
 /// Elements that an engine hands in at a time.
 const PART: usize = 64 << 10;
@@ -38,7 +38,11 @@ fn kernels(criterion: &mut Criterion) {
             bencher.iter(|| share::shuffle(&seed, &mut elements));
         });
         group.bench_function(BenchmarkId::new("bucket shuffle", size), |bencher| {
-            bencher.iter(|| share::bucket_shuffle(&seed, &mut elements));
+            bencher.iter(|| {
+                let mut shuffle = BucketShuffle::new(&seed, size);
+                elements.chunks(PART).for_each(|part| shuffle.push(part));
+                shuffle.finish()
+            });
         });
     }
     group.finish();

@@ -45,7 +45,7 @@ use crate::{batch::Backend, secret::Secret};
 
 pub use arithmetic::{add, check, subtract};
 pub use generator::{Generator, Uniform};
-pub use order::{bucket_shuffle, shuffle};
+pub use order::{BucketShuffle, shuffle};
 
 /// Bytes of a seed: the key, and the counter's first block.
 pub const SEED_BYTES: usize = 48;

@@ -1,11 +1,11 @@
 //! The secret order that both workers put a vector into.
 
-use std::{array, slice};
+use std::{array, fmt};
 
 use rayon::prelude::*;
-use zeroize::{Zeroizing, optimization_barrier};
+use zeroize::Zeroizing;
 
-use super::{BLOCK_BYTES, Seed, vector, vectorised};
+use super::{BLOCK_BYTES, Generator, Seed, vector, vectorised};
 
 /// Keystream for one step of the reference's shuffle.
 const STEP_BYTES: usize = 16;
@@ -90,7 +90,8 @@ fn remainders_of_lanes(numbers: &[[u8; STEP_BYTES]; LANES], divisor: usize, out:
     }
 }
 
-/// The native variant's shuffle: uniform too, and linear in memory traffic.
+/// The native variant's shuffle: uniform too, and linear in memory traffic. It takes the elements a part at a time, and
+/// holds the one vector that they are going to be.
 ///
 /// Stream s of a seed has the seed's key, and as first counter block the seed's plus s·2^64 modulo 2^128. Up to
 /// 2^16 elements are one bucket; more go to 256: the byte of stream 0 at its position is an element's bucket, and elements
@@ -98,40 +99,89 @@ fn remainders_of_lanes(numbers: &[[u8; STEP_BYTES]; LANES], divisor: usize, out:
 /// place down to 1, the element at i changes places with the one at j, uniform from 0 to i by Lemire's method from
 /// little-endian 32-bit words (the high half of word·(i + 1); a low half below 2^32 mod (i + 1) draws again).
 ///
-/// A second vector of the same length is held for a while.
-pub fn bucket_shuffle(seed: &Seed, elements: &mut [u8]) {
-    if elements.len() <= ONE_BUCKET {
-        return shuffle_bucket(seed, 0, elements);
+/// ```
+/// use halo_crypto::{secret::Secret, share::{BucketShuffle, Seed}};
+///
+/// let seed = Seed::new(Secret::new([7; 48])); // an example
+/// let mut shuffle = BucketShuffle::new(&seed, 5);
+/// shuffle.push(b"ab");
+/// shuffle.push(b"cde");
+/// let mut shuffled = shuffle.finish();
+/// shuffled.sort_unstable();
+/// assert_eq!(*shuffled, b"abcde");
+/// ```
+pub struct BucketShuffle {
+    seed: Seed,
+    /// Stream 0, unless there is one bucket only.
+    choices: Option<Generator>,
+    block: Zeroizing<Vec<u8>>,
+    sizes: Vec<usize>,
+    /// Where the next element of each bucket goes.
+    places: [usize; BUCKETS],
+    missing: usize,
+    elements: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for BucketShuffle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BucketShuffle").field("missing", &self.missing).finish_non_exhaustive()
     }
-    // Every thread takes a part of the elements; the parts of a bucket lie side by side in their order.
-    let part = elements.len().div_ceil(rayon::current_num_threads()).next_multiple_of(STEP_BYTES);
-    let parts = || (0..elements.len()).step_by(part).zip(elements.chunks(part)).collect::<Vec<_>>().into_par_iter();
-    let counts: Vec<[usize; BUCKETS]> =
-        parts().map(|(first, elements)| count_choices(seed, first, elements.len())).collect();
-    let sizes: [usize; BUCKETS] = array::from_fn(|bucket| counts.iter().map(|counts| counts[bucket]).sum());
-    let mut scattered = vec![0; elements.len()];
-    let mut rest = scattered.as_mut_slice();
-    let mut places: Vec<[slice::IterMut<'_, u8>; BUCKETS]> =
-        counts.iter().map(|_| array::from_fn(|_| Default::default())).collect();
-    for bucket in 0..BUCKETS {
-        for (places, counts) in places.iter_mut().zip(&counts) {
-            places[bucket] = rest.split_off_mut(..counts[bucket]).unwrap_or_default().iter_mut();
+}
+
+impl BucketShuffle {
+    /// Makes room for exactly so many elements, on all cores.
+    #[must_use]
+    pub fn new(seed: &Seed, length: usize) -> Self {
+        let (sizes, choices) = if length <= ONE_BUCKET {
+            (vec![length], None)
+        } else {
+            (count_choices(seed, length).to_vec(), Some(seed.stream(0)))
+        };
+        let mut places = [0; BUCKETS];
+        let mut first = 0;
+        for (place, size) in places.iter_mut().zip(&sizes) {
+            *place = first;
+            first += size;
+        }
+        let block = Zeroizing::new(vec![0; BLOCK_BYTES]);
+        let elements = Zeroizing::new(vec![0; length]);
+        Self { seed: seed.clone(), choices, block, sizes, places, missing: length, elements }
+    }
+
+    /// Takes the next elements.
+    ///
+    /// # Panics
+    /// When they are more than there is room for.
+    pub fn push(&mut self, elements: &[u8]) {
+        assert!(elements.len() <= self.missing, "{} elements where {} are missing", elements.len(), self.missing);
+        self.missing -= elements.len();
+        for part in elements.chunks(BLOCK_BYTES) {
+            let choices = &mut self.block[..part.len()];
+            if let Some(generator) = &mut self.choices {
+                generator.bytes(choices);
+            }
+            for (element, bucket) in part.iter().zip(choices) {
+                let place = &mut self.places[usize::from(*bucket)];
+                self.elements[*place] = *element;
+                *place += 1;
+            }
         }
     }
-    parts().zip(places).for_each(|((first, elements), places)| scatter(seed, first, elements, places));
 
-    let (mut from, mut to) = (scattered.as_mut_slice(), elements);
-    let mut buckets = Vec::with_capacity(BUCKETS);
-    for size in sizes {
-        buckets.push((from.split_off_mut(..size).unwrap_or_default(), to.split_off_mut(..size).unwrap_or_default()));
+    /// All elements in their new order, on all cores.
+    ///
+    /// # Panics
+    /// When some are missing.
+    #[must_use]
+    pub fn finish(mut self) -> Zeroizing<Vec<u8>> {
+        assert_eq!(self.missing, 0, "elements are missing");
+        let mut rest = self.elements.as_mut_slice();
+        let buckets: Vec<&mut [u8]> =
+            self.sizes.iter().map(|size| rest.split_off_mut(..*size).unwrap_or_default()).collect();
+        let numbered = buckets.into_par_iter().enumerate();
+        numbered.for_each(|(number, bucket)| shuffle_bucket(&self.seed, number as u64, bucket));
+        self.elements
     }
-    buckets.into_par_iter().enumerate().for_each(|(number, (bucket, place))| {
-        shuffle_bucket(seed, number as u64, bucket);
-        place.copy_from_slice(bucket);
-        // Wiped while it is in the cache.
-        bucket.fill(0);
-        optimization_barrier(bucket);
-    });
 }
 
 /// Buckets of more than [`ONE_BUCKET`] elements.
@@ -139,41 +189,31 @@ const BUCKETS: usize = 256;
 /// So many elements are not divided.
 const ONE_BUCKET: usize = 1 << 16;
 
-/// How many elements of a part choose each bucket.
-fn count_choices(seed: &Seed, first: usize, count: usize) -> [usize; BUCKETS] {
-    // Neighbours often choose differently; four counters each keep additions from waiting for one another.
-    let mut apart = [[0_usize; BUCKETS]; 4];
-    for_each_choice(seed, first, count, |_, choices| {
-        let (fours, rest) = choices.as_chunks::<4>();
-        for four in fours {
-            apart.iter_mut().zip(four).for_each(|(counts, bucket)| counts[usize::from(*bucket)] += 1);
-        }
-        rest.iter().for_each(|bucket| apart[0][usize::from(*bucket)] += 1);
-    });
-    array::from_fn(|bucket| apart.iter().map(|counts| counts[bucket]).sum())
-}
-
-/// Writes each element of a part to the next place of the bucket that it chooses.
-fn scatter(seed: &Seed, first: usize, elements: &[u8], mut places: [slice::IterMut<'_, u8>; BUCKETS]) {
-    for_each_choice(seed, first, elements.len(), |first, choices| {
-        for (element, bucket) in elements[first..].iter().zip(choices) {
-            if let Some(place) = places[usize::from(*bucket)].next() {
-                *place = *element;
+/// How many of so many elements choose each bucket. The shuffle goes through the choices twice: to make the stream again
+/// is quicker than to keep it.
+fn count_choices(seed: &Seed, length: usize) -> [usize; BUCKETS] {
+    // Every thread takes a part of the stream.
+    let part = length.div_ceil(rayon::current_num_threads()).next_multiple_of(STEP_BYTES);
+    let firsts: Vec<usize> = (0..length).step_by(part).collect();
+    let count = |first: usize| {
+        let mut generator = seed.stream_from(vector(), 0, (first / STEP_BYTES) as u64);
+        let mut block = Zeroizing::new(vec![0; BLOCK_BYTES]);
+        // Neighbours often choose differently; four counters each keep additions from waiting for one another.
+        let mut apart = [[0_usize; BUCKETS]; 4];
+        let end = length.min(first + part);
+        for first in (first..end).step_by(BLOCK_BYTES) {
+            let choices = &mut block[..BLOCK_BYTES.min(end - first)];
+            generator.bytes(choices);
+            let (fours, rest) = choices.as_chunks::<4>();
+            for four in fours {
+                apart.iter_mut().zip(four).for_each(|(counts, bucket)| counts[usize::from(*bucket)] += 1);
             }
+            rest.iter().for_each(|bucket| apart[0][usize::from(*bucket)] += 1);
         }
-    });
-}
-
-/// The buckets that `count` elements from the one at `first` on choose, a block at a time with the position of its first
-/// in the part. The shuffle goes through them twice: to make the stream again is quicker than to keep it.
-fn for_each_choice(seed: &Seed, first: usize, count: usize, mut each: impl FnMut(usize, &[u8])) {
-    let mut generator = seed.stream_from(vector(), 0, (first / STEP_BYTES) as u64);
-    let mut block = Zeroizing::new(vec![0; BLOCK_BYTES]);
-    for first in (0..count).step_by(BLOCK_BYTES) {
-        let choices = &mut block[..BLOCK_BYTES.min(count - first)];
-        generator.bytes(choices);
-        each(first, choices);
-    }
+        array::from_fn(|bucket| apart.iter().map(|counts| counts[bucket]).sum())
+    };
+    let counts: Vec<[usize; BUCKETS]> = firsts.into_par_iter().map(count).collect();
+    array::from_fn(|bucket| counts.iter().map(|counts| counts[bucket]).sum())
 }
 
 fn shuffle_bucket(seed: &Seed, number: u64, bucket: &mut [u8]) {

@@ -162,6 +162,25 @@ fn masks_do_not_depend_on_how_batches_are_drawn() {
     assert_eq!(refused, Err(ShareError::Value { index: 0, value: 127, modulus: 127 }));
 }
 
+/// The native shuffle of elements that come in parts of this length.
+pub(super) fn bucket_shuffle(seed: &Seed, elements: &[u8], part: usize) -> Vec<u8> {
+    let mut shuffle = BucketShuffle::new(seed, elements.len());
+    elements.chunks(part).for_each(|part| shuffle.push(part));
+    shuffle.finish().to_vec()
+}
+
+#[test]
+#[should_panic(expected = "where 1 are missing")]
+fn a_shuffle_takes_no_more_elements_than_announced() {
+    BucketShuffle::new(&seed(1, 1), 1).push(&[1, 2]);
+}
+
+#[test]
+#[should_panic(expected = "elements are missing")]
+fn a_shuffle_does_not_end_early() {
+    drop(BucketShuffle::new(&seed(1, 1), 1).finish());
+}
+
 /// The definition without blocks or threads.
 #[test]
 fn the_native_shuffle_is_what_is_written_of_it() {
@@ -192,15 +211,15 @@ fn the_native_shuffle_is_what_is_written_of_it() {
             }
             expected.extend(part);
         }
-        let mut found = elements;
-        bucket_shuffle(&seed, &mut found);
-        assert!(found == expected, "{length}");
+        for part in [1_usize << 20, 777] {
+            assert!(bucket_shuffle(&seed, &elements, part) == expected, "{length}");
+        }
     }
-    let mut hundred: Vec<u8> = (0..100).collect();
-    bucket_shuffle(&seed, &mut hundred);
+    let hundred: Vec<u8> = (0..100).collect();
+    let hundred = bucket_shuffle(&seed, &hundred, 100);
     assert_eq!(hex::encode(Sha256::digest(&hundred)), include_str!("../../tests/golden/bucket-shuffle-100.hex").trim());
-    let mut many: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
-    bucket_shuffle(&seed, &mut many);
+    let many: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+    let many = bucket_shuffle(&seed, &many, 100);
     assert_eq!(hex::encode(Sha256::digest(&many)), include_str!("../../tests/golden/bucket-shuffle-100000.hex").trim());
 }
 

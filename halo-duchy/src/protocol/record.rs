@@ -74,18 +74,15 @@ pub trait Workspace: Send + Sync {
     }
 }
 
-/// Reads a body in chunks and verifies record size, count and digest. The digest is checked when the last chunk has
-/// been read: nothing computed from a body may leave before [`CheckedReader::next_chunk`] has answered `None`.
-pub(crate) struct CheckedReader {
-    records: Records,
-    hasher: Sha256,
-}
-
-/// As [`CheckedReader`], for two bodies of as many records each: their digests are computed side by side, which takes
-/// hardly longer than one.
-pub(crate) struct PairReader {
-    records: [Records; 2],
-    hasher: Sha256Pair,
+/// Reads bodies of as many records each side by side, in chunks, and verifies record size, count and digest. Digests are
+/// computed two at a time, which takes hardly longer than one. They are checked when the last chunk has been read: nothing
+/// computed from a body may leave before [`Reader::next_chunks`] has answered `false`.
+pub(crate) struct Reader {
+    bodies: Vec<Records>,
+    /// Of the first two bodies, the next two, and so on.
+    pairs: Vec<Sha256Pair>,
+    /// Of the last body when their number is odd.
+    single: Sha256,
 }
 
 /// The records of a body, whose digest somebody else computes.
@@ -132,48 +129,50 @@ impl Chunk<'_> {
     }
 }
 
-impl CheckedReader {
-    /// Opens `body`, which must consist of records of `record_bytes` bytes.
-    pub(crate) fn open(body: &Body, record_bytes: usize, origin: Origin) -> Result<Self, ProtocolError> {
-        Ok(Self { records: Records::open(body, record_bytes, origin)?, hasher: Sha256::new() })
+impl Reader {
+    /// Opens bodies, which must consist of equally many records of `record_bytes` bytes.
+    pub(crate) fn open<'a>(
+        bodies: impl IntoIterator<Item = (&'a Body, Origin)>,
+        record_bytes: usize,
+    ) -> Result<Self, ProtocolError> {
+        let open = |(body, origin)| Records::open(body, record_bytes, origin);
+        let bodies: Vec<Records> = bodies.into_iter().map(open).collect::<Result<_, _>>()?;
+        let due = bodies.first().map_or(0, |first| first.records);
+        if let Some(other) = bodies.iter().find(|other| other.records != due) {
+            return Err(other.bad_body(format!("it has {} records where {due} are due", other.records)));
+        }
+        let pairs = bodies.as_chunks::<2>().0.iter().map(|_| Sha256Pair::new()).collect();
+        Ok(Self { bodies, pairs, single: Sha256::new() })
     }
 
-    /// The next chunk of at most `chunk_records` records, or `None` after the last one, when all checks have passed.
-    pub(crate) fn next_chunk(&mut self, chunk_records: usize) -> Result<Option<Chunk<'_>>, ProtocolError> {
-        if !self.records.read(chunk_records)? {
-            self.records.check_end(std::mem::take(&mut self.hasher).finalize().into())?;
-            return Ok(None);
+    /// Reads the next chunks of at most `chunk_records` records; false after the last ones, when all checks have passed.
+    pub(crate) fn next_chunks(&mut self, chunk_records: usize) -> Result<bool, ProtocolError> {
+        let mut more = !self.bodies.is_empty();
+        for body in &mut self.bodies {
+            more &= body.read(chunk_records)?;
         }
-        self.hasher.update(&self.records.buffer);
-        Ok(Some(self.records.chunk()))
+        let (pairs, single) = self.bodies.as_chunks_mut();
+        if more {
+            for (hasher, pair) in self.pairs.iter_mut().zip(pairs) {
+                hasher.update(pair.each_ref().map(|body| body.buffer.as_slice()));
+            }
+            single.iter().for_each(|body| self.single.update(&body.buffer));
+        } else {
+            for (hasher, pair) in self.pairs.iter_mut().zip(pairs) {
+                let digests = std::mem::take(hasher).finish();
+                pair.iter_mut()
+                    .zip(digests)
+                    .try_for_each(|(body, digest): (&mut Records, _)| body.check_end(digest))?;
+            }
+            let digest = std::mem::take(&mut self.single).finalize().into();
+            single.iter_mut().try_for_each(|body| body.check_end(digest))?;
+        }
+        Ok(more)
     }
-}
 
-impl PairReader {
-    /// Opens two bodies, which must consist of equally many records of `record_bytes` bytes.
-    pub(crate) fn open(bodies: [(&Body, Origin); 2], record_bytes: usize) -> Result<Self, ProtocolError> {
-        let [one, two] = bodies.map(|(body, origin)| Records::open(body, record_bytes, origin));
-        let records = [one?, two?];
-        if records[0].records != records[1].records {
-            let reason = format!("it has {} records where {} are due", records[1].records, records[0].records);
-            return Err(records[1].bad_body(reason));
-        }
-        Ok(Self { records, hasher: Sha256Pair::new() })
-    }
-
-    /// The next chunks of at most `chunk_records` records, or `None` after the last ones, when all checks have passed.
-    pub(crate) fn next_chunks(&mut self, chunk_records: usize) -> Result<Option<[Chunk<'_>; 2]>, ProtocolError> {
-        let mut more = true;
-        for records in &mut self.records {
-            more &= records.read(chunk_records)?;
-        }
-        if !more {
-            let digests = std::mem::take(&mut self.hasher).finish();
-            self.records.iter_mut().zip(digests).try_for_each(|(records, digest)| records.check_end(digest))?;
-            return Ok(None);
-        }
-        self.hasher.update(self.records.each_ref().map(|records| records.buffer.as_slice()));
-        Ok(Some(self.records.each_ref().map(Records::chunk)))
+    /// What was read last, of each body in turn.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = Chunk<'_>> {
+        self.bodies.iter().map(Records::chunk)
     }
 }
 
@@ -248,9 +247,9 @@ pub(crate) fn for_each_chunk(
     chunk_records: usize,
     mut each: impl FnMut(&Chunk<'_>) -> Result<(), ProtocolError>,
 ) -> Result<(), ProtocolError> {
-    let mut reader = CheckedReader::open(body, record_bytes, origin.clone())?;
-    while let Some(chunk) = reader.next_chunk(chunk_records)? {
-        each(&chunk)?;
+    let mut reader = Reader::open([(body, origin.clone())], record_bytes)?;
+    while reader.next_chunks(chunk_records)? {
+        reader.chunks().try_for_each(|chunk| each(&chunk))?;
     }
     Ok(())
 }

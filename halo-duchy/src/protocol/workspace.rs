@@ -230,7 +230,7 @@ fn whole_records(bytes: usize, record_bytes: usize) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::Origin;
-    use super::super::record::{PairReader, for_each_chunk};
+    use super::super::record::{Reader, for_each_chunk};
     use super::*;
 
     fn conformance(workspace: &dyn Workspace) {
@@ -294,32 +294,39 @@ mod tests {
         assert!(read_all(body(u64::MAX, digest), 2).unwrap_err().contains("ends before"));
     }
 
-    #[test]
-    fn two_bodies_are_read_side_by_side_and_each_is_checked() {
-        let texts = [&b"abcdefghij"[..], b"ABCDEFGHIJ"];
-        let digests = texts.map(|text| <[u8; 32]>::from(Sha256::digest(text)));
-        let read = |records: [u64; 2], digests: [[u8; 32]; 2]| -> Result<[Vec<u8>; 2], String> {
-            let bodies: [Body; 2] = [0, 1]
-                .map(|k| -> Body { Arc::new(MemoryBody::with_header(texts[k].to_vec(), 2, records[k], digests[k])) });
-            let both = [(&bodies[0], Origin::Own), (&bodies[1], Origin::Requisition(7))];
-            let mut reader = PairReader::open(both, 2).map_err(|error| error.to_string())?;
-            let mut read = [Vec::new(), Vec::new()];
-            while let Some(chunks) = reader.next_chunks(2).map_err(|error| error.to_string())? {
-                for (read, chunk) in read.iter_mut().zip(chunks) {
-                    assert_eq!(chunk.first, (read.len() / 2) as u64);
-                    read.extend_from_slice(chunk.bytes);
-                }
-            }
-            Ok(read)
+    /// Reads bodies, of which body k has records of two letters, the first one the k-th, under these headers.
+    fn read_side_by_side(records: &[u64], wrong_digest: Option<usize>) -> Result<(), String> {
+        let texts: Vec<Vec<u8>> = (0..records.len() as u8).map(|k| (0..10).map(|i| b'a' + k + i).collect()).collect();
+        let body = |k: usize| -> Body {
+            let digest = if wrong_digest == Some(k) { [0; 32] } else { Sha256::digest(&texts[k]).into() };
+            Arc::new(MemoryBody::with_header(texts[k].clone(), 2, records[k], digest))
         };
-        assert_eq!(read([5, 5], digests).unwrap(), texts);
-        assert!(read([5, 4], digests).unwrap_err().contains("4 records where 5 are due"));
-        assert!(read([4, 4], digests).unwrap_err().contains("goes on"));
-        assert!(read([6, 6], digests).unwrap_err().contains("ends before"));
-        let origin = Origin::Requisition(7).to_string();
-        let refused = read([5, 5], [digests[0], [0; 32]]).unwrap_err();
-        assert!(refused.contains("SHA-256") && refused.contains(&origin), "{refused}");
-        let refused = read([5, 5], [[0; 32], digests[1]]).unwrap_err();
-        assert!(refused.contains("SHA-256") && !refused.contains(&origin), "{refused}");
+        let bodies: Vec<Body> = (0..records.len()).map(body).collect();
+        let origins = (0..).map(Origin::Requisition);
+        let mut reader = Reader::open(bodies.iter().zip(origins), 2).map_err(|error| error.to_string())?;
+        let mut read = vec![Vec::new(); records.len()];
+        while reader.next_chunks(2).map_err(|error| error.to_string())? {
+            for (read, chunk) in read.iter_mut().zip(reader.chunks()) {
+                assert_eq!(chunk.first, (read.len() / 2) as u64);
+                read.extend_from_slice(chunk.bytes);
+            }
+        }
+        assert_eq!(read, texts);
+        Ok(())
+    }
+
+    #[test]
+    fn bodies_are_read_side_by_side_and_each_is_checked() {
+        for count in 0..8 {
+            read_side_by_side(&vec![5; count], None).unwrap();
+            for wrong in 0..count {
+                let refused = read_side_by_side(&vec![5; count], Some(wrong)).unwrap_err();
+                let origin = Origin::Requisition(wrong).to_string();
+                assert!(refused.contains("SHA-256") && refused.contains(&origin), "{refused}");
+            }
+        }
+        assert!(read_side_by_side(&[5, 5, 4], None).unwrap_err().contains("4 records where 5 are due"));
+        assert!(read_side_by_side(&[4, 4], None).unwrap_err().contains("goes on"));
+        assert!(read_side_by_side(&[6, 6], None).unwrap_err().contains("ends before"));
     }
 }

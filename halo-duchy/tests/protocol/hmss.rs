@@ -151,6 +151,18 @@ fn vectors_beyond_one_chunk_and_one_bucket() {
     }
 }
 
+#[test]
+fn more_uploads_than_are_read_side_by_side() {
+    for (maximum_frequency, compatible) in [(3, 251), (1, 127)] {
+        let cell = |i: usize, p: usize| if (i + p).is_multiple_of(40) { 1 + i as u32 % maximum_frequency } else { 0 };
+        let vectors: Vec<Vec<u8>> =
+            (1..=70_usize).map(|p| (0..70_000_usize).map(|i| cell(i * i % 911, p) as u8).collect()).collect();
+        for variant in [Variant::Compatible { modulus: compatible }, Variant::Native] {
+            check_clear(variant, maximum_frequency, &vectors);
+        }
+    }
+}
+
 /// The reference's cases: the shares that reach the aggregator, and what it makes of them.
 fn aggregate(parameters: &Parameters, shares: [&[u8]; 2]) -> Result<Outcome, ProtocolError> {
     let aggregator = duchy(parameters, "aggregator", [1; 32]);

@@ -2,7 +2,7 @@
 
 use halo_crypto::share;
 
-use super::super::record::PairReader;
+use super::super::record::Reader;
 use super::super::seat::wrong_count;
 use super::super::{Origin, ProtocolError, Received, Step};
 use super::{CHUNK_CELLS, Duchy, Outcome};
@@ -18,16 +18,22 @@ impl Duchy {
                 return Err(wrong_count(received, expected, vec![received.slot.from.clone()]));
             }
         }
-        let bodies = [&inbox[0], &inbox[1]].map(|received| (&received.body, Origin::Duchy(received.slot.from.clone())));
-        let mut reader = PairReader::open(bodies, 1)?;
+        let bodies = inbox.iter().map(|received| (&received.body, Origin::Duchy(received.slot.from.clone())));
+        let mut reader = Reader::open(bodies, 1)?;
         let mut counts = [0_u64; 256];
         let mut sums = Vec::with_capacity(CHUNK_CELLS);
-        while let Some([one, other]) = reader.next_chunks(CHUNK_CELLS)? {
-            bad_elements(&inbox[0], one.first, share::check(modulus, one.bytes))?;
-            sums.clear();
-            sums.extend_from_slice(one.bytes);
-            bad_elements(&inbox[1], other.first, share::add(modulus, &mut sums, other.bytes))?;
+        while reader.next_chunks(CHUNK_CELLS)? {
+            for (received, chunk) in inbox.iter().zip(reader.chunks()) {
+                let added = if sums.is_empty() {
+                    sums.extend_from_slice(chunk.bytes);
+                    share::check(modulus, &sums)
+                } else {
+                    share::add(modulus, &mut sums, chunk.bytes)
+                };
+                bad_elements(received, chunk.first, added)?;
+            }
             count(&mut counts, &sums);
+            sums.clear();
         }
         if self.parameters.counts_frequency() {
             self.check_sums(&counts, modulus.get())?;

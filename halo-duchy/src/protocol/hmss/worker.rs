@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use halo_crypto::share::{self, Generator, Modulus, SEED_BYTES, Seed, ShareError};
+use halo_crypto::share::{self, BucketShuffle, Generator, Modulus, SEED_BYTES, Seed, ShareError, Uniform};
 use rand_core::Rng;
 use zeroize::Zeroizing;
 
-use super::super::record::{Chunk, PairReader, for_each_chunk};
+use super::super::record::{Reader, for_each_chunk};
 use super::super::stream::{Purpose, StepRandomness, below};
 use super::super::{Body, Description, Message, Origin, ProtocolError, Received, State, Step, Workspace};
 use super::{CHUNK_CELLS, Duchy, Outcome, Parameters, Requisition, Role, Variant};
 
+/// Uploads that are read side by side at most; of more, the sums are held in a vector.
+const OPEN_UPLOADS: usize = 16;
 /// Version of the message between the workers; its first byte.
 const CODEC_VERSION: u8 = 1;
 /// The longest message between the workers that is read, in bytes: ids and ciphertexts of a thousand publishers and more.
@@ -78,18 +80,36 @@ impl Duchy {
         let modulus = self.parameters.modulus()?;
         let (peer_seed, relayed) = read_shuffle_input(&self.parameters, received)?;
         let mut generator = self.own_seed(&state.history).common(&peer_seed).generator();
-        let mut cells = Zeroizing::new(self.add_up(modulus, requisitions, &relayed, received, workspace)?);
-        if !self.parameters.counts_frequency() {
-            generator.mask(modulus, &mut cells).map_err(internal)?;
-        }
-        self.add_noise(modulus, &mut generator, randomness, &mut cells)?;
-        let mut order = Zeroizing::new([0; SEED_BYTES]);
-        generator.bytes(&mut *order);
-        let order = Seed::new(halo_crypto::secret::Secret::new(*order));
-        match self.parameters.variant {
-            Variant::Compatible { .. } => share::shuffle(&order, &mut cells),
-            Variant::Native => share::bucket_shuffle(&order, &mut cells),
-        }
+        let shares = || self.shares(requisitions, &relayed, received);
+        let length = self.parameters.cells as usize + 2 * self.noise_cells() as usize;
+        let cells = match (self.parameters.variant, self.parameters.counts_frequency()) {
+            // Nothing is masked, so the order is known before the first sum is, and each goes to its place at once.
+            (Variant::Native, true) => {
+                let noise = self.noise(modulus, &mut generator, randomness)?;
+                let mut shuffle = BucketShuffle::new(&order(&mut generator), length);
+                self.add_up(modulus, shares()?, workspace, |sums| shuffle.push(sums))?;
+                noise.iter().for_each(|vector| shuffle.push(vector));
+                shuffle.finish()
+            }
+            (variant, counts_frequency) => {
+                let mut cells = Zeroizing::new(Vec::with_capacity(length));
+                self.add_up(modulus, shares()?, workspace, |sums| cells.extend_from_slice(sums))?;
+                if !counts_frequency {
+                    generator.mask(modulus, &mut cells).map_err(internal)?;
+                }
+                let noise = self.noise(modulus, &mut generator, randomness)?;
+                noise.iter().for_each(|vector| cells.extend_from_slice(vector));
+                let order = order(&mut generator);
+                if variant == Variant::Native {
+                    let mut shuffle = BucketShuffle::new(&order, length);
+                    shuffle.push(&cells);
+                    cells = shuffle.finish();
+                } else {
+                    share::shuffle(&order, &mut cells);
+                }
+                cells
+            }
+        };
         let mut body = workspace.create(1)?;
         cells.chunks(CHUNK_CELLS).try_for_each(|chunk| body.write(chunk))?;
         let description = Description::AggregationInput;
@@ -97,32 +117,26 @@ impl Duchy {
         Ok(Step::Done { output: None, outbox: vec![message] })
     }
 
-    /// Share shuffle, shuffle phase: one share of every requisition, its own here or the seed that the peer has passed on.
-    fn add_up(
-        &self,
-        modulus: Modulus,
-        requisitions: &[Requisition],
+    /// One share of every requisition: its own here, or the seed that the peer has passed on.
+    fn shares<'a>(
+        &'a self,
+        requisitions: &'a [Requisition],
         relayed: &BTreeMap<String, Vec<u8>>,
         received: &Received,
-        workspace: &dyn Workspace,
-    ) -> Result<Vec<u8>, ProtocolError> {
-        // Checked to fit when the parameters were.
-        let mut cells = vec![0; self.parameters.cells as usize];
+    ) -> Result<Shares<'a>, ProtocolError> {
         let mut ids: Vec<&String> = self.parameters.requisitions.iter().collect();
         ids.sort_unstable();
-        let mut uploads = Vec::new();
+        let mut shares = Shares { uploads: Vec::new(), generators: Vec::new() };
         for id in ids {
-            if workspace.is_cancelled() {
-                return Err(ProtocolError::Cancelled);
-            }
             let own = requisitions.iter().position(|requisition| requisition.id == *id);
             match (own, relayed.get(id)) {
                 (Some(position), None) => {
-                    let (found, due) = (requisitions[position].share.records(), self.parameters.cells);
+                    let share = &requisitions[position].share;
+                    let (found, due) = (share.records(), self.parameters.cells);
                     if found != due {
                         return Err(refuse(id, format!("it has {found} cells where {due} are due")));
                     }
-                    uploads.push(Upload { id, share: &requisitions[position].share, position });
+                    shares.uploads.push(Upload { id, share, position });
                 }
                 (None, Some(ciphertext)) => {
                     let seed = (self.open_seed)(id, ciphertext).map_err(|reason| ProtocolError::BadSeed {
@@ -130,9 +144,7 @@ impl Duchy {
                         from: received.slot.from.clone(),
                         reason,
                     })?;
-                    let mut generator = seed.generator();
-                    let mut numbers = generator.uniform_parts(modulus, cells.len());
-                    cells.chunks_mut(CHUNK_CELLS).try_for_each(|part| numbers.add(part)).map_err(internal)?;
+                    shares.generators.push(seed.generator());
                 }
                 (Some(_), Some(_)) => {
                     return Err(bad_input(received, format!("it passes on {id}, which was fulfilled here")));
@@ -140,42 +152,60 @@ impl Duchy {
                 (None, None) => return Err(refuse(id, "neither worker has it".to_owned())),
             }
         }
-        let mut add = |upload: &Upload<'_>, chunk: &Chunk<'_>| {
-            let first = chunk.first as usize;
-            share::add(modulus, &mut cells[first..first + chunk.bytes.len()], chunk.bytes)
-                .map_err(|error| refuse(upload.id, format!("from cell {first} on: {error}")))
-        };
-        let (pairs, single) = uploads.as_chunks();
-        for [one, two] in pairs {
-            if workspace.is_cancelled() {
-                return Err(ProtocolError::Cancelled);
+        Ok(shares)
+    }
+
+    /// Share shuffle, shuffle phase: the sums of all shares, a chunk at a time, so that a chunk stays in the cache until
+    /// `take` has it. What `take` was given may only leave when this has succeeded.
+    fn add_up(
+        &self,
+        modulus: Modulus,
+        mut shares: Shares<'_>,
+        workspace: &dyn Workspace,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), ProtocolError> {
+        // Checked to fit when the parameters were.
+        let cells = self.parameters.cells as usize;
+        let uploads = shares.uploads.as_slice();
+        let (uploads, before) = uploads.split_at(uploads.len().min(OPEN_UPLOADS));
+        // Of the uploads that are too many to be open at once.
+        let mut sums_before = Zeroizing::new(Vec::new());
+        for uploads in before.chunks(OPEN_UPLOADS) {
+            sums_before.resize(cells, 0);
+            let mut reader = open(uploads)?;
+            for sums in sums_before.chunks_mut(CHUNK_CELLS) {
+                add_next(modulus, sums, uploads, &mut reader, workspace)?;
             }
-            let mut reader = PairReader::open([(one.share, one.origin()), (two.share, two.origin())], 1)?;
-            while let Some(chunks) = reader.next_chunks(CHUNK_CELLS)? {
-                add(one, &chunks[0])?;
-                add(two, &chunks[1])?;
-            }
+            reader.next_chunks(CHUNK_CELLS)?;
         }
-        for upload in single {
-            if workspace.is_cancelled() {
-                return Err(ProtocolError::Cancelled);
+        let mut reader = open(uploads)?;
+        let mut seeds: Vec<Uniform<'_>> =
+            shares.generators.iter_mut().map(|generator| generator.uniform_parts(modulus, cells)).collect();
+        let mut chunk = Zeroizing::new(vec![0; CHUNK_CELLS.min(cells)]);
+        for first in (0..cells).step_by(CHUNK_CELLS) {
+            let sums = &mut chunk[..CHUNK_CELLS.min(cells - first)];
+            match sums_before.get(first..first + sums.len()) {
+                Some(before) => sums.copy_from_slice(before),
+                None => sums.fill(0),
             }
-            for_each_chunk(upload.share, 1, &upload.origin(), CHUNK_CELLS, |chunk| add(upload, chunk))?;
+            seeds.iter_mut().try_for_each(|numbers| numbers.add(sums)).map_err(internal)?;
+            add_next(modulus, sums, uploads, &mut reader, workspace)?;
+            take(sums);
         }
-        Ok(cells)
+        // There are no more, and digests are right.
+        reader.next_chunks(CHUNK_CELLS)?;
+        Ok(())
     }
 
     /// Share shuffle, shuffle phase, noise: cells of the first worker's noise, then of the second's, each shared between
     /// both: whoever makes it subtracts what the common seed gives, and the other adds that.
-    fn add_noise(
+    fn noise(
         &self,
         modulus: Modulus,
         generator: &mut Generator,
         randomness: &StepRandomness,
-        cells: &mut Vec<u8>,
-    ) -> Result<(), ProtocolError> {
-        let Some(noise) = &self.noise else { return Ok(()) };
-        let length = noise.cells as usize;
+    ) -> Result<[Zeroizing<Vec<u8>>; 2], ProtocolError> {
+        let length = self.noise_cells() as usize;
         let mut own = Zeroizing::new(vec![0; length]);
         self.draw_noise(modulus, randomness, &mut own)?;
         let mut hidden = [Zeroizing::new(vec![0; length]), Zeroizing::new(vec![0; length])];
@@ -183,9 +213,7 @@ impl Duchy {
         let mine = if self.role == Role::First { 0 } else { 1 };
         share::subtract(modulus, &mut own, &hidden[mine]).map_err(internal)?;
         hidden[mine] = own;
-        cells.reserve_exact(2 * length);
-        hidden.iter().for_each(|vector| cells.extend_from_slice(vector));
-        Ok(())
+        Ok(hidden)
     }
 
     /// Share shuffle, the noise of one worker (protocols 3.5). With frequencies: so many cells hold 0, 1, …, M, and the
@@ -221,6 +249,21 @@ impl Duchy {
     }
 }
 
+/// The seed of the shuffle: what the common seed gives next.
+fn order(generator: &mut Generator) -> Seed {
+    let mut order = Zeroizing::new([0; SEED_BYTES]);
+    generator.bytes(&mut *order);
+    Seed::new(halo_crypto::secret::Secret::new(*order))
+}
+
+/// One share of every requisition.
+struct Shares<'a> {
+    /// What was uploaded here.
+    uploads: Vec<Upload<'a>>,
+    /// Of the seeds that the peer has passed on.
+    generators: Vec<Generator>,
+}
+
 /// A share that a publisher has given to this worker.
 struct Upload<'a> {
     id: &'a str,
@@ -233,6 +276,28 @@ impl Upload<'_> {
     fn origin(&self) -> Origin {
         Origin::Requisition(self.position)
     }
+}
+
+fn open(uploads: &[Upload<'_>]) -> Result<Reader, ProtocolError> {
+    Reader::open(uploads.iter().map(|upload| (upload.share, upload.origin())), 1)
+}
+
+/// Adds the next cells of every upload, as many as there are sums.
+fn add_next(
+    modulus: Modulus,
+    sums: &mut [u8],
+    uploads: &[Upload<'_>],
+    reader: &mut Reader,
+    workspace: &dyn Workspace,
+) -> Result<(), ProtocolError> {
+    if workspace.is_cancelled() {
+        return Err(ProtocolError::Cancelled);
+    }
+    reader.next_chunks(sums.len())?;
+    uploads.iter().zip(reader.chunks()).try_for_each(|(upload, chunk)| {
+        share::add(modulus, sums, chunk.bytes)
+            .map_err(|error| refuse(upload.id, format!("from cell {} on: {error}", chunk.first)))
+    })
 }
 
 fn refuse(id: &str, reason: String) -> ProtocolError {
@@ -250,7 +315,7 @@ pub(super) fn read_shuffle_input(
 ) -> Result<(Seed, BTreeMap<String, Vec<u8>>), ProtocolError> {
     let bytes = Zeroizing::new(read_all(&received.body, &Origin::Duchy(received.slot.from.clone()))?);
     let refuse = |reason: &str| bad_input(received, reason.to_owned());
-    let mut reader = Reader(&bytes);
+    let mut reader = Fields(&bytes);
     let early = || refuse("it ends too early");
     if reader.take(1).ok_or_else(early)? != [CODEC_VERSION] {
         return Err(refuse("its version is not known"));
@@ -273,9 +338,9 @@ pub(super) fn read_shuffle_input(
     if reader.0.is_empty() { Ok((seed, relayed)) } else { Err(refuse("bytes are left over")) }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct Fields<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> Fields<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
