@@ -290,7 +290,7 @@ impl Interceptor for Recorder {
         let Some((act, meter)) = self.running.take() else { return };
         let cost = meter.cost();
         let stage = match act {
-            Act::Check => "check of the uploads".to_owned(),
+            Act::Check => "check of an upload".to_owned(),
             Act::Start => "start".to_owned(),
             Act::Advance(awaited) => awaited.to_string(),
         };

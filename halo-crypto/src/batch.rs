@@ -193,8 +193,8 @@ fn encode_with(ciphertexts: &[Ciphertext], out: &mut Vec<u8>, encode: impl Fn(&[
     );
 }
 
-/// Appends the encodings of *twice* the ciphertexts: a fifth of the work. Whoever makes ciphertexts by multiplication halves
-/// the scalars ([`Scalar::half`]), and here they become what they should be.
+/// Appends the encodings of *twice* the ciphertexts: a third of the work. Whoever has multiplied by uniform scalars need not
+/// mind the factor; where it matters, what goes in is halved beforehand.
 pub fn encode_doubled_ciphertexts(halves: &[Ciphertext], out: &mut Vec<u8>) {
     encode_with(halves, out, |points, encoded| kernels().encode_doubled(points, encoded));
 }
@@ -305,7 +305,7 @@ pub fn scale(scalars: &[Scalar], ciphertexts: &mut [Ciphertext]) {
 }
 
 /// Multiplies each ciphertext by a row of scalars of its own, all equally long, one row after the other. Two
-/// multiples of one ciphertext cost three quarters of those of two, nine two fifths.
+/// multiples of one ciphertext cost four fifths of those of two, nine not quite half.
 #[must_use]
 pub fn scale_rows(scalars: &[Scalar], ciphertexts: &[Ciphertext]) -> Vec<Ciphertext> {
     let row = scalars.len().checked_div(ciphertexts.len()).unwrap_or(0);

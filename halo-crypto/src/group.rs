@@ -12,7 +12,6 @@ use std::{
     fmt,
     iter::Sum,
     ops::{Add, Mul, Neg, Sub},
-    sync::LazyLock,
 };
 
 use curve25519_dalek::{constants::RISTRETTO_BASEPOINT_POINT, scalar::Scalar as DalekScalar};
@@ -75,13 +74,6 @@ impl Scalar {
     #[must_use]
     pub fn to_bytes(&self) -> [u8; ELEMENT_BYTES] {
         self.0.to_bytes()
-    }
-
-    /// What gives this when it is added to itself.
-    #[must_use]
-    pub fn half(&self) -> Self {
-        static HALF: LazyLock<Scalar> = LazyLock::new(|| Scalar::from(2).invert());
-        *self * *HALF
     }
 
     /// The inverse; 0 for 0.
@@ -300,7 +292,6 @@ mod tests {
         assert_eq!(Scalar::from_canonical([0xff; 32]), Err(Error::NotAScalar));
         assert_eq!(Scalar::from_canonical(Scalar::from(5).to_bytes()), Ok(Scalar::from(5)));
         assert_eq!(Scalar::from(5) * Scalar::from(5).invert(), Scalar::from(1));
-        assert_eq!(Scalar::from(5).half() + Scalar::from(5).half(), Scalar::from(5));
     }
 
     #[test]

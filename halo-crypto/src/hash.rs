@@ -30,7 +30,8 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// The domain separation tag (RFC 9380, 3.1): at most 45 bytes, with which an expansion hashes one block a hash.
+    /// The domain separation tag (RFC 9380, 3.1): at most 45 bytes, so that the second hash of an expansion is of one
+    /// block; the first one is, behind its block of zeros, as long as message and tag have at most 107 bytes.
     #[must_use]
     pub const fn tag(self) -> &'static [u8] {
         match self {

@@ -6,8 +6,10 @@ use zeroize::Zeroize;
 
 use crate::{group::Scalar, proof::PossessionContext};
 
-/// Version of the proof of possession. It is part of the transcript, so a proof of another version does not verify.
-const POSSESSION_VERSION: u64 = 1;
+/// Version of the proof of possession, and of what is computed under the keys: how strings become elements (`hash`), and by
+/// which factors keys and counts grow between Duchies. It is part of the transcript, so publishers and Duchies of another version
+/// refuse the key shares before anything is computed. 2: elements are twice their hashes, and messages double on every hop.
+const POSSESSION_VERSION: u64 = 2;
 
 /// `elliptic_curve_id` of Ristretto255 on the wire.
 const CURVE: u64 = 1087;

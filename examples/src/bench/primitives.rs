@@ -119,7 +119,6 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
     batch::encode_ciphertexts(&ciphertexts, &mut encoded);
     let points: Vec<Point> = ciphertexts.iter().map(|ciphertext| ciphertext.e).collect();
     batch::decode_ciphertexts(&encoded).map_err(|error| Error::new(format!("the ciphertexts: {error:?}")))?;
-    let half = Secret::new(exponent.expose().half());
     let in_place = |kernel: &dyn Fn(&mut [Ciphertext])| {
         let mut changed = ciphertexts.clone();
         kernel(&mut changed);
@@ -137,7 +136,7 @@ fn kernels(backend: &str, input: &Input, figures: &mut Vec<Figure>) -> Result<()
     });
     add("blind and decrypt, bytes to bytes", &mut || {
         let mut decoded = batch::decode_ciphertexts(&encoded).unwrap_or_default();
-        batch::peel_and_blind(secret, &half, &mut decoded);
+        batch::peel_and_blind(secret, exponent, &mut decoded);
         let mut bytes = Vec::with_capacity(encoded.len());
         batch::encode_doubled_ciphertexts(&decoded, &mut bytes);
         black_box(bytes);

@@ -118,6 +118,76 @@ fn detection_agrees_with_what_the_kernel_says() {
     assert_eq!(Ifma::detect().is_some(), has);
 }
 
+/// Every representative of some elements, as the vectorised backend keeps it and as the portable one does, times scalars at
+/// which the formulas have exceptions: several batches of them, and the last eight not full.
+#[test]
+fn exceptional_products_agree() {
+    let Some(ifma) = ifma() else { return };
+    let portable = |scalar: Scalar| Point(Form::Dalek(Point::generator().dalek() * scalar.0));
+    let mut scalars: Vec<Scalar> = (0..=8).map(Scalar::from).collect();
+    scalars.extend((1..=8).map(|number| -Scalar::from(number)));
+    scalars.extend([Scalar::from(2).invert(), -Scalar::from(2).invert(), Scalar::from_wide(&[0x5a; 64])]);
+    let (mut lanes, mut expected, mut each) = (Vec::new(), Vec::new(), Vec::new());
+    for base in [Scalar::from(0), Scalar::from(1), -Scalar::from(1), Scalar::from_wide(&[0xc3; 64])] {
+        for representative in torsion() {
+            for scalar in &scalars {
+                let coordinates = ifma.coordinates(&portable(base)).add(&representative);
+                lanes.push(Point(Form::Lanes(coordinates, *ifma)));
+                expected.push(portable(base * *scalar));
+                each.push(*scalar);
+            }
+        }
+    }
+    let bases = lanes.clone();
+    ifma.multiply(Scalars::Each(&each), &mut lanes);
+    assert!(bytes(&lanes) == bytes(&expected));
+    for scalar in &scalars {
+        let (mut lanes, mut portable) = (bases.clone(), bases.clone());
+        ifma.multiply(Scalars::Shared(scalar), &mut lanes);
+        Portable.multiply(Scalars::Shared(scalar), &mut portable);
+        assert!(bytes(&lanes) == bytes(&portable));
+    }
+
+    // The same as ciphertexts: fused, opened and re-randomised in several batches.
+    let pairs = bases.iter().zip(bases.iter().rev()).map(|(u, e)| Ciphertext { u: *u, e: *e });
+    let ciphertexts: Vec<Ciphertext> = pairs.collect();
+    let key = key(&Scalar::from(5)).unwrap();
+    for scalar in &scalars[7..] {
+        let (mut lanes, mut portable) = (ciphertexts.clone(), ciphertexts.clone());
+        ifma.scale_and_add(Scalars::Shared(scalar), Scalars::Each(&each), &mut lanes);
+        Portable.scale_and_add(Scalars::Shared(scalar), Scalars::Each(&each), &mut portable);
+        assert!(both(&lanes) == both(&portable));
+        let [mut opened, mut expected] = [0, 1].map(|_| vec![Point::generator(); ciphertexts.len()]);
+        ifma.open(scalar, &lanes, &mut opened);
+        Portable.open(scalar, &portable, &mut expected);
+        assert!(bytes(&opened) == bytes(&expected));
+        let [mut zeros, mut expected] = [false, true].map(|zero| vec![zero; ciphertexts.len()]);
+        ifma.opens_to_identity(scalar, &ciphertexts, &mut zeros);
+        Portable.opens_to_identity(scalar, &ciphertexts, &mut expected);
+        assert!(zeros == expected);
+    }
+    let (mut lanes, mut portable) = (ciphertexts.clone(), ciphertexts);
+    ifma.rerandomize(&key, &each, &mut lanes);
+    Portable.rerandomize(&key, &each, &mut portable);
+    assert!(both(&lanes) == both(&portable));
+}
+
+/// Eight messages of one length, on both sides of the lengths at which a block more is needed.
+#[test]
+fn expansions_agree_at_the_borders_of_blocks() {
+    let Some(ifma) = ifma() else { return };
+    for length in (0..=2).chain(60..=90).chain(190..=260) {
+        let messages: Vec<Vec<u8>> = (0..8).map(|lane| vec![lane; length]).collect();
+        let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        for domain in [Domain::Index, Domain::Key, Domain::Constant, Domain::NoiseId] {
+            let [mut lanes, mut portable] = [1, 2].map(|byte| [[byte; 64]; 8]);
+            ifma.expand(domain, &messages, &mut lanes);
+            Portable.expand(domain, &messages, &mut portable);
+            assert!(lanes == portable, "{length} bytes");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -235,7 +305,7 @@ proptest! {
     fn encryptions_agree((halves, nonces, _) in arb_slice(arb_point()), secret in arb_scalar()) {
         let Some(ifma) = ifma() else { return Ok(()) };
         let Some(key) = key(&secret) else { return Ok(()) };
-        let [mut lanes, mut portable] = [vec![[1; CIPHERTEXT_BYTES]; nonces.len()], vec![[2; CIPHERTEXT_BYTES]; nonces.len()]];
+        let [mut lanes, mut portable] = [1, 2].map(|byte| vec![[byte; CIPHERTEXT_BYTES]; nonces.len()]);
         ifma.encrypt_doubled(&key, &halves[0], &nonces, &mut lanes);
         Portable.encrypt_doubled(&key, &halves[1], &nonces, &mut portable);
         prop_assert_eq!(&lanes, &portable);

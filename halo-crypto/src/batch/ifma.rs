@@ -1,8 +1,9 @@
 //! The vectorised backend: eight independent elements in the eight lanes of AVX-512 IFMA instructions.
 //!
 //! Lanes never talk to each other and the formulas are the scalar ones, so there is no shuffling; see `field` for the
-//! representation and its bounds, `point` for the formulas, `ladder`, `rows` and `comb` for multiplication,
-//! `coding` and `doubling` for encodings, `sha512` for hashes.
+//! representation and its bounds, `point` for the formulas, `montgomery` for one multiple of a point, `ladder` for sums of
+//! two, `rows` for several multiples of one and `comb` for those of a fixed one, `coding` and `doubling` for encodings,
+//! `sha512` for hashes.
 //!
 //! # How points get in and out
 //! curve25519-dalek shows no coordinates, and its layout is not guaranteed. To go through its encodings would cost two
@@ -13,18 +14,19 @@
 //!
 //! # Constant time
 //! Nothing branches on a scalar or a coordinate, or on what is computed from them, and no address depends on one. Loops have
-//! fixed lengths; selections read whole tables and use masks (`ladder`) or permutations inside of registers (`comb`).
-//! Checked in the disassembly of a release build: both `add_chosen` functions, the formulas and the coding functions have no
-//! jump at all but the loop counters of `Completed::double` and `square_times`; in the kernels around them, jumps and
-//! indexed addresses come from the digit's position and from the number of items; there is no gather and no division. What
-//! is public decides freely: the number of items, and whether an encoding is accepted.
+//! fixed lengths; selections use masks, and read whole tables (`ladder`), permute inside of registers (`comb`) or choose one
+//! of two (`montgomery`). Checked in the disassembly of a release build: the loop of `climb`, `multiple`, the additions of
+//! ladder and comb, the formulas and the coding functions have no jump at all but counters of loops; in the kernels around
+//! them, jumps and indexed addresses come from the digit's position and from the number of items; there is no gather and no
+//! division. What is public decides freely: the number of items, and whether an encoding is accepted.
 //!
 //! # Cost
 //! In vector instructions for eight lanes: a product is 51 multiply-adds, 5 multiplications and 28 others, a square 31, 5 and
 //! 35. A CPU that starts one multiplication of any kind a cycle and two vector instructions in all (Zen 4) needs at least 56
-//! and 36 cycles; a doubling (4 products, 3 squares) 332, an addition of a cached point (8 products, and 160 loads of the
-//! table) 448. A variable-base multiplication has 252 doublings and 64 additions, and 9 products for each of the 7 additions
-//! of its table: some 117,000 cycles for eight points, whatever the code around it does.
+//! and 36 cycles; a step of the Montgomery ladder (5 products, 4 squares, 11 for a small factor) 435, a doubling (4 products,
+//! 3 squares) 332, an addition of a cached point (8 products, and 160 loads of the table) 448. One multiple of a point has
+//! 253 steps, and a share of an inversion: some 112,000 cycles for eight points at least, and 122,000 as measured. A sum of two has
+//! 252 doublings and 128 additions, and 9 products for each of the 14 additions of its tables: 148,000 at least.
 //!
 //! A store costs this CPU a multiplication's cycle, a load nothing, and it looks some 150 instructions ahead. So formulas
 //! stand in an order in which results live in registers and nothing waits for the product right before it (`Fe::hold`).
@@ -272,9 +274,8 @@ impl Kernels for Ifma {
     fn expand(&self, domain: Domain, messages: &[&[u8]], uniform: &mut [[u8; 2 * ELEMENT_BYTES]]) {
         for (messages, uniform) in messages.chunks(LANES).zip(uniform.chunks_mut(LANES)) {
             // SAFETY: `self` proves that the CPU has the features.
-            match unsafe { sha512::expand(domain.tag(), messages) } {
-                Some(expanded) => put(uniform, expanded),
-                None => Portable.expand(domain, messages, uniform),
+            if unsafe { sha512::expand(domain.tag(), messages, uniform) }.is_none() {
+                Portable.expand(domain, messages, uniform);
             }
         }
     }

@@ -39,7 +39,7 @@
 //!
 //! A worker holds one byte a cell, and while a native worker shuffles masked cells two; noise cells count twice. Beside
 //! that it holds a chunk of each of up to 16 uploads that it reads side by side; when it has more of them, one more byte a
-//! cell. The aggregator holds two chunks.
+//! cell. The aggregator holds three chunks.
 
 mod aggregator;
 mod outcome;
@@ -53,7 +53,7 @@ use std::sync::Arc;
 use halo_crypto::secret::Secret;
 use halo_crypto::share::{self, Seed};
 
-use super::record::Reader;
+use super::record::for_each_chunk;
 use super::seat::{Engine, Seat, check_inbox, consumed};
 use super::stream::Consumed;
 use super::{Body, Description, DuchyId, Origin, ProtocolError, Received, Slot, State, Step, Workspace};
@@ -238,35 +238,15 @@ impl Duchy {
     /// [`ProtocolError::BadShare`] names the requisition and the cell; [`ProtocolError::BadBody`] when the body is not
     /// what its header says; [`ProtocolError::Io`] when it cannot be read.
     pub fn check_requisition(&self, requisition: &Requisition) -> Result<(), ProtocolError> {
-        self.check_requisitions(std::slice::from_ref(requisition))
-    }
-
-    /// As [`Self::check_requisition`] for uploads that are there together. Two at a time, whose digests are computed side
-    /// by side, take less than one after the other.
-    ///
-    /// # Errors
-    /// Those of [`Self::check_requisition`]; the origin of a body that is not what its header says is its place in
-    /// `requisitions`.
-    pub fn check_requisitions(&self, requisitions: &[Requisition]) -> Result<(), ProtocolError> {
-        let modulus = self.parameters.modulus()?;
-        let refuse = |requisition: &Requisition, reason: String| {
-            Err(ProtocolError::BadShare { requisition: requisition.id.clone(), reason })
-        };
-        for (pair, first) in requisitions.chunks(2).zip((0..).step_by(2)) {
-            let due = self.parameters.cells;
-            if let Some(other) = pair.iter().find(|requisition| requisition.share.records() != due) {
-                return refuse(other, format!("it has {} cells where {due} are due", other.share.records()));
-            }
-            let bodies = pair.iter().zip(first..).map(|(one, position)| (&one.share, Origin::Requisition(position)));
-            let mut reader = Reader::open(bodies, 1)?;
-            while reader.next_chunks(CHUNK_CELLS)? {
-                for (requisition, chunk) in pair.iter().zip(reader.chunks()) {
-                    share::check(modulus, chunk.bytes)
-                        .or_else(|error| refuse(requisition, format!("from cell {} on: {error}", chunk.first)))?;
-                }
-            }
+        let refuse = |reason: String| ProtocolError::BadShare { requisition: requisition.id.clone(), reason };
+        let (found, due) = (requisition.share.records(), self.parameters.cells);
+        if found != due {
+            return Err(refuse(format!("it has {found} cells where {due} are due")));
         }
-        Ok(())
+        for_each_chunk(&requisition.share, 1, &Origin::Requisition(0), CHUNK_CELLS, |chunk| {
+            share::check(self.parameters.modulus()?, chunk.bytes)
+                .map_err(|error| refuse(format!("from cell {} on: {error}", chunk.first)))
+        })
     }
 
     fn slots(&self, awaits: Description) -> Vec<Slot> {

@@ -11,8 +11,8 @@
 //! | two | peel and scale flags, re-randomise the count, frequency noise, shuffle, pass on | test the flags, count reach, send the usable counts to the first worker |
 //! | three | peel the count; the last makes a row of zero tests of it, the others re-randomise it; shuffle, pass on | test the rows, count the histogram |
 //!
-//! With maximum frequency 1 the computation ends after phase two. Keys and counts are twice as much after every hop of
-//! phases one to three; `llv2/doubling.rs` says why, and where that matters.
+//! With maximum frequency 1 the computation ends after phase two. What workers and aggregator re-randomise, keys in phase one
+//! and counts in all three, is twice as much afterwards; `llv2/doubling.rs` says why, and where that matters.
 //!
 //! # What each party learns
 //!

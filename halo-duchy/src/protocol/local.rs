@@ -15,11 +15,11 @@ pub trait Engine {
     type Outcome;
     /// This Duchy.
     fn id(&self) -> &DuchyId;
-    /// Checks uploads of publishers.
+    /// Checks an upload of a publisher.
     ///
     /// # Errors
-    /// When one is not acceptable.
-    fn check_requisitions(&self, requisitions: &[Self::Requisition]) -> Result<(), ProtocolError>;
+    /// When it is not acceptable.
+    fn check_requisition(&self, requisition: &Self::Requisition) -> Result<(), ProtocolError>;
     /// Begins with the own requisitions.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ macro_rules! engine {
                 self.id()
             }
 
-            fn check_requisitions(&self, $given: &[$requisition]) -> Result<(), ProtocolError> {
+            fn check_requisition(&self, $given: &$requisition) -> Result<(), ProtocolError> {
                 let $duchy = self;
                 $check
             }
@@ -78,14 +78,10 @@ macro_rules! engine {
     };
 }
 
-engine!(llv2, Body, super::llv2::Outcome, |_duchy, bodies| bodies.iter().try_for_each(super::llv2::check_requisition));
-engine!(rollv2, Body, super::llv2::Outcome, |_duchy, bodies| bodies
-    .iter()
-    .try_for_each(super::rollv2::check_requisition));
-engine!(hmss, super::hmss::Requisition, super::hmss::Outcome, |duchy, shares| duchy.check_requisitions(shares));
-engine!(trustee, super::trustee::Requisition, super::trustee::Outcome, |duchy, all| all
-    .iter()
-    .try_for_each(|one| duchy.check_requisition(one)));
+engine!(llv2, Body, super::llv2::Outcome, |_duchy, body| super::llv2::check_requisition(body));
+engine!(rollv2, Body, super::llv2::Outcome, |_duchy, body| super::rollv2::check_requisition(body));
+engine!(hmss, super::hmss::Requisition, super::hmss::Outcome, |duchy, share| duchy.check_requisition(share));
+engine!(trustee, super::trustee::Requisition, super::trustee::Outcome, |duchy, one| duchy.check_requisition(one));
 
 /// One Duchy and the requisitions that were fulfilled at it.
 #[derive(Debug)]
@@ -139,7 +135,7 @@ impl Envelope {
 /// What a Duchy does at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// Checks its uploads.
+    /// Checks one upload.
     Check,
     /// Takes its first step.
     Start,
@@ -192,8 +188,8 @@ pub fn run<E: Engine>(
 ) -> Result<E::Outcome, ProtocolError> {
     let mut run = Run { seats: parties.iter().map(Seat::new).collect(), outcome: None, interceptor };
     for (position, party) in parties.iter().enumerate() {
-        if !party.requisitions.is_empty() {
-            run.act(party, Act::Check, || party.duchy.check_requisitions(&party.requisitions))?;
+        for requisition in &party.requisitions {
+            run.act(party, Act::Check, || party.duchy.check_requisition(requisition))?;
         }
         let step = run.act(party, Act::Start, || party.duchy.start(&party.requisitions, workspace))?;
         run.take(position, step)?;

@@ -2,7 +2,7 @@
 //!
 //! Doubling is an isogeny to the Jacobi quartic, on which encodings are defined, and its dual back: between the two, the
 //! encoding of the double is at hand but for a division (Hamburg, "Decaf: Eliminating cofactors through point compression",
-//! 2015). Whoever makes a point by multiplication halves the scalar and lets this module double.
+//! 2015). Who sends the double of what was computed pays a third.
 //!
 //! No branches, as in `coding`.
 

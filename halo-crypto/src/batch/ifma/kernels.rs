@@ -143,15 +143,15 @@ fn completed<'a>(points: impl ExactSizeIterator<Item = &'a Eight>) -> Vec<Comple
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn comb_digits(scalars: &[Scalar]) -> Vec<comb::Digits> {
-    scalars.chunks(LANES).map(|eight| comb::Digits::new(&Words::of_each(eight))).collect()
+    comb::Digits::of(scalars.chunks(LANES))
 }
 
 /// Of one scalar for all, or of each eight.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn steps(scalars: Scalars<'_>) -> Vec<Steps> {
     match scalars {
-        Scalars::Shared(scalar) => vec![Steps::new(&Words::of_one(scalar))],
-        Scalars::Each(scalars) => scalars.chunks(LANES).map(|eight| Steps::new(&Words::of_each(eight))).collect(),
+        Scalars::Shared(scalar) => Steps::of_one(scalar),
+        Scalars::Each(scalars) => Steps::of(scalars.chunks(LANES)),
     }
 }
 
@@ -159,7 +159,7 @@ fn steps(scalars: Scalars<'_>) -> Vec<Steps> {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn digits(scalars: Scalars<'_>) -> Vec<Digits> {
     match scalars {
-        Scalars::Shared(scalar) => vec![Digits::new(&Words::of_one(scalar))],
-        Scalars::Each(scalars) => scalars.chunks(LANES).map(|eight| Digits::new(&Words::of_each(eight))).collect(),
+        Scalars::Shared(scalar) => Digits::of_one(scalar),
+        Scalars::Each(scalars) => Digits::of(scalars.chunks(LANES)),
     }
 }

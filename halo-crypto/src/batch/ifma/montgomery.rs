@@ -23,6 +23,7 @@ use super::{
     lanes::{Words, load, store},
     point::{Completed, Extended},
 };
+use crate::group::Scalar;
 
 /// Bits of a scalar below ℓ.
 const BITS: usize = 253;
@@ -38,11 +39,32 @@ pub(super) struct Steps {
 }
 
 impl Steps {
+    const BLANK: Self = Self { changes: [[0; LANES]; 4], odd: 0 };
+
+    /// Of as many scalars as there are, eight by eight. Each is recoded in its place: nothing of it stays elsewhere.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn of<'a>(eights: impl ExactSizeIterator<Item = &'a [Scalar]>) -> Vec<Self> {
+        let mut all: Vec<Self> = std::iter::repeat_with(|| Self::BLANK).take(eights.len()).collect();
+        for (steps, eight) in all.iter_mut().zip(eights) {
+            steps.recode(&Words::of_each(eight));
+        }
+        all
+    }
+
+    /// Of one scalar for all lanes.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn of_one(scalar: &Scalar) -> Vec<Self> {
+        let mut all = vec![Self::BLANK];
+        for steps in &mut all {
+            steps.recode(&Words::of_one(scalar));
+        }
+        all
+    }
+
     /// Recodes scalars below ℓ.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn new(scalars: &Words) -> Self {
-        let mut changes = [[0; LANES]; 4];
-        for (number, change) in changes.iter_mut().enumerate() {
+    fn recode(&mut self, scalars: &Words) {
+        for (number, change) in self.changes.iter_mut().enumerate() {
             let word = scalars.0[number];
             let mut higher = _mm512_srli_epi64::<1>(word);
             if let Some(next) = scalars.0.get(number + 1) {
@@ -50,7 +72,7 @@ impl Steps {
             }
             *change = store(_mm512_xor_si512(word, higher));
         }
-        Self { changes, odd: _mm512_test_epi64_mask(scalars.0[0], _mm512_set1_epi64(1)) }
+        self.odd = _mm512_test_epi64_mask(scalars.0[0], _mm512_set1_epi64(1));
     }
 
     /// Lanes in which the bit at a position is another than the one above it.
@@ -129,7 +151,7 @@ fn climb(steps: &Steps, u: Fe) -> [Projective; 2] {
 
 /// What there is one of for all, or one for each.
 pub(super) fn one_of<T>(all: &[T], number: usize) -> &T {
-    &all[number % all.len()]
+    if all.len() == 1 { &all[0] } else { &all[number] }
 }
 
 /// The scalars, one for all or one for each, times the points; one inversion serves all of them.

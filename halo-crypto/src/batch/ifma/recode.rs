@@ -12,6 +12,7 @@ use super::{
     LANES,
     lanes::{Words, load, store},
 };
+use crate::group::Scalar;
 
 /// ℓ = 2^252 + 27742317777372353535851937790883648493, the order of the group.
 const ORDER: [u64; 4] = [0x5812_631a_5cf5_d3ed, 0x14de_f9de_a2f7_9cd6, 0, 0x1000_0000_0000_0000];
@@ -24,21 +25,39 @@ const ORDER: [u64; 4] = [0x5812_631a_5cf5_d3ed, 0x14de_f9de_a2f7_9cd6, 0, 0x1000
 pub(super) struct Digits<const WIDTH: u32, const COUNT: usize>([[u64; LANES]; 4]);
 
 impl<const WIDTH: u32, const COUNT: usize> Digits<WIDTH, COUNT> {
+    /// Of as many scalars as there are, eight by eight. Each is recoded in its place: nothing of it stays elsewhere.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn of<'a>(eights: impl ExactSizeIterator<Item = &'a [Scalar]>) -> Vec<Self> {
+        let mut all: Vec<Self> = std::iter::repeat_with(|| Self([[0; LANES]; 4])).take(eights.len()).collect();
+        for (digits, eight) in all.iter_mut().zip(eights) {
+            digits.recode(&Words::of_each(eight));
+        }
+        all
+    }
+
+    /// Of one scalar for all lanes.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn of_one(scalar: &Scalar) -> Vec<Self> {
+        let mut all = vec![Self([[0; LANES]; 4])];
+        for digits in &mut all {
+            digits.recode(&Words::of_one(scalar));
+        }
+        all
+    }
+
     /// Recodes scalars below ℓ.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn new(scalars: &Words) -> Self {
+    fn recode(&mut self, scalars: &Words) {
         // k is below 2^253, and the last digit of it below 2^(WIDTH − 1).
         const { assert!(WIDTH < 8 && WIDTH as usize * COUNT > 253 && WIDTH as usize * (COUNT - 1) < 256) };
         let odd = odd(scalars).0;
-        let mut words = [[0; LANES]; 4];
-        for (number, word) in words.iter_mut().enumerate() {
+        for (number, word) in self.0.iter_mut().enumerate() {
             let mut bits = _mm512_srli_epi64::<1>(odd[number]);
             if let Some(next) = odd.get(number + 1) {
                 bits = _mm512_or_si512(bits, _mm512_sllv_epi64(*next, _mm512_set1_epi64(63)));
             }
             *word = store(bits);
         }
-        Self(words)
     }
 
     /// The eight digits at a position.
@@ -106,7 +125,7 @@ mod tests {
 
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn digits<const WIDTH: u32, const COUNT: usize>(scalars: &[Scalar]) -> Vec<[i64; LANES]> {
-        let digits = Digits::<WIDTH, COUNT>::new(&Words::of_each(scalars));
+        let [digits] = Digits::<WIDTH, COUNT>::of(std::iter::once(scalars)).try_into().ok().unwrap();
         let mut all = Vec::new();
         for position in 0..COUNT {
             let digit = digits.at(position);

@@ -5,9 +5,11 @@
 //! multiplication; each scalar after that, a third of one. Digits, tables and additions are those of `ladder`, and so is
 //! what makes the time constant.
 
+use zeroize::Zeroizing;
+
 use super::{
     ladder::{Digits, Table, add_chosen},
-    lanes::{Eight, Words, gather, scatter},
+    lanes::{Eight, gather, scatter},
     point::{Completed, Extended},
 };
 use crate::group::Scalar;
@@ -20,27 +22,27 @@ const STEPS: usize = 8;
 /// At most eight bases times `row` scalars each, which stand base by base. Place by place in the rows.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn multiply(scalars: &[Scalar], row: usize, bases: &Eight) -> Vec<Eight> {
-    let mut sums = Vec::with_capacity(row);
+    let mut columns = Zeroizing::new(Vec::with_capacity(scalars.len()));
     for place in 0..row {
-        let column = scalars.iter().skip(place).step_by(row);
-        let digits = Digits::new(&Words::new(column.map(|scalar| scalar.0.as_bytes())));
-        sums.push((Completed::identity(), digits));
+        columns.extend(scalars.iter().skip(place).step_by(row).copied());
     }
+    let digits = Digits::of(columns.chunks(scalars.len() / row));
+    let mut sums = vec![Completed::identity(); row];
     let tables = tables(&gather(bases));
     for step in (0..STEPS).rev() {
         if step != STEPS - 1 {
-            for (sum, _) in &mut sums {
+            for sum in &mut sums {
                 sum.double(4);
             }
         }
         for (block, table) in tables.iter().enumerate() {
-            for (sum, digits) in &mut sums {
+            for (sum, digits) in sums.iter_mut().zip(&digits) {
                 add_chosen(sum, table, digits.at(block * STEPS + step));
             }
         }
     }
     let mut products = Vec::with_capacity(row);
-    for (sum, _) in &sums {
+    for sum in &sums {
         products.push(scatter(&sum.extended()));
     }
     products

@@ -212,19 +212,25 @@ struct Padded {
 }
 
 impl Padded {
-    /// At most eight strings, each the parts one after the other, behind `before` bytes that have been hashed already. None
-    /// when they are not all equally many blocks, or too many.
-    fn new<'a, const PARTS: usize>(before: usize, strings: impl Iterator<Item = [&'a [u8]; PARTS]>) -> Option<Self> {
-        let mut padded = Self { blocks: [[[0; LANES]; WORDS]; BLOCKS], used: 0 };
+    /// No strings.
+    const EMPTY: Self = Self { blocks: [[[0; LANES]; WORDS]; BLOCKS], used: 0 };
+
+    /// Takes at most eight strings, each the parts one after the other, behind `before` bytes that have been hashed already;
+    /// in place, so that nothing of them stays elsewhere. None when they are not all equally many blocks, or too many.
+    fn fill<'a, const PARTS: usize>(
+        &mut self,
+        before: usize,
+        strings: impl Iterator<Item = [&'a [u8]; PARTS]>,
+    ) -> Option<()> {
         let mut bytes = Zeroizing::new([0; BLOCKS * BLOCK_BYTES]);
         for (lane, parts) in strings.take(LANES).enumerate() {
             let length: usize = parts.iter().map(|part| part.len()).sum();
             // A 1 bit and 128 bits of length come behind.
             let blocks = (length + 17).div_ceil(BLOCK_BYTES);
-            if blocks > BLOCKS || (padded.used != 0 && padded.used != blocks) {
+            if blocks > BLOCKS || (self.used != 0 && self.used != blocks) {
                 return None;
             }
-            padded.used = blocks;
+            self.used = blocks;
             bytes.fill(0);
             let mut at = 0;
             for part in parts {
@@ -234,11 +240,11 @@ impl Padded {
             bytes[at] = 0x80;
             let bits = 8 * (before + length) as u64;
             bytes[blocks * BLOCK_BYTES - 8..blocks * BLOCK_BYTES].copy_from_slice(&bits.to_be_bytes());
-            for (lanes, word) in padded.blocks[..blocks].as_flattened_mut().iter_mut().zip(bytes.as_chunks().0) {
+            for (lanes, word) in self.blocks[..blocks].as_flattened_mut().iter_mut().zip(bytes.as_chunks().0) {
                 lanes[lane] = u64::from_be_bytes(*word);
             }
         }
-        Some(padded)
+        Some(())
     }
 
     /// A block in every lane.
@@ -263,14 +269,14 @@ impl Padded {
 
 impl Drop for Padded {
     fn drop(&mut self) {
-        self.blocks[..self.used].as_flattened_mut().as_flattened_mut().zeroize();
+        self.blocks.as_flattened_mut().as_flattened_mut().zeroize();
     }
 }
 
 /// `expand_message_xmd` of RFC 9380, 5.3.1, for at most eight messages and 64 bytes of each. None when messages of different
 /// numbers of blocks, or of more than two, do not fit side by side, or the tag is too long for one block of the second hash.
 #[target_feature(enable = "avx512f")]
-pub(super) fn expand(tag: &[u8], messages: &[&[u8]]) -> Option<[[u8; HASH_BYTES]; LANES]> {
+pub(super) fn expand(tag: &[u8], messages: &[&[u8]], uniform: &mut [[u8; HASH_BYTES]]) -> Option<()> {
     // The block of zeros comes first in every expansion: it is hashed once.
     static AFTER_ZEROS: OnceLock<[u64; 8]> = OnceLock::new();
     let after_zeros = match AFTER_ZEROS.get() {
@@ -287,9 +293,11 @@ pub(super) fn expand(tag: &[u8], messages: &[&[u8]]) -> Option<[[u8; HASH_BYTES]
     };
     let tag = [tag, &[u8::try_from(tag.len()).ok()?]].concat();
     let behind = [[0, HASH_BYTES as u8, 0].as_slice(), &tag].concat();
-    let first = Padded::new(BLOCK_BYTES, messages.iter().map(|message| [*message, &behind]))?;
+    let mut first = Padded::EMPTY;
+    first.fill(BLOCK_BYTES, messages.iter().map(|message| [*message, &behind]))?;
     // The second string begins with the first hash, whose words stand in their lanes; the rest is the same for all.
-    let second = Padded::new(0, std::iter::once([[0; HASH_BYTES].as_slice(), &[1], &tag]))?;
+    let mut second = Padded::EMPTY;
+    second.fill(0, std::iter::once([[0; HASH_BYTES].as_slice(), &[1], &tag]))?;
     if second.used > 1 {
         return None;
     }
@@ -301,7 +309,10 @@ pub(super) fn expand(tag: &[u8], messages: &[&[u8]]) -> Option<[[u8; HASH_BYTES]
     }
     let mut state = State::new(&INITIAL);
     state.compress(block);
-    Some(state.to_bytes())
+    for (place, hash) in uniform.iter_mut().zip(Zeroizing::new(state.to_bytes()).iter()) {
+        *place = *hash;
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -311,6 +322,11 @@ mod tests {
 
     use super::*;
     use crate::batch::ifma::Ifma;
+
+    fn fill<'a, const PARTS: usize>(before: usize, strings: impl Iterator<Item = [&'a [u8]; PARTS]>) -> Option<Padded> {
+        let mut padded = Padded::EMPTY;
+        padded.fill(before, strings).map(|()| padded)
+    }
 
     #[target_feature(enable = "avx512f")]
     fn hash(padded: &Padded) -> [[u8; HASH_BYTES]; LANES] {
@@ -328,10 +344,10 @@ mod tests {
             let one = lengths.iter().all(|length| blocks(*length) == blocks(lengths[0]));
             // Each lane begins elsewhere, so that all are different.
             let strings: Vec<&[u8]> = lengths.iter().enumerate().map(|(lane, length)| &bytes[lane..][..*length]).collect();
-            let padded = Padded::new(0, strings.iter().map(|string| [*string]));
+            let padded = fill(0, strings.iter().map(|string| [*string]));
             prop_assert_eq!(padded.is_some(), one);
             let same: Vec<&[u8]> = strings.iter().map(|string| &string[..string.len().min(lengths[0] % 112)]).collect();
-            for (strings, padded) in [(strings, padded), (same.clone(), Padded::new(0, same.iter().map(|string| [*string])))] {
+            for (strings, padded) in [(strings, padded), (same.clone(), fill(0, same.iter().map(|string| [*string])))] {
                 let Some(padded) = padded else { continue };
                 // SAFETY: the CPU has the features.
                 let hashes = unsafe { hash(&padded) };
@@ -345,7 +361,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_left_to_others() {
-        assert!(Padded::new(0, [[[0; 240].as_slice()]].into_iter()).is_none());
-        assert!(Padded::new(0, [[[0; 10].as_slice()], [&[0; 120]]].into_iter()).is_none());
+        assert!(fill(0, [[[0; 240].as_slice()]].into_iter()).is_none());
+        assert!(fill(0, [[[0; 10].as_slice()], [&[0; 120]]].into_iter()).is_none());
     }
 }

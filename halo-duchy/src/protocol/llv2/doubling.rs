@@ -14,10 +14,10 @@
 //! | two | n + i | 2·n − 1 |
 //! | three | 2·n + i | – (it receives rows) |
 //!
-//! There are n Duchies; workers count from i = 0, so it is (phase − 1)·n + position in the ring. Whoever adds or compares something of its own to a key or count, takes
-//! 2^k times it: the aggregator of phase one the keys that mark noise and destroyed registers, everybody the counts of its
-//! noise tuples, the last worker of phase three j·U. [`Duchy::factor`] is that 2^k, for what a Duchy receives in a
-//! phase; what it computes from it is doubled once more as it leaves.
+//! There are n Duchies, and workers count from i = 0: k is (phase − 1)·n + position in the ring. Whoever adds or compares
+//! something of its own to a key or count takes 2^k times it: the aggregator of phase one the keys that mark noise and
+//! destroyed registers, everybody the counts of its noise tuples, the last worker of phase three j·U. [`Duchy::factor`] is
+//! that 2^k; what a Duchy computes with it is doubled once more as it leaves.
 
 use halo_crypto::group::Scalar;
 
